@@ -1,0 +1,46 @@
+//! Desired state: what the documents of one revision ask for.
+//!
+//! Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use crate::{
+    git::Revision,
+    policy::{
+        Policy, PolicyName, RepositoryName, Restore,
+        document::{RepositoryDocument, SettingsSpec},
+    },
+};
+
+/// What the documents of one revision ask for. A policy of a file that could not be read is `frozen`: it is known by
+/// name only, and nothing of it may be changed.
+#[derive(Debug, Clone, Default)]
+pub struct DesiredState {
+    /// The commit; none: a plain directory.
+    pub revision: Option<Revision>,
+    /// Valid policies.
+    pub policies: BTreeMap<PolicyName, Policy>,
+    /// Valid repositories.
+    pub repositories: BTreeMap<RepositoryName, RepositoryDocument>,
+    /// Valid restores.
+    pub restores: BTreeMap<PolicyName, Restore>,
+    /// The settings, or their defaults.
+    pub settings: SettingsSpec,
+    /// Policies whose documents are wrong, by the name that could still be read.
+    pub frozen_policies: BTreeSet<PolicyName>,
+    /// Files with findings: policies that were last applied from one of these are frozen, too.
+    pub frozen_files: BTreeSet<PathBuf>,
+    /// Nothing may be deleted, and why: the checkout is empty, the watched path vanished, the history was rewritten, or
+    /// the settings cannot be read.
+    pub deletion_blocked: Option<String>,
+}
+
+impl DesiredState {
+    /// Whether a policy that was last applied from `file` is frozen by findings.
+    pub fn is_frozen(&self, policy: &PolicyName, file: &std::path::Path) -> bool {
+        self.frozen_policies.contains(policy) || self.frozen_files.contains(file)
+    }
+}

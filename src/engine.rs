@@ -1,0 +1,60 @@
+//! Where runs happen. One trait; `local` is one host, the simulator in `tests/it` is the other implementation.
+//!
+//! An engine stores compiled policies, observes, and starts work. It decides nothing: every call carries out exactly
+//! what an approved plan says.
+
+use jiff::Timestamp;
+
+use crate::{
+    actual::ActualState,
+    policy::{CompiledPolicy, PolicyName, Restore},
+    restore_point::RestorePointId,
+};
+
+/// Why an engine could not do something. The variants are the retry policy.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Something outside did not answer; the same call may go through later.
+    #[error("{operation} did not go through")]
+    Transient {
+        /// What was tried, with its object.
+        operation: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It will not go through until a person mends something.
+    #[error("{operation} failed: {hint}")]
+    Permanent {
+        /// What was tried, with its object.
+        operation: String,
+        /// What to do.
+        hint: String,
+        /// Why.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+/// Where runs happen. Every call can be repeated: a second one with the same argument changes nothing.
+pub trait Engine: Send + Sync {
+    /// Looks at everything that is managed.
+    fn observe(&self, now: Timestamp) -> impl Future<Output = Result<ActualState, EngineError>> + Send;
+
+    /// Creates or replaces a policy's schedule.
+    fn put(&self, policy: &CompiledPolicy) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Stops a policy; its restore points stay.
+    fn withdraw(&self, policy: &PolicyName) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Marks restore points as expired since `now`; those that are marked already keep their mark.
+    fn expire(
+        &self,
+        policy: &PolicyName,
+        points: &[RestorePointId],
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Carries out a restore once; a second start with the same content adopts the first.
+    fn restore(&self, restore: &Restore, now: Timestamp) -> impl Future<Output = Result<(), EngineError>> + Send;
+}

@@ -1,0 +1,90 @@
+//! A run: one execution of a policy. `machine` decides the next step from the journal and is pure; the engine carries
+//! the steps out.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{policy::PolicyName, restore_point::RestorePointId};
+
+/// How far a run, a restore or one source of it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Waits for its turn.
+    Pending,
+    /// Under way.
+    Running,
+    /// Ended well.
+    Succeeded,
+    /// Ended badly; the message says why.
+    Failed,
+}
+
+/// Why a run was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trigger {
+    /// Its schedule.
+    Schedule,
+    /// One run for any number of missed ones.
+    CatchUp,
+    /// A person.
+    Manual,
+}
+
+/// What is known of a run: its result, source by source. A boundary format (JSON).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunReport {
+    /// Whose run it is.
+    pub policy: PolicyName,
+    /// The run's id; also that of the restore point that it makes.
+    pub id: RestorePointId,
+    /// Why it was started.
+    pub trigger: Trigger,
+    /// When it was due, or asked for.
+    pub scheduled_at: Timestamp,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// How far it is.
+    pub phase: Phase,
+    /// What happened, in a sentence; for a failure also what to do.
+    pub message: String,
+    /// Each source and repository: how it went.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceReport>,
+}
+
+/// How one source of a run or restore went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceReport {
+    /// Name of the source.
+    pub source: String,
+    /// Name of the repository.
+    pub repository: String,
+    /// How far it is.
+    pub phase: Phase,
+    /// Bytes that a restore writes.
+    #[serde(default)]
+    pub size_bytes: u64,
+    /// Bytes that were new to the repository.
+    #[serde(default)]
+    pub added_bytes: u64,
+    /// Number of files.
+    #[serde(default)]
+    pub files: u64,
+    /// Files that could not be read and are not in it.
+    #[serde(default)]
+    pub unreadable: u64,
+    /// How long it took, in milliseconds.
+    #[serde(default)]
+    pub duration_milliseconds: u64,
+    /// Id of the snapshot in the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    /// What went wrong, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}

@@ -1,0 +1,21 @@
+//! Logs: `tracing` to standard error, as text or as JSON lines.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::LogFormat;
+
+/// Starts logging. `RUST_LOG` wins over the number of `-v`.
+pub fn start(verbose: u8, format: LogFormat) {
+    let level = match verbose {
+        0 => "mainstay=info,warn",
+        1 => "mainstay=debug,info",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A second start (in tests) keeps the first subscriber.
+    let _ = match format {
+        LogFormat::Text => builder.without_time().with_ansi(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}

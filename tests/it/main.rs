@@ -1,0 +1,1 @@
+//! The hermetic tests: Rust and git are all that they need.
