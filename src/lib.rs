@@ -37,3 +37,4 @@ pub mod schedule;
 pub mod secret;
 pub mod status;
 pub mod telemetry;
+pub mod web;
