@@ -20,6 +20,7 @@ use self::fixture::{WorkTree, git, options};
 
 pub mod fixture;
 pub mod http;
+mod signature;
 
 const DOCUMENT: &str = "kind: BackupPolicy\n";
 
