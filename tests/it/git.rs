@@ -21,6 +21,8 @@ use self::fixture::{WorkTree, git, options};
 pub mod fixture;
 pub mod http;
 mod signature;
+#[cfg(feature = "live")]
+mod ssh;
 
 const DOCUMENT: &str = "kind: BackupPolicy\n";
 

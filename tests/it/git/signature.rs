@@ -16,7 +16,7 @@ fn run(program: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn make_key(directory: &Path, name: &str) -> String {
+pub fn make_key(directory: &Path, name: &str) -> String {
     let path = directory.join(name).display().to_string();
     run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", name, "-f", &path]);
     path
