@@ -26,7 +26,7 @@ pub struct Arguments {
     /// Digest of a refusal, or of the whole plan, as `mainstay plan` shows it
     digest: String,
     #[command(flatten)]
-    inputs: inputs::Arguments,
+    inputs: inputs::InputArguments,
 }
 
 /// Carries the command out.

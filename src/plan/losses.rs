@@ -250,7 +250,7 @@ impl Explanation {
     fn reason(&self, point: &RestorePoint, left_behind: &LeftBehind) -> String {
         if left_behind.is_stranded(point) {
             let names: Vec<&str> = left_behind.repositories.iter().map(String::as_str).collect();
-            return format!("left behind in {}", names.join(", "));
+            return format!("left behind in repository {}", names.join(", "));
         }
         let kept_it = |(words, kept): &(String, BTreeSet<_>)| kept.contains(&point.id).then(|| words.clone());
         let words: Vec<String> = self.tightened.iter().filter_map(kept_it).collect();
