@@ -43,7 +43,10 @@ impl Schedule {
             .year(croner::parser::Year::Disallowed)
             .build()
             .parse(expression)
-            .map_err(|error| ScheduleError::Malformed { expression: expression.to_owned(), reason: error.to_string() })?;
+            .map_err(|error| ScheduleError::Malformed {
+                expression: expression.to_owned(),
+                reason: error.to_string(),
+            })?;
         let start = jiff::Timestamp::UNIX_EPOCH.to_zoned(time_zone.clone());
         cron.find_next_occurrence(&start, false).map_err(|_| ScheduleError::Never(expression.to_owned()))?;
         Ok(Self { expression: expression.to_owned(), time_zone: time_zone.clone(), cron })
