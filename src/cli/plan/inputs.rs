@@ -3,13 +3,14 @@
 
 use std::{
     collections::BTreeMap,
+    io::IsTerminal as _,
     path::{Path, PathBuf},
 };
 
 use clap::Args;
 use jiff::Timestamp;
 
-use super::revisions::{self, Watched};
+use super::revisions::Watched;
 use crate::{
     actual::{ActualPolicy, ActualState, RestoreReport, inventory},
     cli::{Failure, StateArguments},
@@ -104,7 +105,9 @@ impl Documents {
     /// Prints what is wrong with them, if anything, to standard error.
     pub fn report_findings(&self) {
         if !self.findings.is_empty() {
-            eprint!("{}", diagnostic::text::render(&self.findings, &self.files));
+            let is_allowed = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let color = is_allowed && std::io::stderr().is_terminal();
+            eprint!("{}", diagnostic::text::render(&self.findings, &self.files, color));
         }
     }
 }

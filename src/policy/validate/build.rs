@@ -71,15 +71,7 @@ pub fn policy(
     let schedules = spec.schedule.as_slice().iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let cleanup = spec.cleanup.as_ref().map(|cleanup| read(&cleanup.schedule)).transpose()?;
     let retention = &spec.retention;
-    let rules = KeepRules {
-        last: retention.keep_last.unwrap_or(0),
-        hourly: retention.keep_hourly.unwrap_or(0),
-        daily: retention.keep_daily.unwrap_or(0),
-        weekly: retention.keep_weekly.unwrap_or(0),
-        monthly: retention.keep_monthly.unwrap_or(0),
-        yearly: retention.keep_yearly.unwrap_or(0),
-        within: retention.keep_within.unwrap_or_default(),
-    };
+    let rules = KeepRules { verified: spec.verify.is_some(), ..KeepRules::from(retention) };
     Ok(Policy {
         schedules,
         cleanup,
