@@ -25,7 +25,7 @@ pub use directory::{DirectoryError, is_document_file, read_directory, read_file}
 pub const MOST_BYTES: usize = 4 << 20;
 
 /// The content of one file of documents.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileContent {
     /// The bytes; for a file beyond [`MOST_BYTES`] at least one more than that.
     pub bytes: Vec<u8>,
