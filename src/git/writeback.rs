@@ -316,11 +316,16 @@ fn swap(options: &PublishOptions<'_>, tip: Option<Oid>, commit: Oid) -> Result<S
     };
     match moved {
         Ok(_) => Ok(Swapped::Done),
-        Err(error) => match error.code() {
-            // NotFound: the branch was deleted between reading and writing.
-            ErrorCode::Modified | ErrorCode::Locked | ErrorCode::Exists | ErrorCode::NotFound => Ok(Swapped::Moved),
-            _ => Err(write(&format!("moving {name}"), error)),
-        },
+        // NotFound: the branch was deleted between reading and writing.
+        Err(error)
+            if matches!(
+                error.code(),
+                ErrorCode::Modified | ErrorCode::Locked | ErrorCode::Exists | ErrorCode::NotFound
+            ) =>
+        {
+            Ok(Swapped::Moved)
+        }
+        Err(source) => Err(write(&format!("moving {name}"), source)),
     }
 }
 

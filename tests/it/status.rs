@@ -16,10 +16,11 @@ use mainstay::{
         writeback::{PublishOptions, Published, STATUS_BRANCH, publish_status},
     },
     plan::{Action, Change, Digest, Effect, Plan, Reason, Refusal},
-    policy::{Location, Policy, PolicyName},
+    policy::{Location, Policy, PolicyName, document::BackupPolicyDocument},
     restore_point::{Inventory, RestorePoint, RestorePointId},
     retention::KeepRules,
     run::{Phase, RunReport, SourceReport, Trigger},
+    schedule::{self, Schedule},
     status::{
         self, Edit, StatusInput,
         dashboard::escape,
@@ -57,19 +58,20 @@ fn policy(policy_name: &str, suspend: bool) -> Policy {
         policy_name.name(),
         policy_name.namespace()
     );
+    let document: BackupPolicyDocument = serde_yaml::from_str(&document).expect("a document");
     Policy {
         location: Location { file: PathBuf::from(format!("{}.backup.yaml", policy_name.name())), line: 3, column: 1 },
         name: policy_name,
-        schedules: Vec::new(),
+        schedules: vec![Schedule::parse("0 2 * * *", &TimeZone::UTC).expect("a schedule")],
         time_zone: TimeZone::UTC,
         jitter: SignedDuration::ZERO,
         deadline: None,
         suspend,
-        rules: KeepRules::default(),
+        rules: KeepRules::from(&document.spec.retention),
         grace: SignedDuration::from_hours(24),
         cleanup: None,
         repositories: Vec::new(),
-        document: serde_yaml::from_str(&document).expect("a document"),
+        document,
     }
 }
 
@@ -245,19 +247,17 @@ impl World {
         }
     }
 
-    /// What this world publishes on top of what there is. The next run is the next 02:00 after `now`.
+    /// What this world publishes on top of what there is.
     fn documents(&self, before: &BTreeMap<String, Vec<u8>>) -> Edit {
-        let next_run = |_: &Policy| self.next_run();
+        let next_run = |policy: &Policy| next_run(policy, self.now);
         let read = |path: &str| before.get(path).cloned();
         let list = |directory: &str| before.keys().filter(|path| path.starts_with(directory)).cloned().collect();
         status::documents(&self.input(&next_run), &status::Published { read: &read, list: &list })
     }
+}
 
-    fn next_run(&self) -> Option<Timestamp> {
-        let midnight = self.now.as_second() / 86_400 * 86_400;
-        let times = (0..3).map(|day| midnight + day * 86_400 + 7_200);
-        times.filter_map(|second| Timestamp::from_second(second).ok()).find(|time| *time > self.now)
-    }
+fn next_run(policy: &Policy, now: Timestamp) -> Option<Timestamp> {
+    schedule::next_runs(&policy.schedules, now, 1).first().copied()
 }
 
 fn text(edit: &Edit, path: &str) -> String {
@@ -368,7 +368,8 @@ fn a_turn_that_learned_nothing_commits_nothing() {
             author_email: "mainstay@example.org",
             now: world.now,
         };
-        publish_status(&options, &world.input(&|_| world.next_run()), "status: first").expect("published")
+        publish_status(&options, &world.input(&|policy| next_run(policy, world.now)), "status: first")
+            .expect("published")
     };
     assert!(matches!(publish(&world), Published::Committed(_)));
     world.now += SignedDuration::from_hours(30);
