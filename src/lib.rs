@@ -26,6 +26,7 @@ pub mod apply;
 pub mod cli;
 pub mod desired;
 pub mod engine;
+pub mod forecast;
 pub mod git;
 pub mod mover;
 pub mod plan;

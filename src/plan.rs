@@ -30,6 +30,9 @@ pub mod wording;
 
 pub mod saved;
 
+#[cfg(test)]
+mod tests;
+
 /// What happens to one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

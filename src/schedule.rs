@@ -177,23 +177,24 @@ pub enum ClockChange {
     Repeated,
 }
 
-/// The next times of several schedules together, sorted, each once.
-pub fn next_runs(schedules: &[Schedule], after: Timestamp, count: usize) -> Vec<Timestamp> {
-    let mut waiting: BTreeSet<(Timestamp, usize)> = schedules
-        .iter()
-        .enumerate()
-        .filter_map(|(index, schedule)| Some((schedule.next_after(after)?, index)))
-        .collect();
-    let mut times: Vec<Timestamp> = Vec::new();
-    while times.len() < count
-        && let Some((time, index)) = waiting.pop_first()
-    {
-        if times.last() != Some(&time) {
-            times.push(time);
+/// The times of several schedules together after a time, sorted, each once. Endless for any practical purpose.
+pub fn runs(schedules: &[Schedule], after: Timestamp) -> impl Iterator<Item = Timestamp> + '_ {
+    let next = |index: usize, after: Timestamp| Some((schedules[index].next_after(after)?, index));
+    let mut waiting: BTreeSet<(Timestamp, usize)> =
+        (0..schedules.len()).filter_map(|index| next(index, after)).collect();
+    std::iter::from_fn(move || {
+        let (time, _) = *waiting.first()?;
+        while let Some((first, index)) = waiting.first().copied().filter(|(first, _)| *first == time) {
+            waiting.pop_first();
+            waiting.extend(next(index, first));
         }
-        waiting.extend(schedules[index].next_after(time).map(|next| (next, index)));
-    }
-    times
+        Some(time)
+    })
+}
+
+/// The next `count` times of several schedules together, sorted, each once.
+pub fn next_runs(schedules: &[Schedule], after: Timestamp, count: usize) -> Vec<Timestamp> {
+    runs(schedules, after).take(count).collect()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub(super) mod revisions;
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
-    inputs: inputs::Arguments,
+    inputs: inputs::InputArguments,
     /// Form of the plan on standard output
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,

@@ -13,14 +13,14 @@ pub struct Arguments {
     #[command(subcommand)]
     command: Option<PointsCommand>,
     #[command(flatten)]
-    list: list::Arguments,
+    list: list::ListArguments,
 }
 
 /// What to do with restore points.
 #[derive(Debug, Subcommand)]
 enum PointsCommand {
     /// List restore points, with what keeps each and when it goes
-    List(list::Arguments),
+    List(list::ListArguments),
 }
 
 /// Carries the command out.

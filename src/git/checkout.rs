@@ -16,6 +16,7 @@ use super::{
     credentials::Credentials,
     remote::{self, Remote},
 };
+use crate::desired::DesiredState;
 
 /// The largest document that is read.
 pub const DOCUMENT_LIMIT_BYTES: u64 = 10 * 1024 * 1024;
@@ -39,14 +40,7 @@ pub struct CheckoutOptions {
     pub credentials: Credentials,
 }
 
-/// The content of one document.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileContent {
-    /// The bytes, as they are.
-    pub bytes: Vec<u8>,
-    /// The id of the git blob: equal ids mean equal bytes.
-    pub blob: Option<String>,
-}
+pub use crate::policy::load::FileContent;
 
 /// Why a document that is there was not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +78,15 @@ pub struct Checkout {
     remote: Option<Remote>,
     /// The documents read last and the tree they are from, so that only what changed is read again.
     last: Option<(Oid, Arc<Files>)>,
+}
+
+impl Files {
+    /// Freezes what was not read, and says why, one sentence for each file: policies that came from these files stay as
+    /// they are.
+    pub fn freeze(&self, desired: &mut DesiredState) -> Vec<String> {
+        desired.frozen_files.extend(self.unread.keys().cloned());
+        self.unread.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect()
+    }
 }
 
 impl Checkout {

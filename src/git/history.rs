@@ -44,7 +44,12 @@ impl Checkout {
         walk.push(head.object_id()?).map_err(read)?;
         let mut messages = Vec::new();
         for id in walk.take(limit) {
-            let commit = repository.find_commit(id.map_err(read)?).map_err(read)?;
+            let commit = match id.and_then(|id| repository.find_commit(id)) {
+                Ok(commit) => commit,
+                // A shallow clone ends somewhere: what lies before is not known, and so not approved.
+                Err(_) if repository.is_shallow() => break,
+                Err(source) => return Err(read(source)),
+            };
             if let Ok(message) = commit.message() {
                 messages.push((commit.id().into(), message.to_owned()));
             }

@@ -64,7 +64,7 @@ pub enum WritebackError {
         branch: String,
         /// Why.
         #[source]
-        source: GitError,
+        source: Box<GitError>,
     },
     /// A commit could not be made.
     #[error("cannot publish the status: {operation} failed; check permissions, free space, and `git fsck`")]
@@ -235,7 +235,7 @@ fn tip(options: &PublishOptions<'_>) -> Result<Option<Oid>, WritebackError> {
         return match remote.fetch(repository, branch) {
             Ok(Fetched::Tip(tip)) => Ok(Some(tip)),
             Ok(Fetched::Empty | Fetched::Missing(_)) => Ok(None),
-            Err(source) => Err(WritebackError::Remote { branch: (*branch).to_owned(), source }),
+            Err(source) => Err(WritebackError::Remote { branch: (*branch).to_owned(), source: Box::new(source) }),
         };
     }
     match repository.refname_to_id(&reference_name(branch)) {
@@ -306,7 +306,7 @@ fn swap(options: &PublishOptions<'_>, tip: Option<Oid>, commit: Oid) -> Result<S
         return match remote.push(repository, commit, branch) {
             Ok(Pushed::Accepted) => Ok(Swapped::Done),
             Ok(Pushed::Rejected(answer)) => Ok(Swapped::Rejected(answer)),
-            Err(source) => Err(WritebackError::Remote { branch: (*branch).to_owned(), source }),
+            Err(source) => Err(WritebackError::Remote { branch: (*branch).to_owned(), source: Box::new(source) }),
         };
     }
     let name = reference_name(branch);
@@ -316,11 +316,16 @@ fn swap(options: &PublishOptions<'_>, tip: Option<Oid>, commit: Oid) -> Result<S
     };
     match moved {
         Ok(_) => Ok(Swapped::Done),
-        Err(error) => match error.code() {
-            // NotFound: the branch was deleted between reading and writing.
-            ErrorCode::Modified | ErrorCode::Locked | ErrorCode::Exists | ErrorCode::NotFound => Ok(Swapped::Moved),
-            _ => Err(write(&format!("moving {name}"), error)),
-        },
+        // NotFound: the branch was deleted between reading and writing.
+        Err(error)
+            if matches!(
+                error.code(),
+                ErrorCode::Modified | ErrorCode::Locked | ErrorCode::Exists | ErrorCode::NotFound
+            ) =>
+        {
+            Ok(Swapped::Moved)
+        }
+        Err(source) => Err(write(&format!("moving {name}"), source)),
     }
 }
 

@@ -63,7 +63,7 @@ mod tests {
             lose("shop/nightly", "20261101-020000"),
             Effect::RestoreInPlace { restore: PolicyName::new("shop", "undo"), content: "ab".to_owned() },
         ]);
-        expect_test::expect!["aadd7f7f48c61ae78a3c4cd6ff8dd8de79a8fb62ed0fdfd89ed6ce82ab2fb1ff"]
+        expect_test::expect!["bdbf93bc531d44b86303ecbb0595d0187b8dcf65b96d16db13f46437595de7bf"]
             .assert_eq(&of(&effects).0);
         expect_test::expect!["4bf5122f344554c53bde2ebb8cd2b7e3d1600ad631c385a5d7cce23c7785459a"]
             .assert_eq(&of(&BTreeSet::new()).0);

@@ -97,9 +97,11 @@ fn losses(text: &mut String, plan: &Plan, change: &Change) -> std::fmt::Result {
     let points = wording::count(losses.len(), "restore point", "restore points");
     let reach = plan.reach.get(&change.policy).map(|reach| format!(", oldest reachable {}", wording::way(*reach)));
     writeln!(text, "    loses {points} ({}){}", wording::bytes(wording::size(losses)), reach.unwrap_or_default())?;
-    for loss in losses.iter().take(LOSSES_SHOWN) {
+    let shown = &losses[..losses.len().min(LOSSES_SHOWN)];
+    let width = shown.iter().map(|loss| wording::bytes(loss.size_bytes).len()).max().unwrap_or(0);
+    for loss in shown {
         let (id, size) = (wording::plain(&loss.id.0), wording::bytes(loss.size_bytes));
-        writeln!(text, "      - {id}  {}  {size:>10}  {}", loss.time, wording::plain(&loss.reason))?;
+        writeln!(text, "      - {id}  {}  {size:>width$}  {}", loss.time, wording::plain(&loss.reason))?;
     }
     if let [.., newest] = losses
         && losses.len() > LOSSES_SHOWN

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     actual::{ActualPolicy, ActualState, RestoreReport},
+    forecast,
     git::Revision,
     policy::{
         PolicyName,
@@ -90,6 +91,9 @@ pub struct PointStatus {
     /// Protected by hand.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// When the rules let it go if runs go on as scheduled, seen from the newest restore point; none: not foreseeable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
     /// Since when the rules no longer keep it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired_since: Option<Timestamp>,
@@ -179,6 +183,16 @@ fn policy(input: &StatusInput<'_>, published: &Published<'_>, name: &PolicyName)
             kept.or_else(|| (input.next_run)(policy))
         }
     };
+    let mut restore_points: Vec<PointStatus> = points.iter().map(|point| point_status(point, grace)).collect();
+    // Foreseeing is the dear part, and ten thousand policies are usual: what did not change is taken from before.
+    let same_points = |status: &&Status| {
+        let bare = status.restore_points.iter().map(|point| PointStatus { expires_at: None, ..point.clone() });
+        status.spec_hash == spec_hash && bare.eq(restore_points.iter().cloned())
+    };
+    match before.as_ref().filter(same_points) {
+        Some(status) => restore_points.clone_from(&status.restore_points),
+        None => foresee(input, name, points, &mut restore_points),
+    }
     let status = Status {
         conditions: conditions::conditions(health, &message, before_conditions, input.now),
         observed_revision: compiled.and_then(|compiled| compiled.revision.clone()).map(Revision),
@@ -192,7 +206,7 @@ fn policy(input: &StatusInput<'_>, published: &Published<'_>, name: &PolicyName)
         last_run,
         last_success: actual.and_then(|actual| actual.last_success),
         size_bytes: points.last().map_or(0, |point| point.size_bytes),
-        restore_points: points.iter().map(|point| point_status(point, grace)).collect(),
+        restore_points,
     };
     PolicyStatus { name: name.clone(), health, status }
 }
@@ -206,8 +220,25 @@ fn point_status(point: &RestorePoint, grace: Option<DurationText>) -> PointStatu
         size_bytes: *size_bytes,
         verified_at: *verified_at,
         held: *held,
+        expires_at: None,
         expired_since: *expired_since,
         forgotten_after: expired_since.and_then(|since| since.checked_add(grace).ok()),
+    }
+}
+
+/// Fills in when each restore point expires. Seen from the newest one, not from now: the answer moves only when a run or
+/// an edit moves it.
+fn foresee(input: &StatusInput<'_>, name: &PolicyName, points: &[RestorePoint], statuses: &mut [PointStatus]) {
+    let is_in_force = |policy: &&crate::policy::Policy| {
+        let compiled = input.actual.policies.get(name).and_then(|actual| actual.compiled.as_ref());
+        // A change that is refused is not what the engine goes by.
+        compiled.is_some_and(|compiled| compiled.document == policy.document) && !policy.suspend
+    };
+    let Some(policy) = input.desired.policies.get(name).filter(is_in_force) else { return };
+    let Some(newest) = points.iter().map(|point| point.time).max() else { return };
+    let times = forecast::expires_at(&policy.rules, points, &policy.schedules, newest);
+    for (status, time) in statuses.iter_mut().zip(times) {
+        status.expires_at = time.filter(|_| status.expired_since.is_none());
     }
 }
 

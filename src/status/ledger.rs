@@ -267,3 +267,92 @@ fn identity(event: &Event) -> String {
 fn identity_of_line(line: &str) -> Option<String> {
     serde_json::from_str::<Entry>(line).ok().map(|entry| identity(&entry.event))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(sequence: u64, at: &str) -> Event {
+        Event {
+            sequence,
+            at: at.parse().expect("a time"),
+            policy: "shop/nightly".parse().expect("a name"),
+            kind: EventKind::Held(RestorePointId(format!("point-{sequence}"))),
+        }
+    }
+
+    /// Publishes events one publication after the other.
+    fn publish(files: &mut BTreeMap<String, Vec<u8>>, events: &[Event]) {
+        let changed = {
+            let list = |directory: &str| files.keys().filter(|path| path.starts_with(directory)).cloned().collect();
+            extend(events, &Published { read: &|path| files.get(path).cloned(), list: &list })
+        };
+        files.extend(changed);
+    }
+
+    /// All lines in the order of the chain.
+    fn all(files: &BTreeMap<String, Vec<u8>>) -> (Vec<String>, Vec<String>) {
+        let paths = paths(&Published { read: &|_| None, list: &|_| files.keys().cloned().collect() });
+        let text: String = paths.iter().map(|path| String::from_utf8_lossy(&files[path])).collect();
+        (paths, text.lines().map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn the_chain_runs_through_all_files() {
+        let mut files = BTreeMap::new();
+        publish(&mut files, &[event(1, "2026-11-30T23:59:59Z"), event(2, "2026-12-01T00:00:00Z")]);
+        publish(&mut files, &[event(2, "2026-12-01T00:00:00Z"), event(3, "2027-01-01T00:00:00Z")]);
+        // The clock jumped back: what became known last still stands last.
+        publish(&mut files, &[event(4, "2026-11-30T12:00:00Z")]);
+        let (paths, lines) = all(&files);
+        assert_eq!(paths, ["runs/2026-11.jsonl", "runs/2026-12.jsonl", "runs/2027-01.jsonl"]);
+        assert_eq!(lines.len(), 4);
+        assert_eq!(verify(lines.iter().map(String::as_str)), Ok(()));
+        let published =
+            Published { read: &|path| files.get(path).cloned(), list: &|_| files.keys().cloned().collect() };
+        assert_eq!(last_sequence(&published), Some(4));
+    }
+
+    #[test]
+    fn a_large_month_is_continued_in_further_files() {
+        let mut files = BTreeMap::new();
+        let events: Vec<Event> = (1..=12_000).map(|sequence| event(sequence, "2026-11-01T00:00:00Z")).collect();
+        for events in events.chunks(3_000) {
+            publish(&mut files, events);
+        }
+        let (paths, lines) = all(&files);
+        assert_eq!(paths[..2], ["runs/2026-11.jsonl", "runs/2026-11-2.jsonl"]);
+        assert_eq!(lines.len(), 12_000);
+        assert_eq!(verify(lines.iter().map(String::as_str)), Ok(()));
+        assert!(files.values().all(|bytes| bytes.len() < FILE_SIZE_BYTES + 1_000));
+    }
+
+    #[test]
+    fn every_change_by_hand_breaks_the_chain() {
+        let text = append("", &[1, 2, 3, 4].map(|sequence| event(sequence, "2026-11-21T02:00:00Z")));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(verify(lines.iter().copied()), Ok(()));
+        let edited = lines[1].replace("point-2", "point-9");
+        let cases: [(&str, Vec<&str>, BrokenLedger); 5] = [
+            ("edited", vec![lines[0], &edited, lines[2]], BrokenLedger::NoSuccessor { line: 3 }),
+            ("removed", vec![lines[0], lines[2]], BrokenLedger::NoSuccessor { line: 2 }),
+            ("first removed", vec![lines[1]], BrokenLedger::NoSuccessor { line: 1 }),
+            ("swapped", vec![lines[0], lines[2], lines[1]], BrokenLedger::NoSuccessor { line: 2 }),
+            ("junk", vec![lines[0], "{}"], BrokenLedger::NoEntry { line: 2 }),
+        ];
+        for (name, lines, expected) in cases {
+            assert_eq!(verify(lines), Err(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn events_that_are_sent_again_are_passed_over() {
+        let events = [1, 2, 3].map(|sequence| event(sequence, "2026-11-21T02:00:00Z"));
+        let once = append("", &events);
+        assert_eq!(append(&once, &events), once);
+        assert_eq!(append(&append("", &events[..2]), &events), once);
+        // Another daemon numbers its own events from 1, too: they are others.
+        let other = Event { policy: "shop/other".parse().expect("a name"), ..events[0].clone() };
+        assert_eq!(append(&once, &[other]).lines().count(), 4);
+    }
+}

@@ -19,6 +19,10 @@ use mainstay::{
 use self::fixture::{WorkTree, git, options};
 
 pub mod fixture;
+pub mod http;
+mod signature;
+#[cfg(feature = "live")]
+mod ssh;
 
 const DOCUMENT: &str = "kind: BackupPolicy\n";
 
@@ -162,7 +166,10 @@ fn a_rewritten_history_is_noticed() {
     // Also when the old commit is gone altogether.
     git(tree.path(), &["reflog", "expire", "--expire=now", "--all"]);
     git(tree.path(), &["gc", "--quiet", "--prune=now"]);
-    assert_eq!(tree.checkout().check_descendant(&applied, &tree.head()).expect_err("gone").reason(), "HistoryRewritten");
+    assert_eq!(
+        tree.checkout().check_descendant(&applied, &tree.head()).expect_err("gone").reason(),
+        "HistoryRewritten"
+    );
 }
 
 #[test]

@@ -3,13 +3,14 @@
 
 use std::{
     collections::BTreeMap,
+    io::IsTerminal as _,
     path::{Path, PathBuf},
 };
 
 use clap::Args;
 use jiff::Timestamp;
 
-use super::revisions::{self, Watched};
+use super::revisions::Watched;
 use crate::{
     actual::{ActualPolicy, ActualState, RestoreReport, inventory},
     cli::{Failure, StateArguments},
@@ -27,7 +28,7 @@ use crate::{
 
 /// What a plan is made from.
 #[derive(Debug, Clone, Args)]
-pub struct Arguments {
+pub struct InputArguments {
     /// Directory of the documents
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub path: PathBuf,
@@ -70,7 +71,7 @@ impl Planned {
 ///
 /// # Errors
 /// The documents, the revisions or the inventory cannot be read. Documents that are wrong are no error here.
-pub fn plan(arguments: &Arguments) -> Result<Planned, Failure> {
+pub fn plan(arguments: &InputArguments) -> Result<Planned, Failure> {
     let now = arguments.now.unwrap_or_else(Timestamp::now);
     let documents = documents(arguments)?;
     let mut actual = actual(arguments, now)?;
@@ -104,7 +105,9 @@ impl Documents {
     /// Prints what is wrong with them, if anything, to standard error.
     pub fn report_findings(&self) {
         if !self.findings.is_empty() {
-            eprint!("{}", diagnostic::text::render(&self.findings, &self.files));
+            let is_allowed = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let color = is_allowed && std::io::stderr().is_terminal();
+            eprint!("{}", diagnostic::text::render(&self.findings, &self.files, color));
         }
     }
 }
@@ -113,7 +116,7 @@ impl Documents {
 ///
 /// # Errors
 /// They cannot be read.
-pub fn documents(arguments: &Arguments) -> Result<Documents, Failure> {
+pub fn documents(arguments: &InputArguments) -> Result<Documents, Failure> {
     let (files, revision) = match &arguments.head {
         Some(head) => {
             let watched = Watched::holding(&arguments.path)?;
@@ -136,7 +139,7 @@ pub fn documents(arguments: &Arguments) -> Result<Documents, Failure> {
 ///
 /// # Errors
 /// It cannot be read.
-pub fn actual(arguments: &Arguments, now: Timestamp) -> Result<ActualState, Failure> {
+pub fn actual(arguments: &InputArguments, now: Timestamp) -> Result<ActualState, Failure> {
     let Some(file) = &arguments.offline else { return observe(&arguments.state.directory()?, now) };
     let cannot = || format!("cannot read the inventory {}", file.display());
     let content =
@@ -162,7 +165,7 @@ pub fn observe(state: &Path, now: Timestamp) -> Result<ActualState, Failure> {
 }
 
 /// Puts the documents of the base in the place of what was applied; says what is compared.
-fn assume_applied(arguments: &Arguments, base: &str, actual: &mut ActualState) -> Result<String, Failure> {
+fn assume_applied(arguments: &InputArguments, base: &str, actual: &mut ActualState) -> Result<String, Failure> {
     let watched = Watched::holding(&arguments.path)?;
     let revision = watched.resolve(base)?;
     let (mut before, _) = desired(&watched.files(&revision)?);
@@ -224,7 +227,7 @@ fn unknown_rules(actual: &ActualState) -> Option<String> {
 }
 
 /// What was approved in the commits up to the revision that is planned, or up to HEAD for a directory.
-fn approvals(arguments: &Arguments, revision: Option<&Revision>) -> Result<Approvals, Failure> {
+fn approvals(arguments: &InputArguments, revision: Option<&Revision>) -> Result<Approvals, Failure> {
     match (Watched::holding(&arguments.path), revision) {
         (Ok(watched), Some(revision)) => watched.approvals(revision),
         (Ok(watched), None) => match watched.tip() {
@@ -245,8 +248,8 @@ fn desired(files: &Files) -> (DesiredState, Vec<Diagnostic>) {
 }
 
 /// The arguments with which `mainstay approve DIGEST` sees the plan that was shown.
-fn approve_arguments(arguments: &Arguments) -> String {
-    let Arguments { path, base, head, offline, now: _, state } = arguments;
+fn approve_arguments(arguments: &InputArguments) -> String {
+    let InputArguments { path, base, head, offline, now: _, state } = arguments;
     let mut words = Vec::new();
     let mut add = |name: &str, value: &str| words.push(format!(" {name} {}", quoted(value)));
     if path != Path::new(".") {
@@ -267,8 +270,8 @@ fn approve_arguments(arguments: &Arguments) -> String {
 
 /// A word as a shell takes it.
 fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-@:=+,".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-@:=+,~^".contains(c);
+    if !word.is_empty() && !word.starts_with('~') && word.chars().all(is_plain) {
         word.to_owned()
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))

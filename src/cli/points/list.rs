@@ -21,7 +21,7 @@ use crate::{
 
 /// List restore points, with what keeps each and when it goes.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct ListArguments {
     /// Only this policy's: NAMESPACE/NAME, or NAME in the namespace `default`
     policy: Option<PolicyName>,
     /// Directory of the documents, whose rules are applied
@@ -59,10 +59,10 @@ struct Listed {
 }
 
 /// Carries the command out.
-pub fn execute(arguments: Arguments) -> CommandResult {
-    let Arguments { policy: wanted, path, offline, now, state, output } = arguments;
+pub fn execute(arguments: ListArguments) -> CommandResult {
+    let ListArguments { policy: wanted, path, offline, now, state, output } = arguments;
     let now = now.unwrap_or_else(Timestamp::now);
-    let inputs = inputs::Arguments { path, base: None, head: None, offline, now: Some(now), state };
+    let inputs = inputs::InputArguments { path, base: None, head: None, offline, now: Some(now), state };
     let documents = inputs::documents(&inputs)?;
     let actual = inputs::actual(&inputs, now)?;
     if let Some(wanted) = &wanted

@@ -1,0 +1,271 @@
+//! Whole plans from documents and points, without files, git or engine.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Approvals, Digest, Effect, Plan, Reason, approval, diff, digest, markdown, saved, text, wording::View};
+use crate::{
+    actual::{ActualPolicy, ActualState},
+    desired::DesiredState,
+    policy::{
+        PolicyName,
+        load::{self, FileContent, ParseCache},
+        validate::EngineKind,
+    },
+    restore_point::{Inventory, Part, RestorePoint, RestorePointId},
+};
+
+fn now() -> Timestamp {
+    "2026-11-20T12:00:00Z".parse().unwrap()
+}
+
+fn policy(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: mainstay.dev/v1alpha1\nkind: BackupPolicy\nmetadata: {{name: {name}}}\nspec:\n  repositories: \
+         [disk]\n  sources: [{{name: files, paths: [/srv/{name}]}}]\n  {spec}\n"
+    )
+}
+
+const DISK: &str = "apiVersion: mainstay.dev/v1alpha1\nkind: Repository\nmetadata: {name: disk}\nspec: {directory: \
+                    /backup, password: {generate: true}}\n";
+
+fn desired(documents: &[&str]) -> DesiredState {
+    let content = FileContent { bytes: documents.join("---\n").into_bytes(), blob: None };
+    let files = BTreeMap::from([("backup.yaml".into(), content)]);
+    let loaded = load::load(&files, EngineKind::Local, &mut ParseCache::default());
+    assert!(loaded.desired.frozen_files.is_empty(), "a document of this test is wrong");
+    loaded.desired
+}
+
+/// One point a day, the newest at 02:00 today.
+fn points(days: i64) -> Vec<RestorePoint> {
+    let newest: Timestamp = "2026-11-20T02:00:00Z".parse().unwrap();
+    let times = (0..days).rev().map(|day| newest - SignedDuration::from_hours(24 * day));
+    let point = |time| RestorePoint {
+        id: RestorePointId::from_time(time),
+        time,
+        size_bytes: 1 << 30,
+        verified_at: None,
+        held: false,
+        expired_since: None,
+        parts: Vec::new(),
+    };
+    times.map(point).collect()
+}
+
+/// The state after these documents were applied, every policy with these points.
+fn applied(desired: &DesiredState, points: &[RestorePoint]) -> ActualState {
+    let policy = |policy: &crate::policy::Policy| ActualPolicy {
+        compiled: Some(policy.compile(&desired.settings, None)),
+        schedule: None,
+        inventory: Inventory { observed_at: now(), complete: true, points: points.to_vec() },
+        last_run: None,
+        last_success: None,
+        running: None,
+    };
+    ActualState {
+        observed_at: now(),
+        complete: true,
+        policies: desired.policies.iter().map(|(name, wanted)| (name.clone(), policy(wanted))).collect(),
+        restores: BTreeMap::new(),
+    }
+}
+
+fn plan(desired: &DesiredState, actual: &ActualState) -> Plan {
+    diff::plan(desired, actual, &Approvals::default(), now())
+}
+
+fn name(name: &str) -> PolicyName {
+    PolicyName::new("default", name)
+}
+
+/// What is there before an edit, and the edit.
+fn edit(before: &str, after: &str, points: &[RestorePoint]) -> (DesiredState, ActualState) {
+    (desired(&[&policy("a", after), DISK]), applied(&desired(&[&policy("a", before), DISK]), points))
+}
+
+fn effects(plan: &Plan) -> BTreeSet<Effect> {
+    plan.refusals.iter().flat_map(|refusal| refusal.effects.clone()).collect()
+}
+
+#[test]
+fn losses_are_what_the_old_rules_keep_and_the_new_ones_do_not() {
+    for (before, after, days, lost) in [
+        ("retention: {keepDaily: 30}", "retention: {keepDaily: 30}", 40, 0),
+        ("retention: {keepDaily: 30}", "retention: {keepDaily: 7}", 40, 23),
+        ("retention: {keepDaily: 7}", "retention: {keepDaily: 30}", 40, 0),
+        ("retention: {keepDaily: -1}", "retention: {keepDaily: 7}", 40, 33),
+        ("retention: {keepDaily: 7}", "retention: {keepLast: 7}", 40, 0),
+        ("retention: {keepWithin: 10d}", "retention: {keepWithin: 5d}", 40, 5),
+        ("retention: {keepDaily: 30}", "retention: {keepDaily: 30}\n  suspend: true", 40, 0),
+    ] {
+        let (desired, actual) = edit(before, after, &points(days));
+        let plan = plan(&desired, &actual);
+        assert_eq!(plan.losses.len(), lost, "{before} → {after}");
+        assert_eq!(plan.refusals.len(), usize::from(lost > 0), "{before} → {after}");
+        let newest = points(days).pop().unwrap().id;
+        assert!(plan.losses.iter().all(|loss| loss.id != newest), "the newest point is never lost by an edit");
+    }
+}
+
+#[test]
+fn applying_a_plan_leaves_nothing_to_do() {
+    let (desired, _) = edit("", "retention: {keepDaily: 7}", &[]);
+    let plan = plan(&desired, &applied(&desired, &points(40)));
+    assert!(plan.changes.is_empty() && plan.refusals.is_empty() && plan.drift.is_empty());
+    assert_eq!(plan.unchanged, 1);
+}
+
+#[test]
+fn a_hand_that_changed_the_engine_is_drift_and_put_back() {
+    let (desired, mut actual) = edit("retention: {keepDaily: 7}", "retention: {keepDaily: 7}", &points(3));
+    let compiled = actual.policies.get_mut(&name("a")).unwrap().compiled.as_mut().unwrap();
+    compiled.document.spec.retention.keep_daily = Some(30);
+    let plan = plan(&desired, &actual);
+    assert_eq!(plan.drift[0].difference, "retention.keepDaily is 30 instead of 7");
+    assert_eq!(plan.changes[0].reason, Reason::Drifted);
+}
+
+#[test]
+fn a_policy_made_again_does_not_expire_what_was_left_in_peace() {
+    let (desired, mut actual) = edit("", "retention: {keepDaily: 7}", &points(10));
+    actual.policies.get_mut(&name("a")).unwrap().compiled = None;
+    let plan = plan(&desired, &actual);
+    assert_eq!(plan.losses.len(), 3);
+    assert_eq!(plan.refusals.len(), 1);
+    assert_eq!(plan.losses[0].reason, "left in peace while its policy was removed");
+}
+
+#[test]
+fn a_point_is_left_behind_only_if_every_copy_is() {
+    let mut all = points(2);
+    let part = |repository: &str| Part {
+        source: "files".to_owned(),
+        repository: repository.to_owned(),
+        snapshot: String::new(),
+        size_bytes: 0,
+        added_bytes: 0,
+        files: 0,
+        unreadable: 0,
+        duration_milliseconds: 0,
+    };
+    all[0].parts = vec![part("disk")];
+    all[1].parts = vec![part("disk"), part("other")];
+    let other = DISK.replace("name: disk", "name: other").replace("/backup", "/other");
+    let both = policy("a", "retention: {keepDaily: 7}").replace("[disk]", "[disk, other]");
+    let one = both.replace("[disk, other]", "[other]");
+    let plan = plan(&desired(&[&one, &other]), &applied(&desired(&[&both, DISK, &other]), &all));
+    assert_eq!(plan.losses.len(), 1);
+    assert_eq!((&plan.losses[0].id, plan.losses[0].reason.as_str()), (&all[0].id, "left behind in repository disk"));
+}
+
+#[test]
+fn an_approval_holds_for_what_it_names_and_for_less() {
+    let (desired, actual) = edit("retention: {keepDaily: 30}", "retention: {keepDaily: 7}", &points(10));
+    let refused = plan(&desired, &actual);
+    let consent = |approvals| diff::plan(&desired, &actual, &approvals, now());
+    let all = effects(&refused);
+    let fewer: BTreeSet<Effect> = all.iter().skip(1).cloned().collect();
+    let more: BTreeSet<Effect> = all.iter().cloned().chain(["lose default/b 1".parse().unwrap()]).collect();
+    let listed = |effects: &BTreeSet<Effect>| Approvals { effects: effects.clone(), digests: BTreeSet::new() };
+    let bare = |digest: &Digest| Approvals { effects: BTreeSet::new(), digests: [digest.clone()].into() };
+    for (what, approvals, goes_ahead) in [
+        ("nothing", Approvals::default(), false),
+        ("its effects", listed(&all), true),
+        ("its effects and more", listed(&more), true),
+        ("some of its effects", listed(&fewer), false),
+        ("its digest", bare(&refused.refusals[0].digest), true),
+        ("the digest of the plan", bare(&refused.digest), true),
+        ("another digest", bare(&digest::of(&fewer)), false),
+        ("the digest of nothing", bare(&digest::of(&BTreeSet::new())), false),
+        ("a commit", approval::parse_message(&approval::trailers(&refused.digest, &all)), true),
+    ] {
+        let plan = consent(approvals);
+        assert_eq!((plan.changes.len(), plan.refusals.len()), (goes_ahead.into(), (!goes_ahead).into()), "{what}");
+        assert_eq!(plan.digest, refused.digest, "{what}");
+    }
+}
+
+#[test]
+fn the_digest_of_the_plan_lifts_all_and_that_of_a_refusal_only_it() {
+    let before = desired(&[&policy("a", "retention: {keepDaily: 9}"), &policy("b", "retention: {keepDaily: 9}"), DISK]);
+    let after = desired(&[&policy("a", "retention: {keepDaily: 7}"), &policy("b", "retention: {keepDaily: 7}"), DISK]);
+    let actual = applied(&before, &points(9));
+    let refused = plan(&after, &actual);
+    assert_eq!(refused.refusals.len(), 2);
+    for (digest, left) in [(&refused.refusals[0].digest, 1), (&refused.digest, 0)] {
+        let approvals = Approvals { effects: BTreeSet::new(), digests: [digest.clone()].into() };
+        assert_eq!(diff::plan(&after, &actual, &approvals, now()).refusals.len(), left);
+    }
+}
+
+#[test]
+fn removal_with_confirm_needs_consent_whatever_the_budget() {
+    let before = desired(&[&policy("a", "deletion: Confirm"), DISK]);
+    let mut after = desired(&[DISK]);
+    after.settings.safety.losses = 1000;
+    let mut all = points(4);
+    all[0].held = true;
+    let refused = plan(&after, &applied(&before, &all));
+    assert_eq!(refused.refusals.len(), 1);
+    assert_eq!(refused.losses.len(), 3, "a held point stays");
+    after.deletion_blocked = Some("history was rewritten".to_owned());
+    let blocked = plan(&after, &applied(&before, &all));
+    assert!(!blocked.refusals[0].can_be_approved());
+}
+
+#[test]
+fn nothing_is_lost_while_deletion_is_blocked() {
+    let (mut desired, actual) = edit("retention: {keepDaily: 30}", "retention: {keepDaily: 7}", &points(10));
+    desired.settings.safety.losses = 1000;
+    assert_eq!(plan(&desired, &actual).changes.len(), 1);
+    desired.deletion_blocked = Some("history was rewritten".to_owned());
+    let blocked = plan(&desired, &actual);
+    assert_eq!((blocked.changes.len(), blocked.refusals[0].can_be_approved()), (0, false));
+}
+
+#[test]
+fn a_saved_plan_names_what_moved() {
+    let (desired, actual) =
+        edit("retention: {keepDaily: 30}", "retention: {keepDaily: 30}\n  suspend: true", &points(5));
+    let kept = saved::load(saved::save(&plan(&desired, &actual)).as_bytes()).unwrap();
+    assert_eq!(saved::compare(&kept, &plan(&desired, &actual)), []);
+    let moved = |desired: &DesiredState, actual: &ActualState| {
+        saved::compare(&kept, &plan(desired, actual)).iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    let other = edit("retention: {keepDaily: 30}", "retention: {keepDaily: 40}", &points(5)).0;
+    expect_test::expect!["default/a: its document is another than when the plan was saved"]
+        .assert_eq(&moved(&other, &actual));
+    let elsewhere = edit("retention: {keepDaily: 20}", "", &points(5)).1;
+    expect_test::expect!["default/a: what the engine has is another than when the plan was saved"]
+        .assert_eq(&moved(&desired, &elsewhere));
+    expect_test::expect!["default/a: there is nothing to update any more"]
+        .assert_eq(&moved(&desired, &applied(&desired, &points(5))));
+    let mut frozen = desired.clone();
+    frozen.settings.freeze = true;
+    expect_test::expect![
+        "default/a: to update it is refused now: frozen: Settings.freeze is true; nothing is changed until it is taken out"
+    ]
+    .assert_eq(&moved(&frozen, &actual));
+    for wrong in ["", "{}", r#"{"formatVersion":9}"#] {
+        assert!(saved::load(wrong.as_bytes()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_comment_is_cut_by_item_and_keeps_its_summary() {
+    let names: Vec<String> = (0..400).map(|number| format!("policy-{number:03}")).collect();
+    let documents = |spec: &str| {
+        let texts: Vec<String> = names.iter().map(|name| policy(name, spec)).collect();
+        desired(&texts.iter().map(String::as_str).chain([DISK]).collect::<Vec<_>>())
+    };
+    let actual = applied(&documents("retention: {keepDaily: 30}"), &points(30));
+    let plan = plan(&documents("retention: {keepDaily: 7}"), &actual);
+    assert_eq!(plan.losses.len(), 400 * 23);
+    let comment = markdown::render(&plan, &View::default());
+    assert!(comment.len() < 65_536, "{}", comment.len());
+    assert!(comment.contains("Restore points: 9200 lost") && comment.contains("more restore points"), "{comment}");
+    assert!(comment.ends_with("Plan: 0 to create, 0 to update, 0 to delete, 400 refused. 0 policies unchanged.\n"));
+    assert!(text::render(&plan, &View::default()).contains("To consent to everything that is refused"));
+}

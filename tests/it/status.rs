@@ -1,0 +1,379 @@
+//! What the status branch says: golden files, and that nothing changes when nothing happened.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use expect_test::expect_file;
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use mainstay::{
+    actual::{ActualPolicy, ActualState, RestoreReport},
+    apply::Applied,
+    desired::DesiredState,
+    git::{
+        Revision,
+        writeback::{PublishOptions, Published, STATUS_BRANCH, publish_status},
+    },
+    plan::{Action, Change, Digest, Effect, Plan, Reason, Refusal},
+    policy::{Location, Policy, PolicyName, document::BackupPolicyDocument},
+    restore_point::{Inventory, RestorePoint, RestorePointId},
+    retention::KeepRules,
+    run::{Phase, RunReport, SourceReport, Trigger},
+    schedule::{self, Schedule},
+    status::{
+        self, Edit, StatusInput,
+        dashboard::escape,
+        ledger::{Event, EventKind},
+    },
+};
+
+use crate::git::fixture::{WorkTree, git};
+
+/// A world of policies in every condition.
+struct World {
+    desired: DesiredState,
+    actual: ActualState,
+    applied: Applied,
+    plan: Plan,
+    findings: Vec<String>,
+    problems: Vec<String>,
+    events: Vec<Event>,
+    now: Timestamp,
+}
+
+fn time(text: &str) -> Timestamp {
+    text.parse().expect("a time")
+}
+
+fn name(text: &str) -> PolicyName {
+    text.parse().expect("a name")
+}
+
+fn policy(policy_name: &str, suspend: bool) -> Policy {
+    let policy_name = name(policy_name);
+    let document = format!(
+        "apiVersion: mainstay.dev/v1alpha1\nkind: BackupPolicy\nmetadata: {{name: {}, namespace: {}}}\n\
+         spec: {{schedule: '0 2 * * *', suspend: {suspend}, repositories: [offsite], sources: []}}",
+        policy_name.name(),
+        policy_name.namespace()
+    );
+    let document: BackupPolicyDocument = serde_yaml::from_str(&document).expect("a document");
+    Policy {
+        location: Location { file: PathBuf::from(format!("{}.backup.yaml", policy_name.name())), line: 3, column: 1 },
+        name: policy_name,
+        schedules: vec![Schedule::parse("0 2 * * *", &TimeZone::UTC).expect("a schedule")],
+        time_zone: TimeZone::UTC,
+        jitter: SignedDuration::ZERO,
+        deadline: None,
+        suspend,
+        rules: KeepRules::from(&document.spec.retention),
+        grace: SignedDuration::from_hours(24),
+        cleanup: None,
+        repositories: Vec::new(),
+        document,
+    }
+}
+
+fn run(policy: &str, at: &str, phase: Phase, message: &str) -> RunReport {
+    let start = time(at);
+    RunReport {
+        policy: name(policy),
+        id: RestorePointId::from_time(start),
+        trigger: Trigger::Schedule,
+        scheduled_at: start,
+        started_at: start,
+        finished_at: Some(start + SignedDuration::from_secs(83)),
+        phase,
+        message: message.to_owned(),
+        sources: vec![SourceReport {
+            source: "files".to_owned(),
+            repository: "offsite".to_owned(),
+            phase,
+            size_bytes: 5_000_000,
+            added_bytes: 1_000,
+            files: 42,
+            unreadable: 2,
+            duration_milliseconds: 80_500,
+            snapshot: None,
+            message: None,
+        }],
+    }
+}
+
+fn point(at: &str, size_bytes: u64) -> RestorePoint {
+    RestorePoint {
+        id: RestorePointId::from_time(time(at)),
+        time: time(at),
+        size_bytes,
+        verified_at: None,
+        held: false,
+        expired_since: None,
+        parts: Vec::new(),
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let revision = Revision("0123456789abcdef0123456789abcdef01234567".to_owned());
+        let mut world = Self {
+            desired: DesiredState { revision: Some(revision.clone()), ..DesiredState::default() },
+            actual: ActualState {
+                observed_at: time("2026-11-21T03:00:00Z"),
+                complete: true,
+                policies: BTreeMap::new(),
+                restores: BTreeMap::new(),
+            },
+            applied: Applied::default(),
+            plan: Plan {
+                revision: Some(revision),
+                observed_at: time("2026-11-21T03:00:00Z"),
+                now: time("2026-11-21T03:00:00Z"),
+                changes: Vec::new(),
+                unchanged: 0,
+                drift: Vec::new(),
+                losses: Vec::new(),
+                reach: BTreeMap::new(),
+                refusals: Vec::new(),
+                frozen: BTreeSet::new(),
+                digest: Digest(String::new()),
+            },
+            findings: Vec::new(),
+            problems: Vec::new(),
+            events: Vec::new(),
+            now: time("2026-11-21T03:00:00Z"),
+        };
+        world.add("shop/nightly", false, Some((Phase::Succeeded, "2 files could not be read.")));
+        world.desired.settings.cluster = Some("home".to_owned());
+        world
+    }
+
+    fn add(&mut self, policy_name: &str, suspend: bool, run_ended: Option<(Phase, &str)>) {
+        let policy = policy(policy_name, suspend);
+        let points = match run_ended {
+            Some(_) => vec![point("2026-11-20T02:00:00Z", 4_000_000), point("2026-11-21T02:00:00Z", 5_000_000)],
+            None => Vec::new(),
+        };
+        let actual = ActualPolicy {
+            compiled: Some(policy.compile(&self.desired.settings, Some("89abcdef89abcdef89abcdef89abcdef89abcdef"))),
+            schedule: None,
+            inventory: Inventory { observed_at: self.actual.observed_at, complete: true, points },
+            last_run: run_ended.map(|(phase, message)| run(policy_name, "2026-11-21T02:00:00Z", phase, message)),
+            last_success: run_ended.map(|_| time("2026-11-21T02:01:23Z")),
+            running: None,
+        };
+        self.actual.policies.insert(name(policy_name), actual);
+        self.desired.policies.insert(name(policy_name), policy);
+    }
+
+    fn policy(&mut self, policy_name: &str) -> &mut ActualPolicy {
+        self.actual.policies.get_mut(&name(policy_name)).expect("a policy")
+    }
+
+    fn refuse(&mut self, policy_name: &str) {
+        let lost = RestorePointId("20261120-020000".to_owned());
+        let effect = Effect::Lose { policy: name(policy_name), point: lost.clone() };
+        let after = self.desired.policies[&name(policy_name)].compile(&self.desired.settings, None);
+        self.plan.refusals.push(Refusal {
+            change: Change {
+                policy: name(policy_name),
+                action: Action::Update,
+                reason: Reason::DocumentChanged(vec!["retention.keepDaily".to_owned()]),
+                before: None,
+                source: after.source.clone(),
+                after: Some(after),
+                restore: None,
+                next_runs: Vec::new(),
+                losses: vec![lost],
+            },
+            reason: "1 restore point would be lost by `keepDaily 7 → 1`".to_owned(),
+            effects: [effect].into(),
+            digest: Digest("5f70bf18a086007016e948b04aed3b82103a36be".to_owned()),
+        });
+    }
+
+    /// A world with something of everything.
+    fn troubled() -> Self {
+        let mut world = Self::new();
+        world.add("shop/broken", false, None);
+        world.desired.frozen_files.insert(PathBuf::from("broken.backup.yaml"));
+        world.add("shop/failed", false, Some((Phase::Failed, "cannot reach <db> | see *log*\n@ops https://x.org")));
+        world.add("shop/new", false, None);
+        world.add("shop/paused", true, Some((Phase::Succeeded, "")));
+        world.add("shop/refused", false, Some((Phase::Succeeded, "")));
+        world.refuse("shop/refused");
+        world.add("shop/unseen", false, Some((Phase::Succeeded, "")));
+        world.policy("shop/unseen").inventory.complete = false;
+        world.add("shop/withdrawn", false, Some((Phase::Succeeded, "")));
+        world.policy("shop/withdrawn").compiled = None;
+        world.desired.policies.remove(&name("shop/withdrawn"));
+        let nightly = world.policy("shop/nightly");
+        nightly.inventory.points[0].expired_since = Some(time("2026-11-21T02:01:23Z"));
+        nightly.inventory.points[1].held = true;
+        world.findings.push("broken.backup.yaml:7:5: unknown field `keepDayly`".to_owned());
+        world
+            .problems
+            .push("https://git.example.org/ cannot be reached; backups go on, and it is tried again".to_owned());
+        let report = RestoreReport {
+            restore_point: Some(RestorePointId("20261120-020000".to_owned())),
+            phase: Phase::Succeeded,
+            started_at: time("2026-11-21T02:30:00Z"),
+            finished_at: Some(time("2026-11-21T02:31:00Z")),
+            message: "Restored 42 files into /srv/proof.".to_owned(),
+            sources: Vec::new(),
+        };
+        world.actual.restores.insert((name("shop/proof"), "c0ffee".to_owned()), report);
+        world.events.push(Event {
+            sequence: 1,
+            at: time("2026-11-21T02:01:23Z"),
+            policy: name("shop/nightly"),
+            kind: EventKind::Expired { points: vec![RestorePointId("20261120-020000".to_owned())] },
+        });
+        world
+    }
+
+    fn input<'a>(&'a self, next_run: &'a dyn Fn(&Policy) -> Option<Timestamp>) -> StatusInput<'a> {
+        StatusInput {
+            desired: &self.desired,
+            plan: Some(&self.plan),
+            applied: &self.applied,
+            actual: &self.actual,
+            findings: &self.findings,
+            problems: &self.problems,
+            events: &self.events,
+            approve_arguments: "",
+            next_run,
+            now: self.now,
+        }
+    }
+
+    /// What this world publishes on top of what there is.
+    fn documents(&self, before: &BTreeMap<String, Vec<u8>>) -> Edit {
+        let next_run = |policy: &Policy| next_run(policy, self.now);
+        let read = |path: &str| before.get(path).cloned();
+        let list = |directory: &str| before.keys().filter(|path| path.starts_with(directory)).cloned().collect();
+        status::documents(&self.input(&next_run), &status::Published { read: &read, list: &list })
+    }
+}
+
+fn next_run(policy: &Policy, now: Timestamp) -> Option<Timestamp> {
+    schedule::next_runs(&policy.schedules, now, 1).first().copied()
+}
+
+fn text(edit: &Edit, path: &str) -> String {
+    String::from_utf8(edit.write[path].clone()).expect("text")
+}
+
+#[test]
+fn golden() {
+    let edit = World::troubled().documents(&BTreeMap::new());
+    expect_file!["cases/status/README.md"].assert_eq(&text(&edit, "README.md"));
+    expect_file!["cases/status/nightly.yaml"].assert_eq(&text(&edit, "status/shop/nightly.yaml"));
+    expect_file!["cases/status/refused.yaml"].assert_eq(&text(&edit, "status/shop/refused.yaml"));
+    expect_file!["cases/status/proof.yaml"].assert_eq(&text(&edit, "restores/shop/proof.yaml"));
+    expect_file!["cases/status/inventory.json"].assert_eq(&text(&edit, "inventory.json"));
+    expect_file!["cases/status/2026-11.jsonl"].assert_eq(&text(&edit, "runs/2026-11.jsonl"));
+    assert_eq!(edit.remove, Vec::<String>::new());
+}
+
+#[test]
+fn time_that_passes_changes_nothing() {
+    let mut world = World::troubled();
+    let before = world.documents(&BTreeMap::new()).write;
+    for hours in [1, 24, 24 * 400] {
+        world.now += SignedDuration::from_hours(hours);
+        world.actual.observed_at = world.now;
+        for policy in world.actual.policies.values_mut() {
+            policy.inventory.observed_at = world.now;
+        }
+        let again = world.documents(&before);
+        for (path, content) in &again.write {
+            assert_eq!(String::from_utf8_lossy(content), String::from_utf8_lossy(&before[path]), "{path}");
+        }
+        assert_eq!(again.remove, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_run_under_way_is_not_written_and_its_end_is() {
+    let mut world = World::new();
+    let before = world.documents(&BTreeMap::new()).write;
+    world.now = time("2026-11-22T02:00:30Z");
+    let mut report = run("shop/nightly", "2026-11-22T02:00:00Z", Phase::Running, "");
+    report.finished_at = None;
+    world.policy("shop/nightly").last_run = Some(report);
+    let under_way = world.documents(&before);
+    assert_eq!(under_way.write, before);
+
+    world.policy("shop/nightly").last_run =
+        Some(run("shop/nightly", "2026-11-22T02:00:00Z", Phase::Failed, "full disk"));
+    let ended = text(&world.documents(&before), "status/shop/nightly.yaml");
+    assert!(ended.contains("nextRun: 2026-11-23T02:00:00Z"), "{ended}");
+    assert!(ended.contains("reason: RunFailed"), "{ended}");
+    // Ready changed just now; Stalled did not, and keeps its time.
+    assert!(ended.contains("lastTransitionTime: 2026-11-22T02:00:30Z"), "{ended}");
+    assert!(ended.contains("lastTransitionTime: 2026-11-21T03:00:00Z"), "{ended}");
+}
+
+#[test]
+fn the_document_of_a_policy_that_is_gone_goes_and_those_of_others_stay() {
+    let world = World::new();
+    let mut before = world.documents(&BTreeMap::new()).write;
+    for path in ["status/shop/gone.yaml", "status/notes.txt", "status/deep/er/x.yaml", "CNAME", "keys/offsite.age"] {
+        before.insert(path.to_owned(), b"x".to_vec());
+    }
+    assert_eq!(world.documents(&before).remove, ["status/shop/gone.yaml"]);
+}
+
+#[test]
+fn a_published_document_that_somebody_spoiled_is_written_anew() {
+    let world = World::new();
+    let spoiled = [
+        ("status/shop/nightly.yaml".to_owned(), b"\xff: [".to_vec()),
+        ("inventory.json".to_owned(), b"{".to_vec()),
+        ("runs/2026-11.jsonl".to_owned(), b"junk\n\n".to_vec()),
+        ("runs/2026-11-x.jsonl".to_owned(), b"junk".to_vec()),
+    ];
+    let edit = world.documents(&BTreeMap::from(spoiled));
+    assert!(text(&edit, "status/shop/nightly.yaml").contains("kind: BackupPolicyStatus"));
+    assert!(text(&edit, "inventory.json").contains("\"formatVersion\": 1"));
+}
+
+#[test]
+fn text_from_documents_cannot_draw() {
+    let cases = [
+        ("plain words 1.2", "plain words 1.2"),
+        ("| a | b |", "\\| a \\| b \\|"),
+        ("line\n# heading", "line &#35; heading"),
+        ("<script>&", "&lt;script&gt;&amp;"),
+        ("[x](https://y)", "\\[x\\](https&#58;//y)"),
+        ("@ops `code` *b* _i_ ~s~ !x \\", "&#64;ops \\`code\\` \\*b\\* \\_i\\_ \\~s\\~ \\!x \\\\"),
+    ];
+    for (input, expected) in cases {
+        assert_eq!(escape(input), expected);
+    }
+    assert!(escape(&"x".repeat(10_000)).chars().count() < 600);
+}
+
+#[test]
+fn a_turn_that_learned_nothing_commits_nothing() {
+    let tree = WorkTree::with(&[("backup.yaml", "a")]);
+    let checkout = tree.checkout();
+    let mut world = World::troubled();
+    let publish = |world: &World| {
+        let options = PublishOptions {
+            checkout: &checkout,
+            branch: STATUS_BRANCH,
+            author_name: "Mainstay",
+            author_email: "mainstay@example.org",
+            now: world.now,
+        };
+        publish_status(&options, &world.input(&|policy| next_run(policy, world.now)), "status: first")
+            .expect("published")
+    };
+    assert!(matches!(publish(&world), Published::Committed(_)));
+    world.now += SignedDuration::from_hours(30);
+    world.actual.observed_at = world.now;
+    assert_eq!(publish(&world), Published::Unchanged);
+    assert_eq!(git(tree.path(), &["rev-list", "--count", STATUS_BRANCH]).trim(), "1");
+}
