@@ -149,7 +149,9 @@ fn one_bad_file_freezes_its_policies_and_nothing_else() {
 #[test]
 fn settings_that_cannot_be_read_block_deletion() {
     let settings = "apiVersion: mainstay.dev/v1alpha1\nkind: Settings\nmetadata: {name: settings}\n";
-    for (spec, blocked) in [("spec: {safety: {losses: 3}}\n", false), ("spec: {safety: 3}\n", true), ("spec: [\n", true)] {
+    for (spec, blocked) in
+        [("spec: {safety: {losses: 3}}\n", false), ("spec: {safety: 3}\n", true), ("spec: [\n", true)]
+    {
         let loaded = check(&one(&format!("{settings}{spec}")));
         assert_eq!(loaded.desired.deletion_blocked.is_some(), blocked, "{spec}");
         assert_eq!(loaded.desired.settings.safety.losses, if blocked { 0 } else { 3 });
@@ -179,8 +181,8 @@ fn defaults_are_filled_in_and_read_back() {
 fn spelling_does_not_change_a_policy() {
     let plain = policy("nightly");
     let spelled = "apiVersion: mainstay.dev/v1alpha1\nkind: BackupPolicy\nmetadata: {namespace: shop, name: nightly}\n\
-                   spec: {schedule: ['0 2 * * *'], timeZone: UTC, jitter: 0s, sources: [{name: files, paths: [/srv]}],\n\
-                   retention: {keepLast: 7, keepDaily: 7, keepWeekly: 4, keepYearly: 0, grace: 1440m},\n\
+                   spec: {schedule: ['0 2 * * *'], timeZone: UTC, jitter: 0s, sources: [{name: files, paths: [/srv]}], \
+                   retention: {keepLast: 7, keepDaily: 7, keepWeekly: 4, keepYearly: 0, grace: 1440m}, \
                    repositories: [local], limits: {timeout: 24h}, deletion: Retain, suspend: false}\n";
     let hashes: Vec<String> = [plain.as_str(), spelled]
         .iter()
@@ -235,11 +237,18 @@ fn nearly_right_text_never_panics() {
         let loaded = check(&files);
         if round % 4 == 0 {
             let _ = text::render(&loaded.diagnostics, &files, round % 8 == 0);
-            let _ = (json::render(&loaded.diagnostics), github::render(&loaded.diagnostics), sarif::render(&loaded.diagnostics));
+            let _ = (
+                json::render(&loaded.diagnostics),
+                github::render(&loaded.diagnostics),
+                sarif::render(&loaded.diagnostics),
+            );
         }
         let length = files[Path::new("backup.yaml")].text().map_or(0, str::len);
         for finding in &loaded.diagnostics {
-            assert!(finding.span.as_ref().is_none_or(|span| span.start <= span.end && span.end <= length), "{finding:?}");
+            assert!(
+                finding.span.as_ref().is_none_or(|span| span.start <= span.end && span.end <= length),
+                "{finding:?}"
+            );
         }
     }
 }
@@ -258,7 +267,25 @@ fn collect(directory: &Path, seeds: &mut Vec<Vec<u8>>) {
 
 fn mutate(bytes: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
     const PIECES: [&str; 20] = [
-        "- ", ": ", "{", "}", "[", "]", "\"", "'", "\n---\n", "&a ", "*a", "<<: ", "|\n", "!!int ", "-1", "é☃", "\t", "\r\n", "# ",
+        "- ",
+        ": ",
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        "'",
+        "\n---\n",
+        "&a ",
+        "*a",
+        "<<: ",
+        "|\n",
+        "!!int ",
+        "-1",
+        "é☃",
+        "\t",
+        "\r\n",
+        "# ",
         "99999999999999999999",
     ];
     let at = random.below(bytes.len() + 1);
@@ -312,7 +339,10 @@ fn validate_says_how_it_went() {
     fs::write(directory.path().join("backup.yaml"), format!("{}---\n{REPOSITORY}", policy("nightly"))).unwrap();
     let clean = run(&["validate"]);
     assert_eq!(clean.status.code(), Some(0));
-    assert_eq!(String::from_utf8_lossy(&clean.stdout), "2 documents of 1 file checked: no findings\n");
+    assert_eq!(
+        String::from_utf8_lossy(&clean.stdout),
+        "1 policy, 1 repository and 0 restores in 1 file: no findings\n"
+    );
 
     fs::write(directory.path().join("b.backup.yaml"), "kind: Settings\n").unwrap();
     for format in ["text", "json", "github", "sarif"] {
@@ -374,7 +404,13 @@ fn explain_knows_every_field() {
           For the last N days that have a restore point, keep the newest of each. `-1`: all such days.
     "#]]
     .assert_eq(&String::from_utf8(daily.stdout).unwrap());
-    for field in ["BackupPolicy", "spec.sources", "backuppolicy.spec.sources.postgres.password", "Repository.spec.s3", "Settings.spec.tenants"] {
+    for field in [
+        "BackupPolicy",
+        "spec.sources",
+        "backuppolicy.spec.sources.postgres.password",
+        "Repository.spec.s3",
+        "Settings.spec.tenants",
+    ] {
         assert_eq!(run(&["explain", field]).status.code(), Some(0), "{field}");
     }
     for (field, hint) in [
