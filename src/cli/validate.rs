@@ -9,10 +9,13 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{CommandResult, Exit, Failure};
-use crate::policy::{
-    EngineKind,
-    diagnostic::{github, json, sarif, text},
-    load::{DirectoryError, FileContent, ParseCache, load, read_directory, read_file},
+use crate::{
+    desired::DesiredState,
+    policy::{
+        EngineKind,
+        diagnostic::{github, json, sarif, text},
+        load::{DirectoryError, FileContent, ParseCache, load, read_directory, read_file},
+    },
 };
 
 /// Check documents: all findings at once, each with its place and a hint.
@@ -57,13 +60,7 @@ pub fn execute(arguments: Arguments) -> CommandResult {
     }
     let loaded = load(&files, EngineKind::Local, &mut ParseCache::default());
     let report = match format {
-        Format::Text if loaded.diagnostics.is_empty() => {
-            format!(
-                "{} of {} checked: no findings\n",
-                counted(documents(&loaded.desired), "document"),
-                counted(files.len(), "file")
-            )
-        }
+        Format::Text if loaded.diagnostics.is_empty() => clean(&loaded.desired, files.len()),
         Format::Text => text::render(&loaded.diagnostics, &files, use_color()),
         Format::Json => json::render(&loaded.diagnostics),
         Format::Github => github::render(&loaded.diagnostics),
@@ -91,12 +88,15 @@ fn read(paths: &[PathBuf]) -> Result<BTreeMap<PathBuf, FileContent>, Failure> {
     Ok(files)
 }
 
-fn documents(desired: &crate::desired::DesiredState) -> usize {
-    desired.policies.len() + desired.repositories.len() + desired.restores.len()
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+fn clean(desired: &DesiredState, files: usize) -> String {
+    let counted = |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+    format!(
+        "{}, {} and {} in {}: no findings\n",
+        counted(desired.policies.len(), "policy", "policies"),
+        counted(desired.repositories.len(), "repository", "repositories"),
+        counted(desired.restores.len(), "restore", "restores"),
+        counted(files, "file", "files"),
+    )
 }
 
 fn use_color() -> bool {

@@ -5,3 +5,4 @@ mod plan;
 mod plan_cases;
 mod status;
 mod writeback;
+mod documents;

@@ -31,7 +31,6 @@ macro_rules! rules {
 }
 
 rules! {
-    FileUnreadable "file/unreadable" "A file of documents can be read.",
     FileTooLarge "file/too-large" "A file of documents is at most 4 MiB large.",
     FileEncoding "file/encoding" "A file of documents is UTF-8 text.",
     FileLfsPointer "file/lfs-pointer" "A file of documents holds the documents, not a pointer to Git LFS.",

@@ -58,7 +58,7 @@ fn one(
     };
     let frame = |location: &Location, span: Option<&Range<usize>>| {
         let text = files.get(&location.file)?.text()?;
-        Frame::new(text, location, span?.clone(), secrets.get(&location.file).map_or(&[], Vec::as_slice))
+        Frame::new(text, span?.clone(), secrets.get(&location.file).map_or(&[], Vec::as_slice))
     };
     let mut group = level
         .primary_title(normalize_untrusted_str(&diagnostic.message))
@@ -110,32 +110,31 @@ struct Frame {
 }
 
 impl Frame {
-    fn new(text: &str, location: &Location, span: Range<usize>, secrets: &[Range<usize>]) -> Option<Self> {
-        let _ = location;
+    fn new(text: &str, span: Range<usize>, secrets: &[Range<usize>]) -> Option<Self> {
         let bounds = line_around(text, span.start);
         if bounds.len() > LONGEST_LINE_BYTES {
             return None;
         }
         let mut line = String::new();
-        let mut place = None;
-        for (at, character) in text[bounds.clone()].char_indices().map(|(at, character)| (bounds.start + at, character))
-        {
+        let (mut start, mut end) = (None, None);
+        for (at, character) in text.get(bounds.clone())?.char_indices() {
+            let at = bounds.start + at;
             if at == span.start {
-                place = Some(line.len());
+                start = Some(line.len());
             }
-            if secrets.iter().any(|secret| secret.contains(&at)) {
-                line.push('*');
+            if at == span.end {
+                end = Some(line.len());
+            }
+            line.push(if secrets.iter().any(|secret| secret.contains(&at)) {
+                '*'
             } else if character.is_control() && character != '\t' {
-                line.push('\u{fffd}');
+                char::REPLACEMENT_CHARACTER
             } else {
-                line.push(character);
-            }
-            if at + character.len_utf8() == span.end {
-                return Some(Self { span: place?..line.len(), line });
-            }
+                character
+            });
         }
-        // A place at or behind the end of the line.
-        let start = place.unwrap_or(line.len());
-        Some(Self { span: start..line.len().max(start), line })
+        // What is not met within the line is at its end.
+        let end = end.unwrap_or(line.len());
+        Some(Self { span: start.unwrap_or(end).min(end)..end, line })
     }
 }

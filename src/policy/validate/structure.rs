@@ -138,7 +138,7 @@ fn report(findings: &mut Findings<'_>, kind: Kind, error: &ValidationError<'_>, 
     let name = dotted(&pointer);
     let expected = field.map(|field| field.type_in_words()).filter(|words| !words.is_empty());
     let instance = error.instance();
-    if is_secret(field) && instance.is_string() {
+    if is_secret(field) && (instance.is_string() || instance.is_number() || instance.is_boolean()) {
         let finding = findings.error(
             Rule::SecretLiteral,
             &pointer,
