@@ -56,8 +56,6 @@ pub struct Planned {
     pub view: View,
     /// What the documents ask for.
     pub documents: Documents,
-    /// What is there.
-    pub actual: ActualState,
 }
 
 impl Planned {
@@ -83,7 +81,7 @@ pub fn plan(arguments: &InputArguments) -> Result<Planned, Failure> {
     let plan = diff::plan(&documents.desired, &actual, &approvals, now);
     let approve_arguments = approve_arguments(arguments);
     let view = View { compared_with, approve_arguments, errored: documents.is_wrong() };
-    Ok(Planned { plan, view, documents, actual })
+    Ok(Planned { plan, view, documents })
 }
 
 /// Documents as they were read.
