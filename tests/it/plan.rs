@@ -169,7 +169,7 @@ fn an_approval_lifts_exactly_what_it_names() {
     assert_eq!(exit, 3);
     // The very command that the plan prints.
     let command = before["refused"][0]["approve"].as_str().unwrap().to_owned();
-    let arguments: Vec<&str> = command.split(' ').skip(1).chain(["--now", NOW]).collect();
+    let arguments: Vec<&str> = command.split(' ').skip(1).collect();
     let (exit, output, errors) = run(world.path(), &arguments);
     assert_eq!(exit, 0, "{errors}");
     assert!(output.contains("losing 3 restore points"), "{output}");

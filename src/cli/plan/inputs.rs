@@ -255,7 +255,7 @@ fn desired(files: &Files, cache: &mut ParseCache) -> (DesiredState, Vec<Diagnost
 
 /// The arguments with which `mainstay approve DIGEST` sees the plan that was shown.
 fn approve_arguments(arguments: &InputArguments) -> String {
-    let InputArguments { path, base, head, offline, now: _, state } = arguments;
+    let InputArguments { path, base, head, offline, now, state } = arguments;
     let mut words = Vec::new();
     let mut add = |name: &str, value: &str| words.push(format!(" {name} {}", quoted(value)));
     if path != Path::new(".") {
@@ -270,6 +270,9 @@ fn approve_arguments(arguments: &InputArguments) -> String {
         if let Some(value) = value {
             add(name, &value.display().to_string());
         }
+    }
+    if let Some(now) = now {
+        add("--now", &now.to_string());
     }
     words.concat()
 }
