@@ -160,7 +160,6 @@ fn yes() -> bool {
     true
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_yes(complete: &bool) -> bool {
     *complete
 }

@@ -137,6 +137,10 @@ fn commit(repository: &Repository, message: &str) -> Result<Revision, Failure> {
         .and_then(|head| head.peel_to_commit())
         .map_err(|error| cannot("there is no commit to follow", error))?;
     let tree = parent.tree().map_err(|error| cannot("the last commit cannot be read", error))?;
+    let config = repository.config().map_err(|error| cannot("git's configuration cannot be read", error))?;
+    if config.get_bool("commit.gpgsign").unwrap_or(false) {
+        return signed(repository, message);
+    }
     let author = repository.signature().map_err(|error| {
         cannot("nobody is named as its author", error)
             .hint("say who approves: `git config user.name NAME` and `git config user.email ADDRESS`")
@@ -145,4 +149,36 @@ fn commit(repository: &Repository, message: &str) -> Result<Revision, Failure> {
         .commit(Some("HEAD"), &author, &author, message, &tree, &[&parent])
         .map(Revision::from)
         .map_err(|error| cannot("git refused the commit", error))
+}
+
+/// The same where the user's git signs commits: an approval without a signature would not be believed where the
+/// settings ask for one. libgit2 cannot sign, so git itself does it.
+fn signed(repository: &Repository, message: &str) -> Result<Revision, Failure> {
+    use std::{
+        io::Write as _,
+        process::{Command, Stdio},
+    };
+    let cannot = || Failure::new("cannot write the signed approval with git");
+    let directory = repository.workdir().unwrap_or_else(|| repository.path());
+    let mut git = Command::new("git")
+        .current_dir(directory)
+        .args(["commit", "--quiet", "--only", "--allow-empty", "--cleanup=verbatim", "--file=-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(|error| cannot().caused_by(error).hint("install git, or turn commit.gpgsign off"))?;
+    if let Some(mut input) = git.stdin.take() {
+        // A git that ends early says why itself; its exit status is what counts.
+        let _ = input.write_all(message.as_bytes());
+    }
+    match git.wait() {
+        Ok(status) if status.success() => {}
+        Ok(status) => return Err(cannot().caused_by(format!("git ended with {status}"))),
+        Err(error) => return Err(cannot().caused_by(error)),
+    }
+    repository
+        .head()
+        .and_then(|head| head.peel_to_commit())
+        .map(|commit| commit.id().into())
+        .map_err(|error| cannot().caused_by(error))
 }

@@ -112,6 +112,8 @@ fn row(plan: &Plan, change: &Change) -> String {
         what.push(cell(&wording::restoring(restore)));
     } else if change.after.is_none() {
         what.push(cell(wording::removal(change)));
+        let renamed = wording::renamed_to(plan, change).map(|name| cell(&name.to_string()));
+        what.extend(renamed.map(|name| format!("it looks renamed to {name}, which begins without restore points")));
     } else if change.before.is_none() {
         what.extend(
             change.after.iter().flat_map(wording::outline).map(|(label, value)| cell(&format!("{label}: {value}"))),

@@ -50,6 +50,13 @@ fn entry(text: &mut String, plan: &Plan, change: &Change, refusal: Option<&Refus
         _ => writeln!(text, "{title:<PLACE_COLUMN$}  {}", wording::plain_long(&change.source.to_string()))?,
     }
     details(text, change)?;
+    if let Some(name) = wording::renamed_to(plan, change) {
+        writeln!(
+            text,
+            "    it looks renamed: {name} begins without restore points, those of {} stay its own",
+            change.policy
+        )?;
+    }
     if !change.next_runs.is_empty() && wording::moves_runs(change) {
         let times: Vec<String> = change.next_runs.iter().map(ToString::to_string).collect();
         writeln!(text, "    next runs: {}", times.join(", "))?;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{Action, Change, Loss, Plan, Reach, fields, fields::FieldChange};
 use crate::policy::{
-    CompiledPolicy,
+    CompiledPolicy, PolicyName,
     document::{Source, backup_policy::Deletion, restore::PointChoice},
 };
 
@@ -228,6 +228,24 @@ pub fn removal(change: &Change) -> &'static str {
              (not known here: name what it is compared with by --base)"
         }
     }
+}
+
+/// The new policy that a removed one seems to have become: the same document under another name.
+pub fn renamed_to<'a>(plan: &'a Plan, change: &Change) -> Option<&'a PolicyName> {
+    // Each removal is compared with each new policy, so an edit of thousands is left alone.
+    const CHANGES_COMPARED: usize = 200;
+    let before = change.before.as_ref().filter(|_| change.action == Action::Delete)?;
+    let refused = plan.refusals.iter().map(|refusal| &refusal.change);
+    let same = |after: &CompiledPolicy| {
+        after.document.spec == before.document.spec && after.repositories == before.repositories
+    };
+    let all = plan.changes.iter().chain(refused);
+    if plan.changes.len() + plan.refusals.len() > CHANGES_COMPARED {
+        return None;
+    }
+    all.filter(|other| other.action == Action::Create)
+        .find(|other| other.after.as_ref().is_some_and(same))
+        .map(|other| &other.policy)
 }
 
 /// What a restore does, in a sentence.

@@ -169,7 +169,7 @@ fn an_approval_lifts_exactly_what_it_names() {
     assert_eq!(exit, 3);
     // The very command that the plan prints.
     let command = before["refused"][0]["approve"].as_str().unwrap().to_owned();
-    let arguments: Vec<&str> = command.split(' ').skip(1).chain(["--now", NOW]).collect();
+    let arguments: Vec<&str> = command.split(' ').skip(1).collect();
     let (exit, output, errors) = run(world.path(), &arguments);
     assert_eq!(exit, 0, "{errors}");
     assert!(output.contains("losing 3 restore points"), "{output}");
@@ -256,4 +256,25 @@ fn points_say_what_keeps_them_and_until_when() {
     assert_eq!(points[3]["expiresAt"], "2026-11-21T02:00:00Z");
     assert_eq!(points[9]["expiresAt"], "2026-11-27T02:00:00Z");
     assert_eq!(points[3]["policy"], "shop/nightly");
+}
+
+#[test]
+#[cfg(unix)]
+fn an_approval_is_signed_where_git_signs() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = tightened();
+    let signer = world.path().join(".git/signer");
+    let script = "#!/bin/sh\ncat >/dev/null\necho '[GNUPG:] SIG_CREATED ' >&2\necho signed\n";
+    std::fs::write(&signer, script).unwrap();
+    std::fs::set_permissions(&signer, std::fs::Permissions::from_mode(0o755)).unwrap();
+    world.git(&["config", "commit.gpgsign", "true"]);
+    world.git(&["config", "gpg.program", signer.to_str().unwrap()]);
+    world.write("staged", "not part of an approval");
+    world.git(&["add", "staged"]);
+    let digest = plan(&world, &[]).1["digest"].as_str().unwrap().to_owned();
+    let (exit, _, errors) = run(world.path(), &[&["approve", &digest], &COMPARE[..5]].concat());
+    assert_eq!(exit, 0, "{errors}");
+    assert!(world.git(&["cat-file", "-p", "HEAD"]).contains("gpgsig signed"));
+    assert_eq!(world.git(&["diff", "--stat", "HEAD~1", "HEAD"]), "");
+    assert_eq!(plan(&world, &["--detailed-exitcode"]).0, 2);
 }

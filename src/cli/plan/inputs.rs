@@ -19,7 +19,7 @@ use crate::{
     plan::{Approvals, Plan, diff, wording::View},
     policy::{
         diagnostic::{self, Diagnostic, Severity},
-        load::{self, FileContent, Loaded},
+        load::{self, FileContent, Loaded, ParseCache},
         validate::EngineKind,
     },
     restore_point::Inventory,
@@ -56,8 +56,6 @@ pub struct Planned {
     pub view: View,
     /// What the documents ask for.
     pub documents: Documents,
-    /// What is there.
-    pub actual: ActualState,
 }
 
 impl Planned {
@@ -73,17 +71,17 @@ impl Planned {
 /// The documents, the revisions or the inventory cannot be read. Documents that are wrong are no error here.
 pub fn plan(arguments: &InputArguments) -> Result<Planned, Failure> {
     let now = arguments.now.unwrap_or_else(Timestamp::now);
-    let documents = documents(arguments)?;
+    let mut documents = documents(arguments)?;
     let mut actual = actual(arguments, now)?;
     let compared_with = match &arguments.base {
-        Some(base) => Some(assume_applied(arguments, base, &mut actual)?),
+        Some(base) => Some(assume_applied(arguments, base, &mut documents.cache, &mut actual)?),
         None => unknown_rules(&actual),
     };
     let approvals = approvals(arguments, documents.desired.revision.as_ref())?;
     let plan = diff::plan(&documents.desired, &actual, &approvals, now);
     let approve_arguments = approve_arguments(arguments);
     let view = View { compared_with, approve_arguments, errored: documents.is_wrong() };
-    Ok(Planned { plan, view, documents, actual })
+    Ok(Planned { plan, view, documents })
 }
 
 /// Documents as they were read.
@@ -94,6 +92,8 @@ pub struct Documents {
     pub findings: Vec<Diagnostic>,
     /// The files.
     pub files: Files,
+    /// What was parsed: most files of the base are those of the head.
+    cache: ParseCache,
 }
 
 impl Documents {
@@ -125,14 +125,15 @@ pub fn documents(arguments: &InputArguments) -> Result<Documents, Failure> {
         }
         None => (read_directory(&arguments.path)?, None),
     };
-    let (mut desired, findings) = desired(&files);
+    let mut cache = ParseCache::default();
+    let (mut desired, findings) = desired(&files, &mut cache);
     desired.revision = revision;
     if files.is_empty() {
         let place = arguments.path.display();
         let what = format!("there is no `backup.yaml` or `*.backup.yaml` below {place}");
         desired.deletion_blocked.get_or_insert(what);
     }
-    Ok(Documents { desired, findings, files })
+    Ok(Documents { desired, findings, files, cache })
 }
 
 /// What is there: the offline inventory, or what the local engine's state says.
@@ -165,10 +166,15 @@ pub fn observe(state: &Path, now: Timestamp) -> Result<ActualState, Failure> {
 }
 
 /// Puts the documents of the base in the place of what was applied; says what is compared.
-fn assume_applied(arguments: &InputArguments, base: &str, actual: &mut ActualState) -> Result<String, Failure> {
+fn assume_applied(
+    arguments: &InputArguments,
+    base: &str,
+    cache: &mut ParseCache,
+    actual: &mut ActualState,
+) -> Result<String, Failure> {
     let watched = Watched::holding(&arguments.path)?;
     let revision = watched.resolve(base)?;
-    let (mut before, _) = desired(&watched.files(&revision)?);
+    let (mut before, _) = desired(&watched.files(&revision)?, cache);
     before.revision = Some(revision.clone());
     for (name, there) in &mut actual.policies {
         // A policy with findings at the base keeps what is known of it.
@@ -242,14 +248,14 @@ fn approvals(arguments: &InputArguments, revision: Option<&Revision>) -> Result<
 /// Documents by path, relative to the watched directory.
 pub type Files = BTreeMap<PathBuf, FileContent>;
 
-fn desired(files: &Files) -> (DesiredState, Vec<Diagnostic>) {
-    let Loaded { desired, diagnostics, .. } = load::load(files, EngineKind::Local, &mut load::ParseCache::default());
+fn desired(files: &Files, cache: &mut ParseCache) -> (DesiredState, Vec<Diagnostic>) {
+    let Loaded { desired, diagnostics, .. } = load::load(files, EngineKind::Local, cache);
     (desired, diagnostics)
 }
 
 /// The arguments with which `mainstay approve DIGEST` sees the plan that was shown.
 fn approve_arguments(arguments: &InputArguments) -> String {
-    let InputArguments { path, base, head, offline, now: _, state } = arguments;
+    let InputArguments { path, base, head, offline, now, state } = arguments;
     let mut words = Vec::new();
     let mut add = |name: &str, value: &str| words.push(format!(" {name} {}", quoted(value)));
     if path != Path::new(".") {
@@ -264,6 +270,9 @@ fn approve_arguments(arguments: &InputArguments) -> String {
         if let Some(value) = value {
             add(name, &value.display().to_string());
         }
+    }
+    if let Some(now) = now {
+        add("--now", &now.to_string());
     }
     words.concat()
 }

@@ -95,10 +95,12 @@ impl Watched {
     /// The repository is damaged.
     pub fn approvals(&self, head: &Revision) -> Result<Approvals, Failure> {
         let mut approvals = Approvals::default();
-        let cannot = |error| Failure::new(format!("cannot read the commits before {}", head.short())).caused_by(error);
-        let mut walk = self.repository.revwalk().map_err(|error: git2::Error| cannot(error))?;
-        let start = git2::Oid::from_str(&head.0).map_err(|error| cannot(error))?;
-        walk.push(start).map_err(|error| cannot(error))?;
+        let cannot = |error: git2::Error| {
+            Failure::new(format!("cannot read the commits before {}", head.short())).caused_by(error)
+        };
+        let mut walk = self.repository.revwalk().map_err(cannot)?;
+        let start = git2::Oid::from_str(&head.0).map_err(cannot)?;
+        walk.push(start).map_err(cannot)?;
         for id in walk.take(history::COMMITS_LIMIT) {
             // A shallow clone ends somewhere: what lies before is not known, and so not approved.
             let Ok(commit) = id.and_then(|id| self.repository.find_commit(id)) else { break };
