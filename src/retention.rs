@@ -13,7 +13,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    policy::document::{KeepWithinText, Retention},
+    policy::document::{KeepWithinText, backup_policy::Retention},
     restore_point::{RestorePoint, RestorePointId},
 };
 
