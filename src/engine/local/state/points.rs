@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{State, StateError, encode, events, time};
 use crate::{
-    policy::PolicyName,
+    policy::{CompiledPolicy, PolicyName},
     restore_point::{Part, RestorePoint, RestorePointId},
     status::ledger::EventKind,
 };
@@ -161,7 +161,8 @@ impl State {
         self.change_points(
             policy,
             points,
-            "UPDATE points SET forgetting = 1 WHERE policy = ?1 AND id = ?2 AND held = 0 AND expired_since <= ?3",
+            "UPDATE points SET forgetting = 1 WHERE policy = ?1 AND id = ?2 AND held = 0 AND expired_since IS NOT NULL \
+             AND ?3 IS NOT NULL",
             now,
         )
     }
@@ -200,6 +201,30 @@ impl State {
     ) -> Result<(), StateError> {
         self.change_points(policy, points, "UPDATE points SET verified_at = ?3 WHERE policy = ?1 AND id = ?2", now)?;
         Ok(())
+    }
+
+    /// The oldest mark of each withdrawn policy, and its grace time in seconds.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn marked_of_withdrawn(&self) -> Result<Vec<(PolicyName, Timestamp, i64)>, StateError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached(
+                "SELECT p.name, MIN(q.expired_since), p.compiled FROM policies p JOIN points q ON q.policy = p.name \
+                 WHERE p.withdrawn = 1 AND q.expired_since IS NOT NULL AND q.held = 0 GROUP BY p.name",
+            )
+            .map_err(StateError::query("reading marks"))?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(StateError::query("reading marks"))?;
+        rows.into_iter()
+            .map(|(name, since, compiled)| {
+                let compiled: CompiledPolicy = super::decode(|| format!("policy {name}"), &compiled)?;
+                Ok((super::policies::policy_name(&name)?, time(&since), grace_seconds(&compiled)))
+            })
+            .collect()
     }
 
     /// Holds a point, or releases it; both take its mark away, so that its grace time begins anew. False: there is no
@@ -255,6 +280,11 @@ impl State {
             Ok(changed)
         })
     }
+}
+
+/// How long an expired point can be taken back, in seconds. Default: 24 hours.
+pub fn grace_seconds(policy: &CompiledPolicy) -> i64 {
+    policy.document.spec.retention.grace.map_or(24 * 3600, |grace| grace.seconds())
 }
 
 /// Adds a point, or replaces what was observed of it.
