@@ -535,7 +535,7 @@ impl std::fmt::Display for Size {
 }
 
 /// A message with the whole chain of its causes.
-pub fn chain(message: &str, error: &(dyn std::error::Error)) -> String {
+pub fn chain(message: &str, error: &dyn std::error::Error) -> String {
     let mut text = format!("{message}: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
