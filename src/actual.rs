@@ -12,6 +12,8 @@ use crate::{
     run::RunReport,
 };
 
+pub mod inventory;
+
 /// One observation of everything that the engine has.
 #[derive(Debug, Clone)]
 pub struct ActualState {

@@ -1,7 +1,8 @@
 //! The plan: exactly what would change, and which restore points would be lost. So specific that apply has no choice
 //! left.
 //!
-//! Pure. `diff` makes it, `losses` counts what an edit loses, `safety` refuses, `text`, `markdown` and `json` render.
+//! Pure. `diff` makes it, `losses` counts what an edit loses, `safety` refuses, `digest` and `approval` are about
+//! consent, `text`, `markdown` and `json` render, and `saved` tells whether a plan that was kept still holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +14,21 @@ use crate::{
     policy::{CompiledPolicy, Location, PolicyName, Restore},
     restore_point::RestorePointId,
 };
+
+pub mod diff;
+pub mod fields;
+pub mod losses;
+pub mod safety;
+
+pub mod approval;
+pub mod digest;
+
+pub mod json;
+pub mod markdown;
+pub mod text;
+pub mod wording;
+
+pub mod saved;
 
 /// What happens to one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -161,7 +177,7 @@ pub struct Plan {
     pub refusals: Vec<Refusal>,
     /// Policies that stay as they are because their document or file is wrong.
     pub frozen: BTreeSet<PolicyName>,
-    /// Digest over the effects of all refusals.
+    /// Digest over all effects that need consent, given or not: approving something does not change it.
     pub digest: Digest,
 }
 

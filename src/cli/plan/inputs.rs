@@ -1,0 +1,294 @@
+//! What a plan is made from: documents, what is there, what was approved. Shared by `plan`, `apply`, `approve` and
+//! `points`.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use jiff::Timestamp;
+
+use super::revisions::{self, Watched};
+use crate::{
+    actual::{ActualPolicy, ActualState, RestoreReport, inventory},
+    cli::{Failure, StateArguments},
+    desired::DesiredState,
+    git::Revision,
+    plan::{Approvals, Plan, diff, wording::View},
+    policy::{
+        diagnostic::{self, Diagnostic, Severity},
+        load::{self, FileContent, Loaded},
+        validate::EngineKind,
+    },
+    restore_point::Inventory,
+    run::Phase,
+};
+
+/// What a plan is made from.
+#[derive(Debug, Clone, Args)]
+pub struct Arguments {
+    /// Directory of the documents
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub path: PathBuf,
+    /// Compare with the documents of this git revision, as if they were applied
+    #[arg(long, value_name = "REV")]
+    pub base: Option<String>,
+    /// Read the documents from this git revision instead of the directory
+    #[arg(long, value_name = "REV")]
+    pub head: Option<String>,
+    /// Take what is there from this file, which `mainstay status -o json --inventory` wrote
+    #[arg(long, value_name = "INVENTORY.json")]
+    pub offline: Option<PathBuf>,
+    /// Plan as if it were this time (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    pub now: Option<Timestamp>,
+    #[command(flatten)]
+    pub state: StateArguments,
+}
+
+/// A plan with what is known around it.
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// How to show it.
+    pub view: View,
+    /// What the documents ask for.
+    pub documents: Documents,
+    /// What is there.
+    pub actual: ActualState,
+}
+
+impl Planned {
+    /// Prints the findings in the documents, if there are any, to standard error.
+    pub fn report_findings(&self) {
+        self.documents.report_findings();
+    }
+}
+
+/// Reads everything and plans.
+///
+/// # Errors
+/// The documents, the revisions or the inventory cannot be read. Documents that are wrong are no error here.
+pub fn plan(arguments: &Arguments) -> Result<Planned, Failure> {
+    let now = arguments.now.unwrap_or_else(Timestamp::now);
+    let documents = documents(arguments)?;
+    let mut actual = actual(arguments, now)?;
+    let compared_with = match &arguments.base {
+        Some(base) => Some(assume_applied(arguments, base, &mut actual)?),
+        None => unknown_rules(&actual),
+    };
+    let approvals = approvals(arguments, documents.desired.revision.as_ref())?;
+    let plan = diff::plan(&documents.desired, &actual, &approvals, now);
+    let approve_arguments = approve_arguments(arguments);
+    let view = View { compared_with, approve_arguments, errored: documents.is_wrong() };
+    Ok(Planned { plan, view, documents, actual })
+}
+
+/// Documents as they were read.
+pub struct Documents {
+    /// What they ask for.
+    pub desired: DesiredState,
+    /// What is wrong with them.
+    pub findings: Vec<Diagnostic>,
+    /// The files.
+    pub files: Files,
+}
+
+impl Documents {
+    /// Whether some of them do not count until they are mended.
+    pub fn is_wrong(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Error)
+    }
+
+    /// Prints what is wrong with them, if anything, to standard error.
+    pub fn report_findings(&self) {
+        if !self.findings.is_empty() {
+            eprint!("{}", diagnostic::text::render(&self.findings, &self.files));
+        }
+    }
+}
+
+/// Reads the documents: from the directory, or from the revision of `--head`.
+///
+/// # Errors
+/// They cannot be read.
+pub fn documents(arguments: &Arguments) -> Result<Documents, Failure> {
+    let (files, revision) = match &arguments.head {
+        Some(head) => {
+            let watched = Watched::holding(&arguments.path)?;
+            let revision = watched.resolve(head)?;
+            (watched.files(&revision)?, Some(revision))
+        }
+        None => (read_directory(&arguments.path)?, None),
+    };
+    let (mut desired, findings) = desired(&files);
+    desired.revision = revision;
+    if files.is_empty() {
+        let place = arguments.path.display();
+        let what = format!("there is no `backup.yaml` or `*.backup.yaml` below {place}");
+        desired.deletion_blocked.get_or_insert(what);
+    }
+    Ok(Documents { desired, findings, files })
+}
+
+/// What is there: the offline inventory, or what the local engine's state says.
+///
+/// # Errors
+/// It cannot be read.
+pub fn actual(arguments: &Arguments, now: Timestamp) -> Result<ActualState, Failure> {
+    let Some(file) = &arguments.offline else { return observe(&arguments.state.directory()?, now) };
+    let cannot = || format!("cannot read the inventory {}", file.display());
+    let content =
+        read_bounded(file, inventory::INVENTORY_BYTES).map_err(|error| Failure::new(cannot()).caused_by(error))?;
+    inventory::read(&content).map_err(|error| Failure::new(cannot()).caused_by(error))
+}
+
+/// What the local engine's state says; a state that is not there yet is that of an engine which has nothing.
+///
+/// # Errors
+/// The state is there and cannot be read.
+pub fn observe(state: &Path, now: Timestamp) -> Result<ActualState, Failure> {
+    if !state.exists() {
+        return Ok(ActualState {
+            observed_at: now,
+            complete: true,
+            policies: Default::default(),
+            restores: Default::default(),
+        });
+    }
+    Err(Failure::new(format!("cannot read the state in {}", state.display()))
+        .hint("plan with an inventory: `mainstay plan --offline INVENTORY.json`"))
+}
+
+/// Puts the documents of the base in the place of what was applied; says what is compared.
+fn assume_applied(arguments: &Arguments, base: &str, actual: &mut ActualState) -> Result<String, Failure> {
+    let watched = Watched::holding(&arguments.path)?;
+    let revision = watched.resolve(base)?;
+    let (mut before, _) = desired(&watched.files(&revision)?);
+    before.revision = Some(revision.clone());
+    for (name, there) in &mut actual.policies {
+        // A policy with findings at the base keeps what is known of it.
+        if !before.policies.contains_key(name) && !before.frozen_policies.contains(name) {
+            there.compiled = None;
+            there.schedule = None;
+        }
+    }
+    for (name, policy) in &before.policies {
+        let compiled = policy.compile(&before.settings, Some(&revision.0));
+        match actual.policies.get_mut(name) {
+            Some(there) => there.compiled = Some(compiled),
+            None => {
+                let inventory = match actual.complete {
+                    true => Inventory::empty(actual.observed_at),
+                    false => Inventory::unknown(),
+                };
+                let there = ActualPolicy {
+                    compiled: Some(compiled),
+                    schedule: None,
+                    inventory,
+                    last_run: None,
+                    last_success: None,
+                    running: None,
+                };
+                actual.policies.insert(name.clone(), there);
+            }
+        }
+    }
+    for restore in before.restores.values() {
+        let report = RestoreReport {
+            restore_point: None,
+            phase: Phase::Succeeded,
+            started_at: actual.observed_at,
+            finished_at: Some(actual.observed_at),
+            message: format!("asked for by {base} already"),
+            sources: Vec::new(),
+        };
+        actual.restores.entry((restore.name.clone(), restore.content_hash())).or_insert(report);
+    }
+    let head = arguments.head.as_deref().map_or_else(|| "the directory".to_owned(), |head| format!("`{head}`"));
+    Ok(format!(
+        "Compared: the documents of {head} with those of `{base}` ({}), as if these were applied.",
+        revision.short()
+    ))
+}
+
+/// Says so where nobody knows the rules that are in force.
+fn unknown_rules(actual: &ActualState) -> Option<String> {
+    let unknown = actual.policies.values().filter(|there| there.compiled.is_none() && there.schedule.is_some()).count();
+    (unknown > 0).then(|| {
+        "The inventory does not say which rules are in force, so every restore point that the documents do not keep \
+         counts as lost. Name the revision that is applied with --base to compare rules."
+            .to_owned()
+    })
+}
+
+/// What was approved in the commits up to the revision that is planned, or up to HEAD for a directory.
+fn approvals(arguments: &Arguments, revision: Option<&Revision>) -> Result<Approvals, Failure> {
+    match (Watched::holding(&arguments.path), revision) {
+        (Ok(watched), Some(revision)) => watched.approvals(revision),
+        (Ok(watched), None) => match watched.tip() {
+            Some(tip) => watched.approvals(&tip),
+            None => Ok(Approvals::default()),
+        },
+        // A directory outside of git has no commits, and so no approvals.
+        (Err(_), _) => Ok(Approvals::default()),
+    }
+}
+
+/// Documents by path, relative to the watched directory.
+pub type Files = BTreeMap<PathBuf, FileContent>;
+
+fn desired(files: &Files) -> (DesiredState, Vec<Diagnostic>) {
+    let Loaded { desired, diagnostics, .. } = load::load(files, EngineKind::Local, &mut load::ParseCache::default());
+    (desired, diagnostics)
+}
+
+/// The arguments with which `mainstay approve DIGEST` sees the plan that was shown.
+fn approve_arguments(arguments: &Arguments) -> String {
+    let Arguments { path, base, head, offline, now: _, state } = arguments;
+    let mut words = Vec::new();
+    let mut add = |name: &str, value: &str| words.push(format!(" {name} {}", quoted(value)));
+    if path != Path::new(".") {
+        add("--path", &path.display().to_string());
+    }
+    for (name, value) in [("--base", base), ("--head", head)] {
+        if let Some(value) = value {
+            add(name, value);
+        }
+    }
+    for (name, value) in [("--offline", offline), ("--state", &state.directory)] {
+        if let Some(value) = value {
+            add(name, &value.display().to_string());
+        }
+    }
+    words.concat()
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-@:=+,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+fn read_directory(directory: &Path) -> Result<Files, Failure> {
+    load::read_directory(directory).map_err(|error| {
+        Failure::new(format!("cannot read the documents below {}", directory.display()))
+            .caused_by(error)
+            .hint("name their directory with --path")
+    })
+}
+
+fn read_bounded(file: &Path, most_bytes: u64) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut content = Vec::new();
+    std::fs::File::open(file)?.take(most_bytes + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > most_bytes {
+        return Err(std::io::Error::other(format!("it has more than {most_bytes} bytes")));
+    }
+    Ok(content)
+}

@@ -1,0 +1,53 @@
+//! The history of a revision: commit messages, where approvals stand, and which files changed between two commits.
+
+use std::path::PathBuf;
+
+use git2::Sort;
+
+use super::{GitError, Revision, checkout::Checkout};
+
+/// How many commits are searched for approvals.
+pub const COMMITS_LIMIT: usize = 1000;
+
+impl Checkout {
+    /// The messages of a commit and those before it, newest first; at most `limit` of them. Merged branches count:
+    /// an approval may have come with one. A message that is not UTF-8 is passed over.
+    ///
+    /// # Errors
+    /// The repository is damaged.
+    pub fn messages(&self, head: &Revision, limit: usize) -> Result<Vec<(Revision, String)>, GitError> {
+        let read = |source| GitError::Read { operation: format!("walking the history of {head}"), source };
+        let repository = self.repository();
+        let mut walk = repository.revwalk().map_err(read)?;
+        walk.set_sorting(Sort::TIME).map_err(read)?;
+        walk.push(head.object_id()?).map_err(read)?;
+        let mut messages = Vec::new();
+        for id in walk.take(limit) {
+            let commit = repository.find_commit(id.map_err(read)?).map_err(read)?;
+            if let Ok(message) = commit.message() {
+                messages.push((commit.id().into(), message.to_owned()));
+            }
+        }
+        Ok(messages)
+    }
+
+    /// The paths, relative to the repository, that differ between two commits.
+    ///
+    /// # Errors
+    /// One of the commits is not there, or the repository is damaged.
+    pub fn changed_paths(&self, from: &Revision, to: &Revision) -> Result<Vec<PathBuf>, GitError> {
+        let read = |source| GitError::Read { operation: format!("comparing {from} with {to}"), source };
+        let repository = self.repository();
+        let tree = |id: git2::Oid| repository.find_commit(id).and_then(|commit| commit.tree()).map_err(read);
+        let (old, new) = (tree(from.object_id()?)?, tree(to.object_id()?)?);
+        let diff = repository.diff_tree_to_tree(Some(&old), Some(&new), None).map_err(read)?;
+        let mut paths: Vec<PathBuf> = diff
+            .deltas()
+            .flat_map(|delta| [delta.old_file().path().map(PathBuf::from), delta.new_file().path().map(PathBuf::from)])
+            .flatten()
+            .collect();
+        paths.sort();
+        paths.dedup();
+        Ok(paths)
+    }
+}

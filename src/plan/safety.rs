@@ -1,0 +1,120 @@
+//! The safety rails: which proposals go ahead, and which are refused until someone consents or mends something.
+//!
+//! Pure. A refusal takes out one change; the rest of the plan goes on, and the policy keeps what it has.
+
+use std::collections::BTreeSet;
+
+use super::{Approvals, Change, Digest, Effect, Refusal, digest};
+
+/// A change that `diff` would like to make.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    /// The change.
+    pub change: Change,
+    /// What it needs.
+    pub needs: Needs,
+}
+
+/// What a proposal needs before it may go ahead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing: it destroys nothing.
+    Nothing,
+    /// Consent to these losses, where they go beyond what may be lost without it.
+    Budget(BTreeSet<Effect>),
+    /// Consent in any case, and why.
+    Consent(BTreeSet<Effect>, String),
+    /// Something else must be mended first, and what; consent does not help.
+    Mending(String),
+}
+
+/// What the rails made of all proposals.
+#[derive(Debug, Clone, Default)]
+pub struct Judgement {
+    /// What goes ahead.
+    pub changes: Vec<Change>,
+    /// What does not.
+    pub refusals: Vec<Refusal>,
+    /// All effects that need consent, given or not.
+    pub effects: BTreeSet<Effect>,
+}
+
+/// Sorts proposals into those that go ahead and those that are refused. `losses_allowed` is how many restore points
+/// all edits together may lose without approval; `frozen` refuses everything.
+pub fn judge(proposals: Vec<Proposal>, losses_allowed: u32, frozen: bool, approvals: &Approvals) -> Judgement {
+    let mut judgement = Judgement::default();
+    let over_budget = |open: usize| open > losses_allowed as usize;
+    let all_losses: usize = proposals.iter().map(|proposal| losses_of(&proposal.needs)).sum();
+    for proposal in &proposals {
+        match &proposal.needs {
+            Needs::Budget(effects) if over_budget(all_losses) => judgement.effects.extend(effects.iter().cloned()),
+            Needs::Consent(effects, _) => judgement.effects.extend(effects.iter().cloned()),
+            Needs::Budget(_) | Needs::Nothing | Needs::Mending(_) => {}
+        }
+    }
+    let whole_plan = approvals.digests.contains(&digest::of(&judgement.effects));
+    let is_approved = |effects: &BTreeSet<Effect>| {
+        whole_plan || effects.is_subset(&approvals.effects) || approvals.digests.contains(&digest::of(effects))
+    };
+    let open_losses: usize = proposals
+        .iter()
+        .filter(|proposal| matches!(&proposal.needs, Needs::Budget(effects) if !is_approved(effects)))
+        .map(|proposal| losses_of(&proposal.needs))
+        .sum();
+    for Proposal { change, needs } in proposals {
+        let refused = match needs {
+            _ if frozen => Some((
+                "frozen: Settings.freeze is true; nothing is changed until it is taken out".to_owned(),
+                BTreeSet::new(),
+            )),
+            Needs::Nothing => None,
+            Needs::Mending(reason) => Some((reason, BTreeSet::new())),
+            Needs::Budget(effects) => (!is_approved(&effects) && over_budget(open_losses))
+                .then(|| (beyond_budget(&effects, open_losses, losses_allowed), effects)),
+            Needs::Consent(effects, reason) => (!is_approved(&effects)).then_some((reason, effects)),
+        };
+        match refused {
+            None => judgement.changes.push(change),
+            Some((reason, effects)) => {
+                let digest = digest::of(&effects);
+                judgement.refusals.push(Refusal { change, reason, effects, digest });
+            }
+        }
+    }
+    judgement
+}
+
+fn losses_of(needs: &Needs) -> usize {
+    match needs {
+        Needs::Budget(effects) => effects.len(),
+        Needs::Nothing | Needs::Consent(..) | Needs::Mending(_) => 0,
+    }
+}
+
+fn beyond_budget(effects: &BTreeSet<Effect>, open: usize, allowed: u32) -> String {
+    let points = match effects.len() {
+        1 => "1 restore point".to_owned(),
+        several => format!("{several} restore points"),
+    };
+    if open == effects.len() {
+        format!("loses {points}; {allowed} may be lost without approval (safety.losses)")
+    } else {
+        format!("loses {points}, {open} with the other edits; {allowed} may be lost without approval (safety.losses)")
+    }
+}
+
+impl Refusal {
+    /// Whether consent lifts it; else something must be mended.
+    pub fn can_be_approved(&self) -> bool {
+        !self.effects.is_empty()
+    }
+}
+
+/// Where a digest leads: what one consents to by approving it.
+pub fn effects_of<'a>(plan: &'a super::Plan, approved: &Digest) -> Option<BTreeSet<&'a Effect>> {
+    let open = || plan.refusals.iter().filter(|refusal| refusal.can_be_approved());
+    if let Some(refusal) = open().find(|refusal| refusal.digest == *approved) {
+        return Some(refusal.effects.iter().collect());
+    }
+    (*approved == plan.digest).then(|| open().flat_map(|refusal| &refusal.effects).collect())
+}
