@@ -131,7 +131,7 @@ fn message(digest: &Digest, effects: &BTreeSet<Effect>) -> String {
 /// staged gets in.
 fn commit(repository: &Repository, message: &str) -> Result<Revision, Failure> {
     let cannot =
-        |what: &str, error| Failure::new(format!("cannot write the approval: {what}")).caused_by::<git2::Error>(error);
+        |what: &str, error: git2::Error| Failure::new(format!("cannot write the approval: {what}")).caused_by(error);
     let parent = repository
         .head()
         .and_then(|head| head.peel_to_commit())

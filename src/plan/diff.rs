@@ -109,7 +109,7 @@ impl<'a> Draft<'a> {
         let change = self.change(&policy.name, Action::Create, Reason::DocumentAdded, None, Some(policy), after);
         match left {
             None => self.propose(change, needs, None),
-            Some(left) => self.propose_edit(change, policy, Former::Withdrawn, &left.inventory, needs),
+            Some(left) => self.propose_edit(change, Former::Withdrawn, &left.inventory, needs),
         }
     }
 
@@ -136,13 +136,13 @@ impl<'a> Draft<'a> {
             }
         };
         let change = self.change(&policy.name, Action::Update, reason, Some(before), Some(policy), after);
-        self.propose_edit(change, policy, Former::Applied(before), &actual.inventory, None);
+        self.propose_edit(change, Former::Applied(before), &actual.inventory, None);
     }
 
     /// A policy that runs, of which only an inventory is known: its schedule and its points, not its rules.
     fn update_unknown(&mut self, policy: &Policy, schedule: &str, actual: &ActualPolicy) {
         let after = self.compile(policy);
-        let lost = losses::by_edit(Former::Unknown, policy, &after, &actual.inventory.points, self.now);
+        let lost = losses::by_edit(Former::Unknown, &after, &actual.inventory.points, self.now);
         let mut fields = Vec::new();
         if schedule != written_schedule(&after) {
             fields.push("schedule".to_owned());
@@ -156,7 +156,7 @@ impl<'a> Draft<'a> {
         }
         let reason = Reason::DocumentChanged(fields);
         let change = self.change(&policy.name, Action::Update, reason, None, Some(policy), after);
-        self.propose_edit(change, policy, Former::Unknown, &actual.inventory, None);
+        self.propose_edit(change, Former::Unknown, &actual.inventory, None);
     }
 
     /// A policy without a document.
@@ -245,17 +245,10 @@ impl<'a> Draft<'a> {
     }
 
     /// Proposes a change of rules, with what it loses and what it must not do blindly.
-    fn propose_edit(
-        &mut self,
-        change: Change,
-        policy: &Policy,
-        former: Former<'_>,
-        inventory: &Inventory,
-        mut blocked: Option<String>,
-    ) {
+    fn propose_edit(&mut self, change: Change, former: Former<'_>, inventory: &Inventory, mut blocked: Option<String>) {
         let Some(after) = &change.after else { return };
-        let lost = losses::by_edit(former, policy, after, &inventory.points, self.now);
-        if !inventory.complete && losses::could_lose(former, policy, after) {
+        let lost = losses::by_edit(former, after, &inventory.points, self.now);
+        if !inventory.complete && losses::could_lose(former, after) {
             blocked.get_or_insert_with(|| unseen(inventory));
         }
         if !lost.losses.is_empty()

@@ -19,14 +19,14 @@ use jiff::Timestamp;
 use super::{Loss, Reach};
 use crate::{
     policy::{
-        CompiledPolicy, Policy, PolicyName,
+        CompiledPolicy, PolicyName,
         document::{
             RepositoryDocument,
             backup_policy::Deletion,
             repository::{Layout, RepositorySpec},
         },
     },
-    restore_point::RestorePoint,
+    restore_point::{RestorePoint, RestorePointId},
     retention::{self, KeepRules},
 };
 
@@ -51,19 +51,14 @@ pub struct Losses {
 }
 
 /// What an edit loses at `now`.
-pub fn by_edit(
-    former: Former<'_>,
-    policy: &Policy,
-    after: &CompiledPolicy,
-    points: &[RestorePoint],
-    now: Timestamp,
-) -> Losses {
+pub fn by_edit(former: Former<'_>, after: &CompiledPolicy, points: &[RestorePoint], now: Timestamp) -> Losses {
+    let new = rules_of(after);
     let kept_before = kept_by(former, points, now);
     let left_behind = LeftBehind::between(former, after);
     let reachable: Vec<RestorePoint> = points.iter().filter(|point| !left_behind.is_stranded(point)).cloned().collect();
     let kept_after: BTreeSet<_> = reachable
         .iter()
-        .zip(retention::decide(&policy.rules, &reachable, now))
+        .zip(retention::decide(&new, &reachable, now))
         .filter_map(|(point, decision)| decision.keep.then_some(&point.id))
         .collect();
     let lost = points
@@ -71,8 +66,8 @@ pub fn by_edit(
         .zip(&kept_before)
         .filter(|(point, kept)| **kept && !kept_after.contains(&point.id))
         .map(|(point, _)| point);
-    let explain = Explanation::new(former, &policy.rules, points, now);
-    let losses = lost.map(|point| loss(&policy.name, point, explain.reason(point, &left_behind))).collect();
+    let explain = Explanation::new(former, &new, points, now);
+    let losses = lost.map(|point| loss(&after.name, point, explain.reason(point, &left_behind))).collect();
     let reach = Reach {
         before: oldest(points.iter().zip(&kept_before).filter(|(_, kept)| **kept).map(|(point, _)| point)),
         after: oldest(points.iter().filter(|point| kept_after.contains(&point.id))),
@@ -98,12 +93,12 @@ pub fn by_removal(name: &PolicyName, before: Option<&CompiledPolicy>, points: &[
 
 /// Whether an edit could let a restore point go that nobody has seen: a rule is tighter, a repository is left behind,
 /// or the former rules are not known.
-pub fn could_lose(former: Former<'_>, policy: &Policy, after: &CompiledPolicy) -> bool {
+pub fn could_lose(former: Former<'_>, after: &CompiledPolicy) -> bool {
     match former {
         Former::Unknown | Former::Withdrawn => true,
         Former::Applied(before) => {
-            let old = KeepRules::from(&before.document.spec.retention);
-            is_tighter(&old, &policy.rules) || !LeftBehind::between(former, after).repositories.is_empty()
+            is_tighter(&rules_of(before), &rules_of(after))
+                || !LeftBehind::between(former, after).repositories.is_empty()
         }
     }
 }
@@ -112,13 +107,20 @@ pub fn could_lose(former: Former<'_>, policy: &Policy, after: &CompiledPolicy) -
 fn is_tighter(old: &KeepRules, new: &KeepRules) -> bool {
     let less = |old: i64, new: i64| new >= 0 && (old < 0 || new < old);
     rules(old).iter().zip(rules(new)).any(|((_, old), (_, new))| less(*old, new))
+        || (old.verified && !new.verified)
         || (old.within != new.within && hours(old, 31, 366) > hours(new, 28, 365))
+}
+
+/// The rules of a compiled policy. Both sides come from here, so that nothing but the documents makes a difference.
+fn rules_of(policy: &CompiledPolicy) -> KeepRules {
+    let spec = &policy.document.spec;
+    KeepRules { verified: spec.verify.is_some(), ..KeepRules::from(&spec.retention) }
 }
 
 fn kept_by(former: Former<'_>, points: &[RestorePoint], now: Timestamp) -> Vec<bool> {
     match former {
         Former::Applied(before) => {
-            let rules = KeepRules::from(&before.document.spec.retention);
+            let rules = rules_of(before);
             retention::decide(&rules, points, now).into_iter().map(|decision| decision.keep).collect()
         }
         Former::Unknown | Former::Withdrawn => points.iter().map(|point| point.expired_since.is_none()).collect(),
@@ -135,7 +137,7 @@ fn oldest<'a>(points: impl Iterator<Item = &'a RestorePoint>) -> Option<Timestam
 
 /// The rules that count, with the names that a person writes.
 fn rules(rules: &KeepRules) -> [(&'static str, i64); 6] {
-    let KeepRules { last, hourly, daily, weekly, monthly, yearly, within: _ } = *rules;
+    let KeepRules { last, hourly, daily, weekly, monthly, yearly, within: _, verified: _ } = *rules;
     [
         ("keepLast", last),
         ("keepHourly", hourly),
@@ -205,7 +207,7 @@ fn place<'a>(repository: &'a RepositoryDocument, cluster: &'a str) -> impl Parti
 /// Says which rule it was that kept a point.
 struct Explanation {
     /// Each rule that keeps less than before, in words, with what it alone kept.
-    tightened: Vec<(String, Vec<crate::restore_point::RestorePointId>)>,
+    tightened: Vec<(String, BTreeSet<RestorePointId>)>,
     otherwise: &'static str,
 }
 
@@ -223,7 +225,7 @@ impl Explanation {
                 return Self { tightened: Vec::new(), otherwise: "left in peace while its policy was removed" };
             }
         };
-        let old = KeepRules::from(&before.document.spec.retention);
+        let old = rules_of(before);
         let mut tightened = Vec::new();
         let mut add = |words: String, alone: KeepRules| {
             let kept = points.iter().zip(retention::decide(&alone, points, now));
@@ -239,6 +241,9 @@ impl Explanation {
             let alone = KeepRules { within: old.within, ..KeepRules::default() };
             add(format!("keepWithin {} → {}", old.within, new.within), alone);
         }
+        if old.verified && !new.verified {
+            add("verify removed".to_owned(), KeepRules { verified: true, ..KeepRules::default() });
+        }
         Self { tightened, otherwise: "no longer kept" }
     }
 
@@ -247,7 +252,7 @@ impl Explanation {
             let names: Vec<&str> = left_behind.repositories.iter().map(String::as_str).collect();
             return format!("left behind in {}", names.join(", "));
         }
-        let kept_it = |(words, kept): &(String, Vec<_>)| kept.contains(&point.id).then(|| words.clone());
+        let kept_it = |(words, kept): &(String, BTreeSet<_>)| kept.contains(&point.id).then(|| words.clone());
         let words: Vec<String> = self.tightened.iter().filter_map(kept_it).collect();
         if words.is_empty() { self.otherwise.to_owned() } else { words.join(", ") }
     }

@@ -1,1 +1,4 @@
 //! The hermetic tests: Rust and git are all that they need.
+
+mod plan;
+mod plan_cases;
