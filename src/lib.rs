@@ -38,3 +38,4 @@ pub mod schedule;
 pub mod secret;
 pub mod status;
 pub mod telemetry;
+pub mod web;

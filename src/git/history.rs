@@ -5,11 +5,32 @@ use std::path::PathBuf;
 use git2::Sort;
 
 use super::{GitError, Revision, checkout::Checkout};
+use crate::plan::Approvals;
 
 /// How many commits are searched for approvals.
 pub const COMMITS_LIMIT: usize = 1000;
 
 impl Checkout {
+    /// Everything that was consented to in the newest `limit` commits up to `head`. `parse` reads one message
+    /// (`plan::approval::parse_message`); it is an argument so that this module need not know trailers.
+    ///
+    /// # Errors
+    /// The repository is damaged.
+    pub fn approvals_since(
+        &self,
+        head: &Revision,
+        limit: usize,
+        parse: impl Fn(&str) -> Approvals,
+    ) -> Result<Approvals, GitError> {
+        let mut all = Approvals::default();
+        for (_, message) in self.messages(head, limit)? {
+            let Approvals { effects, digests } = parse(&message);
+            all.effects.extend(effects);
+            all.digests.extend(digests);
+        }
+        Ok(all)
+    }
+
     /// The messages of a commit and those before it, newest first; at most `limit` of them. Merged branches count:
     /// an approval may have come with one. A message that is not UTF-8 is passed over.
     ///

@@ -90,9 +90,8 @@ impl Remote {
         let session = Session::new(self)?;
         let fail = |error| session.explain(self, error);
         let mut remote = mirror.remote_anonymous(&self.url).map_err(fail)?;
-        let mut connection = remote
-            .connect_auth(Direction::Fetch, Some(session.callbacks()), Some(proxy()))
-            .map_err(fail)?;
+        let mut connection =
+            remote.connect_auth(Direction::Fetch, Some(session.callbacks()), Some(proxy())).map_err(fail)?;
         let name = format!("refs/heads/{branch}");
         let heads = connection.list().map_err(fail)?;
         if heads.is_empty() {
@@ -133,7 +132,8 @@ impl Remote {
             });
             let mut options = git2::PushOptions::new();
             options.remote_callbacks(callbacks).proxy_options(proxy());
-            mirror.remote_anonymous(&self.url)
+            mirror
+                .remote_anonymous(&self.url)
                 .and_then(|mut remote| remote.push(&[format!("{outgoing}:refs/heads/{branch}")], Some(&mut options)))
         };
         // One that stays behind after a crash costs nothing.
@@ -143,9 +143,7 @@ impl Remote {
                 Some(reason) => Pushed::Rejected(reason),
                 None => Pushed::Accepted,
             }),
-            Err(error) if error.code() == ErrorCode::NotFastForward => {
-                Ok(Pushed::Rejected(error.message().to_owned()))
-            }
+            Err(error) if error.code() == ErrorCode::NotFastForward => Ok(Pushed::Rejected(error.message().to_owned())),
             Err(error) => Err(session.explain(self, error)),
         }
     }

@@ -104,10 +104,7 @@ impl Filter {
                 || path.starts_with(self.root.join("reftable"))
                 || *path == self.root.join("packed-refs")
         };
-        events
-            .iter()
-            .any(|event| is_write(&event.kind) && event.paths.iter().any(changed))
-            .then_some(Notice::Changed)
+        events.iter().any(|event| is_write(&event.kind) && event.paths.iter().any(changed)).then_some(Notice::Changed)
     }
 }
 

@@ -6,7 +6,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use git2::{ErrorCode, FileMode, Oid, Repository, Signature, Tree, TreeWalkMode, TreeWalkResult, build::TreeUpdateBuilder};
+use git2::{
+    ErrorCode, FileMode, Oid, Repository, Signature, Tree, TreeWalkMode, TreeWalkResult, build::TreeUpdateBuilder,
+};
 use jiff::Timestamp;
 use rand::RngExt;
 
@@ -15,6 +17,7 @@ use super::{
     checkout::Checkout,
     remote::{Fetched, Pushed},
 };
+use crate::status::{self, Edit, StatusInput};
 
 /// The branch that the status is published on.
 pub const STATUS_BRANCH: &str = "mainstay/status";
@@ -154,13 +157,19 @@ pub fn publish(
     publish_on_top(options, message, &mut |_| Edit { write: files.clone(), remove: Vec::new() })
 }
 
-/// What a publication does to the branch.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Edit {
-    /// Files to add or replace, by path.
-    pub write: BTreeMap<String, Vec<u8>>,
-    /// Files to remove. Those that are not there are no error.
-    pub remove: Vec<String>,
+/// Publishes what a turn learned, on top of what the branch says.
+///
+/// # Errors
+/// See [`WritebackError`].
+pub fn publish_status(
+    options: &PublishOptions<'_>,
+    input: &StatusInput<'_>,
+    message: &str,
+) -> Result<Published, WritebackError> {
+    publish_on_top(options, message, &mut |files| {
+        let published = status::Published { read: &|path| files.read(path), list: &|directory| files.list(directory) };
+        status::documents(input, &published)
+    })
 }
 
 /// Publishes what `make` makes of what the branch says. It is called again whenever somebody else was faster, so a

@@ -1,12 +1,27 @@
 //! The ledger: what happened, in order, each entry carrying the hash of the one before.
+//!
+//! JSON lines in `runs/YYYY-MM.jsonl`, then `runs/YYYY-MM-2.jsonl` and so on where a month has more than a file should
+//! hold. The chain runs through all files. An entry that is changed, removed or put in between breaks it from there on.
+//! Pure. A boundary format (JSON).
 
-use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
+use super::Published;
 use crate::{
     actual::RestoreReport, git::Revision, plan::Digest, policy::PolicyName, restore_point::RestorePointId,
     run::RunReport,
 };
+
+/// Where the files lie.
+const DIRECTORY: &str = "runs/";
+/// A file that is larger is continued in the next: git stores a whole file anew for each entry.
+const FILE_SIZE_BYTES: usize = 1024 * 1024;
+/// What the very first entry carries.
+pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Something that happened. The engine numbers them from 1 without gaps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,4 +87,183 @@ pub enum EventKind {
     Held(RestorePointId),
     /// That protection was taken away.
     Released(RestorePointId),
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+    /// Hex SHA-256 of the line before, without its line break; [`GENESIS`] for the first.
+    pub previous: String,
+}
+
+/// The first entry that does not follow from those before it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BrokenLedger {
+    /// It reads not as an entry.
+    #[error("line {line} of the ledger is no entry; compare it with an older commit of the status branch")]
+    NoEntry {
+        /// Counted from 1 over all files.
+        line: usize,
+    },
+    /// It does not carry the hash of the one before.
+    #[error(
+        "line {line} of the ledger does not follow line {}; one of them was changed, or one between them is gone. \
+         Compare them with an older commit of the status branch", line - 1
+    )]
+    NoSuccessor {
+        /// Counted from 1 over all files.
+        line: usize,
+    },
+}
+
+/// Adds events to the lines of a ledger. Those that are in it already are passed over, so the same events can be sent
+/// again after a crash.
+pub fn append(existing: &str, events: &[Event]) -> String {
+    let known: BTreeSet<String> = lines(existing).filter_map(identity_of_line).collect();
+    let mut previous = lines(existing).last().map_or_else(|| GENESIS.to_owned(), hash);
+    let mut text = existing.to_owned();
+    for event in events.iter().filter(|event| !known.contains(&identity(event))) {
+        previous = push(&mut text, event, previous);
+    }
+    text
+}
+
+/// Checks the chain.
+///
+/// # Errors
+/// The first entry that does not follow.
+pub fn verify<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<(), BrokenLedger> {
+    let mut previous = GENESIS.to_owned();
+    for (index, line) in lines.into_iter().enumerate() {
+        let line_number = index + 1;
+        let entry: Entry = serde_json::from_str(line).map_err(|_| BrokenLedger::NoEntry { line: line_number })?;
+        if entry.previous != previous {
+            return Err(BrokenLedger::NoSuccessor { line: line_number });
+        }
+        previous = hash(line);
+    }
+    Ok(())
+}
+
+/// The files that change when events are added to a published ledger.
+pub fn extend(events: &[Event], published: &Published<'_>) -> BTreeMap<String, Vec<u8>> {
+    let mut files: BTreeMap<String, String> = BTreeMap::new();
+    if events.is_empty() {
+        return BTreeMap::new();
+    }
+    let names = names(published);
+    let read = |name: &FileName| {
+        (published.read)(&name.path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    };
+    // Events that are sent again are recent: they are looked for in the newest files, not in the whole history.
+    let months: BTreeSet<String> = events.iter().map(month).collect();
+    let recent = names.iter().rev().enumerate().filter(|(age, name)| *age < 2 || months.contains(&name.month));
+    let known: BTreeSet<String> =
+        recent.flat_map(|(_, name)| lines(&read(name)).filter_map(identity_of_line).collect::<Vec<_>>()).collect();
+    let mut newest = names.last().cloned();
+    let newest_text = newest.as_ref().map(read).unwrap_or_default();
+    let mut size_bytes = newest_text.len();
+    let mut previous = lines(&newest_text).last().map_or_else(|| GENESIS.to_owned(), hash);
+    for event in events.iter().filter(|event| !known.contains(&identity(event))) {
+        let name = file_for(event, newest.as_ref(), size_bytes);
+        let text = files.entry(name.path()).or_insert_with(|| read(&name));
+        previous = push(text, event, previous);
+        size_bytes = text.len();
+        newest = Some(name);
+    }
+    files.into_iter().map(|(path, text)| (path, text.into_bytes())).collect()
+}
+
+/// The paths of a published ledger's files, oldest first.
+pub fn paths(published: &Published<'_>) -> Vec<String> {
+    names(published).iter().map(FileName::path).collect()
+}
+
+/// The number of the newest event of a published ledger; none: it is empty.
+pub fn last_sequence(published: &Published<'_>) -> Option<u64> {
+    let path = paths(published).pop()?;
+    let text = String::from_utf8((published.read)(&path)?).ok()?;
+    lines(&text).filter_map(|line| serde_json::from_str::<Entry>(line).ok()).map(|entry| entry.event.sequence).max()
+}
+
+/// One file of the ledger. The order is that of the chain.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct FileName {
+    month: String,
+    part: u32,
+}
+
+impl FileName {
+    fn path(&self) -> String {
+        match self.part {
+            1 => format!("{DIRECTORY}{}.jsonl", self.month),
+            part => format!("{DIRECTORY}{}-{part}.jsonl", self.month),
+        }
+    }
+
+    /// From a path that [`FileName::path`] could have made.
+    fn of(path: &str) -> Option<Self> {
+        let stem = path.strip_prefix(DIRECTORY)?.strip_suffix(".jsonl")?;
+        let (month, rest) = stem.split_at_checked(7)?;
+        let part = if rest.is_empty() { 1 } else { rest.strip_prefix('-')?.parse().ok()? };
+        let name = Self { month: month.to_owned(), part };
+        let digits =
+            month.bytes().enumerate().all(|(at, byte)| if at == 4 { byte == b'-' } else { byte.is_ascii_digit() });
+        (digits && name.path() == path).then_some(name)
+    }
+}
+
+fn names(published: &Published<'_>) -> Vec<FileName> {
+    let mut names: Vec<FileName> = (published.list)(DIRECTORY).iter().filter_map(|path| FileName::of(path)).collect();
+    names.sort();
+    names
+}
+
+/// The file that an event goes to. Files are only ever added at the end: an event of an earlier month (a clock that
+/// jumped back) stays in the newest file, for the chain tells the order in which things became known.
+fn file_for(event: &Event, newest: Option<&FileName>, size_bytes: usize) -> FileName {
+    let month = month(event);
+    match newest {
+        None => FileName { month, part: 1 },
+        Some(newest) if newest.month < month => FileName { month, part: 1 },
+        Some(newest) if size_bytes >= FILE_SIZE_BYTES => {
+            FileName { month: newest.month.clone(), part: newest.part.saturating_add(1) }
+        }
+        Some(newest) => newest.clone(),
+    }
+}
+
+/// Adds one line, and returns its hash.
+fn push(text: &mut String, event: &Event, previous: String) -> String {
+    let line = serde_json::to_string(&Entry { event: event.clone(), previous }).expect("an event is plain data");
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(&line);
+    text.push('\n');
+    hash(&line)
+}
+
+fn month(event: &Event) -> String {
+    event.at.to_zoned(TimeZone::UTC).strftime("%Y-%m").to_string()
+}
+
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.is_empty())
+}
+
+fn hash(line: &str) -> String {
+    hex::encode(Sha256::digest(line))
+}
+
+/// What makes two events the same one.
+fn identity(event: &Event) -> String {
+    serde_json::to_string(event).expect("an event is plain data")
+}
+
+fn identity_of_line(line: &str) -> Option<String> {
+    serde_json::from_str::<Entry>(line).ok().map(|entry| identity(&entry.event))
 }

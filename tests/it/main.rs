@@ -1,5 +1,7 @@
 //! The hermetic tests: Rust and git are all that they need.
 
+mod git;
 mod plan;
 mod plan_cases;
 mod schedule;
+mod simulator;

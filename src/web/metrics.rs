@@ -1,0 +1,194 @@
+//! The metrics. Those of policies are read from the observation after each turn; those of the daemon count by themselves.
+
+use std::{fmt, sync::atomic::AtomicU64};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+
+use crate::{actual::ActualState, plan::Plan, run::Phase};
+
+/// One policy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyLabel {
+    policy: String,
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+type PolicyGauge = Family<PolicyLabel, Gauge<f64, AtomicU64>>;
+
+/// All counters and gauges.
+pub struct Metrics {
+    registry: Registry,
+    turns: Family<ResultLabel, Counter>,
+    turn_seconds: Gauge<f64, AtomicU64>,
+    git_errors: Counter,
+    refusals: Gauge,
+    losses: Gauge,
+    findings: Gauge,
+    runs: Family<RunLabel, Counter>,
+    run_seconds: PolicyGauge,
+    run_bytes: PolicyGauge,
+    run_added_bytes: PolicyGauge,
+    last_success: PolicyGauge,
+    restore_points: PolicyGauge,
+    restore_point_bytes: PolicyGauge,
+}
+
+/// How the runs of a policy ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RunLabel {
+    policy: String,
+    result: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("mainstay");
+        let mut metrics = Self {
+            turns: Family::default(),
+            turn_seconds: Gauge::default(),
+            git_errors: Counter::default(),
+            refusals: Gauge::default(),
+            losses: Gauge::default(),
+            findings: Gauge::default(),
+            runs: Family::default(),
+            run_seconds: Family::default(),
+            run_bytes: Family::default(),
+            run_added_bytes: Family::default(),
+            last_success: Family::default(),
+            restore_points: Family::default(),
+            restore_point_bytes: Family::default(),
+            registry: Registry::default(),
+        };
+        registry.register("turns", "Turns, by how they ended", metrics.turns.clone());
+        registry.register_with_unit(
+            "turn_duration",
+            "How long the last turn took",
+            Unit::Seconds,
+            metrics.turn_seconds.clone(),
+        );
+        registry.register("git_errors", "Fetches and pushes that did not go through", metrics.git_errors.clone());
+        registry.register("plan_refusals", "Changes that a safety rail refuses now", metrics.refusals.clone());
+        registry.register("plan_losses", "Restore points that the plan would lose now", metrics.losses.clone());
+        registry.register("document_findings", "Findings in the documents now", metrics.findings.clone());
+        registry.register("runs", "Ended runs since the daemon started", metrics.runs.clone());
+        registry.register_with_unit(
+            "run_duration",
+            "How long the last ended run took",
+            Unit::Seconds,
+            metrics.run_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "run_size",
+            "What the last good run captured",
+            Unit::Bytes,
+            metrics.run_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "run_added",
+            "What the last good run added to its repositories",
+            Unit::Bytes,
+            metrics.run_added_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "run_last_success_timestamp",
+            "When a run last succeeded, as Unix time",
+            Unit::Seconds,
+            metrics.last_success.clone(),
+        );
+        registry.register("restore_points", "Restore points", metrics.restore_points.clone());
+        registry.register_with_unit(
+            "restore_points_size",
+            "What restoring each restore point would write, summed up",
+            Unit::Bytes,
+            metrics.restore_point_bytes.clone(),
+        );
+        metrics.registry = registry;
+        metrics
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    /// A turn ended; `seconds` is how long it took.
+    pub fn turn_ended(&self, good: bool, seconds: f64) {
+        self.turns.get_or_create(&ResultLabel { result: if good { "success" } else { "failure" } }).inc();
+        self.turn_seconds.set(seconds);
+    }
+
+    /// A fetch or push did not go through.
+    pub fn git_failed(&self) {
+        self.git_errors.inc();
+    }
+
+    /// A run ended.
+    pub fn run_ended(&self, policy: &str, good: bool) {
+        let result = if good { "success" } else { "failure" };
+        self.runs.get_or_create(&RunLabel { policy: policy.to_owned(), result }).inc();
+    }
+
+    /// What the plan and the documents say now.
+    pub fn planned(&self, plan: &Plan, findings: usize) {
+        self.refusals.set(plan.refusals.len() as i64);
+        self.losses.set(plan.losses.len() as i64);
+        self.findings.set(findings as i64);
+    }
+
+    /// What the engine has now. Policies that are gone disappear.
+    pub fn observed(&self, actual: &ActualState) {
+        for family in [
+            &self.run_seconds,
+            &self.run_bytes,
+            &self.run_added_bytes,
+            &self.last_success,
+            &self.restore_points,
+            &self.restore_point_bytes,
+        ] {
+            family.clear();
+        }
+        for (name, policy) in &actual.policies {
+            let label = PolicyLabel { policy: name.to_string() };
+            self.restore_points.get_or_create(&label).set(policy.inventory.points.len() as f64);
+            let bytes: u64 = policy.inventory.points.iter().map(|point| point.size_bytes).sum();
+            self.restore_point_bytes.get_or_create(&label).set(bytes as f64);
+            if let Some(time) = policy.last_success {
+                self.last_success.get_or_create(&label).set(time.as_second() as f64);
+            }
+            if let Some(run) = &policy.last_run
+                && let Some(finished) = run.finished_at
+            {
+                let seconds = finished.duration_since(run.started_at).as_secs_f64();
+                self.run_seconds.get_or_create(&label).set(seconds);
+                if run.phase == Phase::Succeeded {
+                    let size: u64 = run.sources.iter().map(|source| source.size_bytes).sum();
+                    let added: u64 = run.sources.iter().map(|source| source.added_bytes).sum();
+                    self.run_bytes.get_or_create(&label).set(size as f64);
+                    self.run_added_bytes.get_or_create(&label).set(added as f64);
+                }
+            }
+        }
+    }
+
+    /// Everything in the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// A metric cannot be written as text.
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
