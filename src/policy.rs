@@ -15,7 +15,14 @@ use crate::{
     schedule::Schedule,
 };
 
+pub mod diagnostic;
 pub mod document;
+pub mod load;
+pub mod parse;
+pub mod schema;
+pub mod validate;
+
+pub use validate::{EngineKind, PolicyError, policy_of};
 
 /// The name of a policy: always `NAMESPACE/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,14 +1,25 @@
-//! `mainstay completions`.
+//! `mainstay completions SHELL`.
 
-use clap::Args;
+use std::io::Write as _;
 
-use super::{CommandResult, Failure};
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+
+use super::{Cli, CommandResult, Exit};
 
 /// Print shell completions.
 #[derive(Debug, Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// The shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
 
 /// Carries the command out.
-pub fn execute(_: Arguments) -> CommandResult {
-    Err(Failure::new("`mainstay completions` is not built yet"))
+pub fn execute(Arguments { shell }: Arguments) -> CommandResult {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "mainstay", &mut script);
+    // A reader that left early, such as `head`, is no failure of ours.
+    let _ = std::io::stdout().write_all(&script);
+    Ok(Exit::Success)
 }

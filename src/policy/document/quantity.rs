@@ -1,4 +1,4 @@
-//! Durations as they are written in documents.
+//! Durations, sizes and shares as they are written in documents.
 
 use std::{fmt, str::FromStr};
 
@@ -20,6 +20,12 @@ pub enum QuantityError {
         /// Examples with every unit that is read here.
         units: &'static str,
     },
+    /// Not a number of bytes.
+    #[error("`{0}` is not a size; write a whole number and a unit, such as `500KiB`, `20MiB` or `1GiB`")]
+    Size(String),
+    /// Not a share.
+    #[error("`{0}` is not a share from `0%` to `100%`")]
+    Share(String),
     /// More than 1000 years.
     #[error("`{0}` is too long")]
     TooLong(String),
@@ -166,6 +172,46 @@ impl fmt::Display for KeepWithinText {
     }
 }
 
+/// Bytes of a size such as `20MiB` (powers of 1024) or `20MB` (powers of 1000); at least one.
+///
+/// # Errors
+/// The text is not a size.
+pub fn size_bytes(text: &str) -> Result<u64, QuantityError> {
+    let wrong = || QuantityError::Size(text.to_owned());
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim() {
+        "B" => 1,
+        "KB" | "kB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor))
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(wrong)
+}
+
+/// The number of a share such as `5%` or `0.5%`, from 0 to 100.
+///
+/// # Errors
+/// The text is not a share.
+pub fn percent(text: &str) -> Result<f64, QuantityError> {
+    let wrong = || QuantityError::Share(text.to_owned());
+    let number = text.strip_suffix('%').ok_or_else(wrong)?;
+    // `parse` would take `inf`, `1e1` and a sign, too.
+    if number.is_empty() || !number.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        return Err(wrong());
+    }
+    number.parse::<f64>().ok().filter(|share| (0.0..=100.0).contains(share)).ok_or_else(wrong)
+}
+
 /// Splits `1h30m` into `(1, "h"), (30, "m")`.
 fn parts<'a>(text: &'a str, units: &'static str) -> Result<Vec<(i64, &'a str)>, QuantityError> {
     let malformed = || QuantityError::Malformed { text: text.to_owned(), units };
@@ -247,6 +293,22 @@ mod tests {
         }
         for wrong in ["", "5", "h", "5x", "-5m", "1.5h", "99999999999999999999s", "9999999999w", "5 m"] {
             assert!(wrong.parse::<DurationText>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_shares() {
+        for (text, bytes) in [("1B", 1), ("20MiB", 20 << 20), ("20 MB", 20_000_000), ("1GiB", 1 << 30)] {
+            assert_eq!(size_bytes(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["", "20", "MiB", "0MiB", "-1MiB", "1.5MiB", "20Mi", "99999999999999999999GiB"] {
+            assert!(size_bytes(wrong).is_err(), "{wrong}");
+        }
+        for (text, share) in [("0%", 0.0), ("5%", 5.0), ("0.5%", 0.5), ("100%", 100.0)] {
+            assert_eq!(percent(text), Ok(share), "{text}");
+        }
+        for wrong in ["", "%", "5", "101%", "-1%", "nan%", "inf%", "1e1%", "."] {
+            assert!(percent(wrong).is_err(), "{wrong}");
         }
     }
 
