@@ -50,7 +50,8 @@ fn explain(path: &str) -> Result<String, Failure> {
         None if matches!(named, "spec" | "metadata" | "apiVersion" | "kind") => Kind::BackupPolicy,
         None => {
             let near = did_you_mean(named, Kind::ALL.map(Kind::as_str));
-            let hint = near.map_or("`mainstay explain` lists the kinds".to_owned(), |near| format!("did you mean `{near}`?"));
+            let hint =
+                near.map_or("`mainstay explain` lists the kinds".to_owned(), |near| format!("did you mean `{near}`?"));
             return Err(Failure::new(format!("there is no kind `{named}`")).hint(hint));
         }
     };

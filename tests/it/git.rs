@@ -162,7 +162,10 @@ fn a_rewritten_history_is_noticed() {
     // Also when the old commit is gone altogether.
     git(tree.path(), &["reflog", "expire", "--expire=now", "--all"]);
     git(tree.path(), &["gc", "--quiet", "--prune=now"]);
-    assert_eq!(tree.checkout().check_descendant(&applied, &tree.head()).expect_err("gone").reason(), "HistoryRewritten");
+    assert_eq!(
+        tree.checkout().check_descendant(&applied, &tree.head()).expect_err("gone").reason(),
+        "HistoryRewritten"
+    );
 }
 
 #[test]

@@ -25,9 +25,7 @@ fn json_is_in_utc() {
 
 #[test]
 fn text_says_what_a_change_of_clocks_does() {
-    let berlin = |from| {
-        shown(&["30 2 * * *", "--time-zone", "Europe/Berlin", "--from", from, "--count", "2"])
-    };
+    let berlin = |from| shown(&["30 2 * * *", "--time-zone", "Europe/Berlin", "--from", from, "--count", "2"]);
     expect![[r#"
         Sun 2026-03-29 03:00:00 +02:00 CEST  2026-03-29T01:00:00Z  (the clock skips a time that is asked for on this day)
         Mon 2026-03-30 02:30:00 +02:00 CEST  2026-03-30T00:30:00Z

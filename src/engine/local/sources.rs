@@ -2,10 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{
-    context::WorkError,
-    repositories::resolve,
-};
+use super::{context::WorkError, repositories::resolve};
 use crate::{
     mover::job::{Input, Program, Stream, StreamCheck},
     policy::document::{Source, source},
