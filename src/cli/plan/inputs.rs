@@ -104,7 +104,7 @@ impl Documents {
     /// Prints what is wrong with them, if anything, to standard error.
     pub fn report_findings(&self) {
         if !self.findings.is_empty() {
-            eprint!("{}", diagnostic::text::render(&self.findings, &self.files));
+            eprint!("{}", diagnostic::text::render(&self.findings, &self.files, false));
         }
     }
 }

@@ -79,6 +79,8 @@ pub fn policy(
         monthly: retention.keep_monthly.unwrap_or(0),
         yearly: retention.keep_yearly.unwrap_or(0),
         within: retention.keep_within.unwrap_or_default(),
+        // Where restore points are verified, unverified ones never push out the last verified one.
+        verified: spec.verify.is_some(),
     };
     Ok(Policy {
         schedules,
