@@ -14,6 +14,7 @@ mod man;
 mod mover;
 mod plan;
 mod points;
+mod progress;
 mod restore;
 mod run;
 mod schedule;

@@ -11,6 +11,8 @@ use crate::{
     restore_point::RestorePointId,
 };
 
+pub mod local;
+
 /// Why an engine could not do something. The variants are the retry policy.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {

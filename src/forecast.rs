@@ -33,6 +33,17 @@ pub fn expires_at(
     schedules: &[Schedule],
     now: Timestamp,
 ) -> Vec<Option<Timestamp>> {
+    foretell(rules, points, schedules, now, HORIZON_RUNS)
+}
+
+/// [`expires_at`] with a horizon of its own.
+fn foretell(
+    rules: &KeepRules,
+    points: &[RestorePoint],
+    schedules: &[Schedule],
+    now: Timestamp,
+    horizon_runs: usize,
+) -> Vec<Option<Timestamp>> {
     let decisions = decide(rules, points, now);
     let mut times: Vec<Option<Timestamp>> = points
         .iter()
@@ -40,7 +51,7 @@ pub fn expires_at(
         .map(|(point, decision)| (!decision.keep).then(|| point.expired_since.unwrap_or(now)))
         .collect();
     let end = now.checked_add(HORIZON).unwrap_or(Timestamp::MAX);
-    let mut coming = runs(schedules, now).take_while(|time| *time <= end).take(HORIZON_RUNS).peekable();
+    let mut coming = runs(schedules, now).take_while(|time| *time <= end).take(horizon_runs).peekable();
     let Some(first) = coming.peek().copied() else {
         return times;
     };
@@ -104,8 +115,7 @@ impl<'a> Walk<'a> {
             if foreseeable && walk.keepers[index] == 0 {
                 walk.bare.insert((points[index].time, index));
             }
-            // Those that a rule keeps for good count as pending, too: they end the walk only at the horizon, so they
-            // are taken out again.
+            // What a rule keeps for good would only end the walk at the horizon.
             walk.pending += usize::from(foreseeable && walk.keepers[index] < FOR_GOOD);
         }
         walk

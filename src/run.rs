@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{policy::PolicyName, restore_point::RestorePointId};
 
+pub mod machine;
+
 /// How far a run, a restore or one source of it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {

@@ -1,14 +1,238 @@
-//! `mainstay run`.
+//! `mainstay run`: one run of a policy, now. The policy is read from the engine's state; git is not needed.
 
-use clap::Args;
+use std::sync::Arc;
 
-use super::{CommandResult, Failure};
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+
+use super::{CommandResult, Exit, Failure, StateArguments, progress::Progress};
+use crate::{
+    engine::local::{
+        cleanup::{self, Extent},
+        context::{Context, WorkError},
+        movers::Bounds,
+        process::Stop,
+        runner::{self, Notice, RunEnd, RunRequest},
+        state::State,
+        verifying,
+    },
+    policy::PolicyName,
+    run::{Phase, RunReport, Trigger},
+};
+
+/// How long work besides runs may take.
+const MAINTENANCE: std::time::Duration = std::time::Duration::from_secs(48 * 3600);
 
 /// Run a policy now.
 #[derive(Debug, Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// The policy, as [NAMESPACE/]NAME
+    policy: PolicyName,
+    #[command(flatten)]
+    state: StateArguments,
+    /// The scheduled time that this run is for; the same time is run once only
+    #[arg(long, value_name = "TIME")]
+    scheduled: Option<Timestamp>,
+    /// Why it is started
+    #[arg(long, value_enum, default_value_t = TriggerName::Manual)]
+    trigger: TriggerName,
+    /// If a run of the policy is under way already: wait for its end, and end as it does
+    #[arg(long)]
+    follow: bool,
+    /// Other work of the policy instead of a run: cleanup, verify, `prune REPOSITORY` or `check REPOSITORY`
+    #[arg(long, value_name = "WORK", hide = true)]
+    only: Option<String>,
+}
+
+/// Why a run is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TriggerName {
+    /// Its schedule.
+    Schedule,
+    /// One run for missed ones.
+    CatchUp,
+    /// A person.
+    Manual,
+}
 
 /// Carries the command out.
-pub fn execute(_: Arguments) -> CommandResult {
-    Err(Failure::new("`mainstay run` is not built yet"))
+pub fn execute(arguments: Arguments) -> CommandResult {
+    let directory = arguments.state.directory()?;
+    let state = State::open(&directory).map_err(|error| Failure::new("the run did not begin").caused_by(error))?;
+    asynchronous(async move {
+        let context = Context::new(Arc::new(state), Some(stop_on_signals()?));
+        if let Some(work) = &arguments.only {
+            return other_work(&context, &arguments.policy, work).await.map_err(failure);
+        }
+        run(&context, &arguments).await
+    })
+}
+
+async fn run(context: &Context, arguments: &Arguments) -> CommandResult {
+    let request = RunRequest {
+        policy: arguments.policy.clone(),
+        scheduled_at: arguments.scheduled,
+        trigger: match arguments.trigger {
+            TriggerName::Schedule => Trigger::Schedule,
+            TriggerName::CatchUp => Trigger::CatchUp,
+            TriggerName::Manual => Trigger::Manual,
+        },
+    };
+    let mut progress = Progress::new();
+    let end = runner::run(context, &request, &mut |notice| match notice {
+        Notice::Step(step) => progress.step(&step),
+        Notice::Word(subject, word) => progress.word(&subject, &word),
+    })
+    .await
+    .map_err(failure)?;
+    progress.finish();
+    match end {
+        RunEnd::Ended(report) => ended(&report),
+        RunEnd::Adopted(report) if arguments.follow => {
+            println!("run {} of {} is under way already; waiting for its end", report.id, report.policy);
+            ended(&follow(context, &report).await?)
+        }
+        RunEnd::Adopted(report) => {
+            let how = match report.phase {
+                Phase::Pending | Phase::Running => "is under way already",
+                Phase::Succeeded => "was carried out already, and succeeded",
+                Phase::Failed => "was carried out already, and failed",
+            };
+            println!("run {} of {} {how}; nothing was started", report.id, report.policy);
+            Ok(Exit::Success)
+        }
+    }
+}
+
+/// Waits for the end of a run in another process.
+async fn follow(context: &Context, report: &RunReport) -> Result<RunReport, Failure> {
+    loop {
+        let now = Timestamp::now();
+        crate::engine::local::recovery::recover_policy(context, Some(&report.policy), now).await.map_err(failure)?;
+        let runs = context.state.runs(&report.policy).map_err(|error| failure(error.into()))?;
+        match runs.into_iter().map(|run| run.report).find(|run| run.id == report.id) {
+            Some(run) if matches!(run.phase, Phase::Pending | Phase::Running) => {
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            }
+            Some(run) => return Ok(run),
+            None => return Err(Failure::new(format!("run {} of {} is no longer known", report.id, report.policy))),
+        }
+    }
+}
+
+fn ended(report: &RunReport) -> CommandResult {
+    for source in &report.sources {
+        let note = source.message.as_ref().map_or(String::new(), |message| format!(" ({message})"));
+        println!(
+            "  {:<10} {} → {}: {} files, {}, {} new, {:.1} s{note}",
+            format!("{:?}", source.phase).to_lowercase(),
+            source.source,
+            source.repository,
+            source.files,
+            runner::Size(source.size_bytes),
+            runner::Size(source.added_bytes),
+            source.duration_milliseconds as f64 / 1000.0,
+        );
+    }
+    match report.phase {
+        Phase::Succeeded => {
+            println!("{}: {}", report.policy, report.message);
+            Ok(Exit::Success)
+        }
+        Phase::Pending | Phase::Running | Phase::Failed => {
+            Err(Failure::new(format!("run {} of {} failed: {}", report.id, report.policy, report.message))
+                .hint("nothing was recorded for it unless it says so; earlier restore points are as they were"))
+        }
+    }
+}
+
+/// Work besides runs, started by the scheduler.
+async fn other_work(context: &Context, policy: &PolicyName, work: &str) -> Result<Exit, WorkError> {
+    let now = Timestamp::now();
+    let bounds = Bounds::within(MAINTENANCE, context.stop.clone());
+    let (kind, repository) = work.split_once(' ').unwrap_or((work, ""));
+    let stored = context.state.policy(policy)?.ok_or_else(|| runner::no_such_policy(policy))?;
+    match kind {
+        "cleanup" => {
+            let cleaned = cleanup::clean(context, policy, Extent::Whole, now, &bounds).await?;
+            for reason in &cleaned.held_up {
+                tracing::warn!(%policy, "{reason}");
+            }
+            println!(
+                "{policy}: {} marked, {} taken back, {} forgotten, {} freed",
+                cleaned.marked.len(),
+                cleaned.taken_back.len(),
+                cleaned.forgotten.len(),
+                runner::Size(cleaned.freed_bytes)
+            );
+        }
+        "prune" => {
+            for place in context.state.places(policy)? {
+                if place.repository == repository && place.initialised {
+                    cleanup::prune(context, &place, now, &bounds).await?;
+                }
+            }
+        }
+        "verify" | "check" => {
+            let only = (kind == "check").then_some(repository);
+            let of_policy =
+                stored.compiled.document.spec.verify.as_ref().and_then(|verify| verify.read_data.as_deref());
+            let documents = &stored.compiled.repositories;
+            let of_repository = documents.iter().find(|document| document.metadata.name == repository);
+            let of_repository = of_repository
+                .and_then(|document| document.spec.maintenance.as_ref())
+                .and_then(|maintenance| maintenance.read_data.as_deref());
+            let percent = verifying::percent(if kind == "check" { of_repository } else { of_policy });
+            let results = verifying::verify(context, policy, only, percent, now, &bounds, |_, _| ()).await?;
+            if let Some(failed) = results.iter().find(|result| result.problem.is_some()) {
+                let problem = failed.problem.as_deref().unwrap_or_default();
+                return Err(WorkError::Refused(format!("repository {} did not pass: {problem}", failed.repository)));
+            }
+        }
+        other => {
+            return Err(WorkError::Refused(format!(
+                "there is no work `{other}`; it is cleanup, verify, `prune REPOSITORY` or `check REPOSITORY`"
+            )));
+        }
+    }
+    Ok(Exit::Success)
+}
+
+/// A piece of work that failed, for a person.
+pub(super) fn failure(error: WorkError) -> Failure {
+    let message = error.to_string();
+    match std::error::Error::source(&error).map(ToString::to_string) {
+        Some(cause) => Failure::new(message).caused_by(cause),
+        None => Failure::new(message),
+    }
+}
+
+/// A runtime for one command.
+pub(super) fn asynchronous(work: impl Future<Output = CommandResult>) -> CommandResult {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("the program could not set itself up").caused_by(error))?
+        .block_on(work)
+}
+
+/// Becomes true at SIGTERM, SIGINT or SIGHUP. The run then ends its mover, starts what it stopped, and says so.
+pub(super) fn stop_on_signals() -> Result<Stop, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).map_err(|error| Failure::new("signals cannot be listened for").caused_by(error));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let (sender, receiver) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        // Keeps the channel open: a receiver that outlives its sender would never be told.
+        let _ = sender.send(true);
+        std::future::pending::<()>().await;
+    });
+    Ok(receiver)
 }

@@ -16,7 +16,7 @@ pub mod restore;
 pub mod settings;
 pub mod source;
 
-pub use backup_policy::BackupPolicySpec;
+pub use backup_policy::{BackupPolicySpec, Retention};
 pub use quantity::{DurationText, KeepWithinText};
 pub use repository::RepositorySpec;
 pub use restore::RestoreSpec;

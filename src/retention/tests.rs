@@ -53,7 +53,7 @@ fn reasons_read_as_restic_says_them() {
     // The oldest stays while a rule has counts left, though its bucket has a newer one.
     let rules = KeepRules { weekly: 9, yearly: -1, ..KeepRules::default() };
     expect_test::expect![[r"
-        20261031-020000 oldest yearly
+        20261031-020000 oldest weekly, oldest yearly
         20261101-020000 weekly
         20261121-140000 weekly, yearly, newest
     "]]

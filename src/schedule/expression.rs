@@ -139,17 +139,17 @@ impl Fields {
                 hint,
             })
         };
-        let mut weekdays = read(&WEEKDAY, weekdays)?;
-        if weekdays.has(7) {
-            weekdays.bits = (weekdays.bits | 1) & 0b111_1111;
-        }
-        Ok(Self {
+        let mut fields = Self {
             minutes: read(&MINUTE, minutes)?,
             hours: read(&HOUR, hours)?,
             days: read(&DAY, days)?,
             months: read(&MONTH, months)?,
-            weekdays,
-        })
+            weekdays: read(&WEEKDAY, weekdays)?,
+        };
+        if fields.weekdays.has(7) {
+            fields.weekdays.bits = (fields.weekdays.bits | 1) & 0b111_1111;
+        }
+        Ok(fields)
     }
 
     /// Whether any date ever matches.

@@ -6,3 +6,5 @@ mod plan_cases;
 mod status;
 mod writeback;
 mod documents;
+mod schedule;
+mod simulator;

@@ -1,0 +1,190 @@
+//! Cleanup: the retention rules mark restore points, and what stayed marked for the grace time is forgotten and pruned.
+//!
+//! The order is that of promise 2: look at the repositories, and stop if one did not answer; mark and take marks back;
+//! write the intent to forget; forget; prune in two phases, one maintenance at a time for each repository.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    context::{Context, WorkError},
+    inventory,
+    movers::Bounds,
+    repositories::maintenance_lease,
+    state::{
+        leases::Lease,
+        places::PlaceRecord,
+        points::{StoredPoint, grace_seconds},
+    },
+};
+use crate::{
+    mover::job::{Outcome, Task},
+    policy::{CompiledPolicy, PolicyName},
+    restore_point::RestorePointId,
+    retention::{self, KeepRules},
+    status::ledger::EventKind,
+};
+
+/// The note that says whether everything is frozen.
+pub const FREEZE_NOTE: &str = "freeze";
+
+/// What a cleanup did.
+#[derive(Debug, Clone, Default)]
+pub struct Cleaned {
+    /// Newly marked as expired.
+    pub marked: Vec<RestorePointId>,
+    /// Marks that were taken back.
+    pub taken_back: Vec<RestorePointId>,
+    /// Forgotten.
+    pub forgotten: Vec<RestorePointId>,
+    /// Snapshots of failed runs that were forgotten.
+    pub leftovers: usize,
+    /// Bytes that pruning freed, or will free after its safety time.
+    pub freed_bytes: u64,
+    /// What kept it from doing more, in sentences.
+    pub held_up: Vec<String>,
+}
+
+/// How far a cleanup goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Only look and mark.
+    Mark,
+    /// Forget and prune as well.
+    Whole,
+}
+
+/// Cleans up after a policy.
+///
+/// # Errors
+/// The state cannot be used, or a forgetting or pruning failed; what was intended is finished by the next cleanup.
+pub async fn clean(
+    context: &Context,
+    policy: &PolicyName,
+    extent: Extent,
+    now: Timestamp,
+    bounds: &Bounds,
+) -> Result<Cleaned, WorkError> {
+    let mut cleaned = Cleaned::default();
+    let Some(stored) = context.state.policy(policy)? else { return Ok(cleaned) };
+    let found = inventory::refresh(context, policy, now).await?;
+    if !found.complete {
+        let problems = found.problems.join("; ");
+        cleaned.held_up.push(format!("nothing expires, because not every repository could be seen: {problems}"));
+        return Ok(cleaned);
+    }
+    if context.state.note(FREEZE_NOTE)?.as_deref() == Some("true") {
+        cleaned.held_up.push("nothing expires, because `Settings.freeze` is on".to_owned());
+        return Ok(cleaned);
+    }
+    let sweep = decide(&stored.compiled, stored.withdrawn, &found.points, now);
+    cleaned.taken_back = context.state.unmark(policy, &sweep.unmark)?;
+    if !cleaned.taken_back.is_empty() {
+        context.state.add_event(now, policy, &EventKind::TakenBack { points: cleaned.taken_back.clone() })?;
+    }
+    cleaned.marked = context.state.mark(policy, &sweep.mark, now)?;
+    if !cleaned.marked.is_empty() {
+        context.state.add_event(now, policy, &EventKind::Expired { points: cleaned.marked.clone() })?;
+    }
+    if extent == Extent::Mark {
+        return Ok(cleaned);
+    }
+    let places = context.state.places(policy)?;
+    let intended = context.state.set_forgetting(policy, &sweep.forget, now)?;
+    let mut work = snapshots_of(&found.points, &intended);
+    for (place, leftovers) in &found.leftovers {
+        cleaned.leftovers += leftovers.len();
+        work.entry(*place).or_default().extend(leftovers.iter().map(|(_, snapshot)| snapshot.clone()));
+    }
+    for (id, snapshots) in work {
+        let Some(place) = places.iter().find(|place| place.id == id) else { continue };
+        let lease = maintenance(context, place, now)?;
+        context.job(place, Task::Forget { snapshots }, None, bounds, |_| ()).await?;
+        let document = &place.document.spec;
+        let prune_has_its_own_time =
+            document.maintenance.as_ref().is_some_and(|maintenance| maintenance.prune.is_some());
+        if !prune_has_its_own_time {
+            cleaned.freed_bytes += prune_under(context, place, bounds, &lease).await?;
+        }
+    }
+    context.state.remove_points(policy, &intended, now)?;
+    let swept: Vec<RestorePointId> = found.leftovers.values().flatten().map(|(run, _)| run.clone()).collect();
+    context.state.set_swept(policy, &swept)?;
+    cleaned.forgotten = intended;
+    Ok(cleaned)
+}
+
+/// Reclaims the space of a place.
+///
+/// # Errors
+/// Another maintenance is under way there, or it failed.
+pub async fn prune(context: &Context, place: &PlaceRecord, now: Timestamp, bounds: &Bounds) -> Result<u64, WorkError> {
+    let lease = maintenance(context, place, now)?;
+    prune_under(context, place, bounds, &lease).await
+}
+
+/// The lease that allows maintenance of a place.
+///
+/// # Errors
+/// Another process holds it.
+pub fn maintenance<'a>(context: &'a Context, place: &PlaceRecord, now: Timestamp) -> Result<Lease<'a>, WorkError> {
+    context.state.lease(&maintenance_lease(place), now)?.map_err(|holder| {
+        WorkError::Refused(format!(
+            "another maintenance of repository {} is under way (process {}); it is done at the next cleanup",
+            place.repository, holder.pid
+        ))
+    })
+}
+
+/// The lease is asked for as proof that it is held.
+async fn prune_under(context: &Context, place: &PlaceRecord, bounds: &Bounds, _: &Lease<'_>) -> Result<u64, WorkError> {
+    let outcome = context.job(place, Task::Prune, None, bounds, |_| ()).await?;
+    Ok(if let Outcome::Pruned { freed_bytes } = outcome { freed_bytes } else { 0 })
+}
+
+/// What the rules say of these points. The rules of a withdrawn policy no longer apply: what was marked when its loss was
+/// approved goes after the grace time, and everything else stays.
+fn decide(policy: &CompiledPolicy, withdrawn: bool, stored: &[StoredPoint], now: Timestamp) -> retention::Sweep {
+    let spec = &policy.document.spec;
+    let grace = SignedDuration::from_secs(grace_seconds(policy));
+    let points: Vec<_> = stored.iter().map(|point| point.point.clone()).collect();
+    let mut sweep = if withdrawn {
+        let forget = points
+            .iter()
+            .filter(|point| !point.held)
+            .filter(|point| point.expired_since.is_some_and(|since| since <= now && now.duration_since(since) >= grace))
+            .map(|point| point.id.clone())
+            .collect();
+        retention::Sweep { mark: Vec::new(), unmark: Vec::new(), forget }
+    } else {
+        retention::sweep(&KeepRules::from(&spec.retention), grace, &points, now)
+    };
+    if spec.verify.is_some() && !withdrawn {
+        // Points that nobody proved never push out the last one that somebody did.
+        let proven = points.iter().filter(|point| point.verified_at.is_some()).max_by_key(|point| point.time);
+        if let Some(proven) = proven {
+            sweep.mark.retain(|id| *id != proven.id);
+            sweep.forget.retain(|id| *id != proven.id);
+        }
+    }
+    // What a cleanup began to forget before a crash may be half gone: it is finished.
+    let begun = stored.iter().filter(|point| point.forgetting && !point.point.held).map(|point| point.point.id.clone());
+    for id in begun {
+        if !sweep.forget.contains(&id) {
+            sweep.forget.push(id.clone());
+        }
+        sweep.unmark.retain(|other| *other != id);
+    }
+    sweep
+}
+
+fn snapshots_of(points: &[StoredPoint], ids: &[RestorePointId]) -> BTreeMap<i64, Vec<String>> {
+    let mut snapshots: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+    for point in points.iter().filter(|point| ids.contains(&point.point.id)) {
+        for part in &point.parts {
+            snapshots.entry(part.place).or_default().push(part.part.snapshot.clone());
+        }
+    }
+    snapshots
+}

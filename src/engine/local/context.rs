@@ -1,0 +1,155 @@
+//! What every piece of work of this engine needs: the state, this program, limits, and who looks on.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use super::{
+    movers::{self, Bounds, MoverError, Word},
+    process::Stop,
+    repositories::{self, RepositoryError},
+    state::{State, StateError, places::PlaceRecord},
+};
+use crate::{
+    engine::EngineError,
+    mover::job::{FailureKind, Job, Outcome, Task},
+    policy::CompiledPolicy,
+};
+
+/// How long a listing or a forgetting may take.
+const SMALL_WORK: Duration = Duration::from_secs(3600);
+
+/// What every piece of work needs.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The state.
+    pub state: Arc<State>,
+    /// This program, to be started again as a mover or a run.
+    pub program: PathBuf,
+    /// Asked to stop; none: never.
+    pub stop: Option<Stop>,
+}
+
+/// Why a piece of work failed. Display is a sentence for a person, and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// The state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A repository's place or secrets.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// A mover.
+    #[error(transparent)]
+    Mover(#[from] MoverError),
+    /// Something that is asked for is not there, or not possible; the text says what to do.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl WorkError {
+    /// The whole chain of causes in one sentence, for a report.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl From<WorkError> for EngineError {
+    fn from(error: WorkError) -> Self {
+        let operation = error.chain();
+        match error {
+            WorkError::State(error) => error.into(),
+            WorkError::Repository(_) | WorkError::Refused(_) => {
+                Self::Permanent { operation, hint: "mend it and try again".into(), source: None }
+            }
+            WorkError::Mover(MoverError::Failed(failure)) if failure.kind == FailureKind::Unreachable => {
+                Self::Transient { operation, source: Box::new(MoverError::Failed(failure)) }
+            }
+            WorkError::Mover(_) => Self::Permanent { operation, hint: "mend it and try again".into(), source: None },
+        }
+    }
+}
+
+impl Context {
+    /// For this program and a state.
+    pub fn new(state: Arc<State>, stop: Option<Stop>) -> Self {
+        Self { state, program: own_program(), stop }
+    }
+
+    /// Limits for listing and forgetting.
+    pub fn small_work(&self) -> Bounds {
+        Bounds::within(SMALL_WORK, self.stop.clone())
+    }
+
+    /// Carries out one job on a place.
+    ///
+    /// # Errors
+    /// The repository cannot be opened, or the job fails.
+    pub async fn job(
+        &self,
+        place: &PlaceRecord,
+        task: Task,
+        bandwidth_bytes_per_second: Option<u64>,
+        bounds: &Bounds,
+        hear: impl FnMut(Word),
+    ) -> Result<Outcome, WorkError> {
+        let directory = self.state.directory();
+        let job = Job {
+            repository: repositories::access(place, directory)?,
+            cache_directory: Some(directory.join("cache")),
+            bandwidth_bytes_per_second,
+            task,
+        };
+        Ok(movers::carry_out(&self.program, &job, bounds, hear).await?)
+    }
+}
+
+/// This program, also after its file was replaced by a newer one.
+pub fn own_program() -> PathBuf {
+    let own = PathBuf::from("/proc/self/exe");
+    if own.exists() { own } else { std::env::current_exe().unwrap_or_else(|_| PathBuf::from("mainstay")) }
+}
+
+/// `limits.bandwidth` in bytes each second.
+pub fn bandwidth(policy: &CompiledPolicy) -> Option<u64> {
+    policy.document.spec.limits.as_ref()?.bandwidth.as_deref().and_then(parse_bytes)
+}
+
+/// Reads `20MiB`, `1.5GB`, `512K` or a plain number of bytes. Units of 1000 unless they end with `iB`.
+fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim().trim_end_matches("/s");
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().ok()?;
+    let factor = match unit.trim() {
+        "" | "B" => 1.0,
+        "k" | "K" | "kB" | "KB" => 1e3,
+        "M" | "MB" => 1e6,
+        "G" | "GB" => 1e9,
+        "Ki" | "KiB" => 1024.0,
+        "Mi" | "MiB" => 1024.0 * 1024.0,
+        "Gi" | "GiB" => 1024.0 * 1024.0 * 1024.0,
+        _ => return None,
+    };
+    let bytes = (number * factor) as u64;
+    (bytes > 0).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bandwidths_are_read_in_both_kinds_of_unit() {
+        for (text, bytes) in
+            [("20MiB", Some(20 << 20)), ("1.5GB", Some(1_500_000_000)), ("800", Some(800)), ("5X", None)]
+        {
+            assert_eq!(parse_bytes(text), bytes, "{text}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Processes: who one is (so that a lock is never judged by its age), and programs with a time limit.
+
+use std::{fs, process::Stdio, time::Duration};
+
+use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+/// Which process this is: number, start time and boot together are never used twice. A boundary format (JSON in the
+/// state).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    /// Process number.
+    pub pid: i32,
+    /// Start time in clock ticks after boot: field 22 of `/proc/PID/stat`, see proc(5).
+    pub started_ticks: u64,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot: String,
+}
+
+impl ProcessIdentity {
+    /// This process.
+    pub fn own() -> Self {
+        let pid = std::process::id();
+        // Without /proc there are no identities; every lock then looks left behind, which the next start corrects.
+        Self::of(pid).unwrap_or(Self { pid: pid as i32, started_ticks: 0, boot: String::new() })
+    }
+
+    /// The process that has this number now; none: there is none, or it ended and only waits to be collected.
+    pub fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is the program's name in brackets and may hold spaces and brackets itself.
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        if matches!(fields.next()?, "Z" | "X") {
+            return None;
+        }
+        let started_ticks = fields.nth(18)?.parse().ok()?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
+        Some(Self { pid: i32::try_from(pid).ok()?, started_ticks, boot })
+    }
+
+    /// Whether this very process is still there.
+    pub fn is_alive(&self) -> bool {
+        u32::try_from(self.pid).ok().and_then(Self::of).as_ref() == Some(self)
+    }
+
+    /// Ends this process and its group at once, if it is still this very process. It must lead its own group.
+    pub fn kill_group(&self) {
+        if !self.is_alive() {
+            return;
+        }
+        if let Some(pid) = Pid::from_raw(self.pid) {
+            // It may have ended in between: nothing to do then.
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        }
+    }
+}
+
+/// Set to true when the run is asked to stop (by a signal).
+pub type Stop = watch::Receiver<bool>;
+
+/// Waits until the run is asked to stop.
+pub async fn stopped(stop: &mut Stop) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        // Nobody can ask any more.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Why a program did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// It could not be started.
+    #[error("`{program}` could not be started; is it installed and executable?")]
+    NotStarted {
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It ended with something else than 0.
+    #[error("`{program}` ended with {status}{tail}")]
+    Failed {
+        /// The program.
+        program: String,
+        /// Exit status or signal.
+        status: String,
+        /// The end of what it said, or nothing.
+        tail: String,
+    },
+    /// It took too long and was ended.
+    #[error("`{program}` took longer than {} seconds and was ended", .limit.as_secs())]
+    TimedOut {
+        /// The program.
+        program: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The run was asked to stop, and it was ended.
+    #[error("`{program}` was ended because the run was asked to stop")]
+    Stopped {
+        /// The program.
+        program: String,
+    },
+}
+
+/// How much of what a program said goes into a message.
+const TAIL_BYTES: usize = 2048;
+
+/// Carries out a program in a process group of its own, at most for `limit`; then the whole group is ended.
+/// `started` learns its identity before this waits for it. What a good program leaves running in the background stays.
+///
+/// # Errors
+/// It cannot be started, takes too long, is stopped, or ends with something else than 0.
+pub async fn execute(
+    arguments: &[String],
+    limit: Duration,
+    stop: Option<&Stop>,
+    started: impl FnOnce(&ProcessIdentity),
+) -> Result<(), ProgramError> {
+    let program = arguments.first().cloned().unwrap_or_default();
+    let not_started = |source| ProgramError::NotStarted { program: program.clone(), source };
+    // A file and not a pipe: a service that the program starts keeps its output open, and must neither keep us waiting
+    // nor die when nobody reads any more.
+    let output = tempfile::tempfile().map_err(not_started)?;
+    let mut child = tokio::process::Command::new(&program)
+        .args(arguments.iter().skip(1))
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().map_err(not_started)?)
+        .stderr(output.try_clone().map_err(not_started)?)
+        .process_group(0)
+        .spawn()
+        .map_err(not_started)?;
+    let identity = child.id().and_then(ProcessIdentity::of);
+    if let Some(identity) = &identity {
+        started(identity);
+    }
+    let stop_asked = async {
+        match stop.cloned() {
+            Some(mut stop) => stopped(&mut stop).await,
+            None => std::future::pending().await,
+        }
+    };
+    let ended = tokio::select! {
+        status = child.wait() => Ok(status),
+        () = tokio::time::sleep(limit) => Err(ProgramError::TimedOut { program: program.clone(), limit }),
+        () = stop_asked => Err(ProgramError::Stopped { program: program.clone() }),
+    };
+    match ended {
+        Ok(status) => {
+            let status = status.map_err(not_started)?;
+            if status.success() {
+                return Ok(());
+            }
+            Err(ProgramError::Failed { program, status: describe(status), tail: tail(&output) })
+        }
+        Err(error) => {
+            if let Some(identity) = identity {
+                identity.kill_group();
+            }
+            // Collected, so that no dead entry stays in the process table.
+            let _ = child.wait().await;
+            Err(error)
+        }
+    }
+}
+
+/// An exit status in words.
+pub fn describe(status: std::process::ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "an unknown status".to_owned(),
+    }
+}
+
+/// The end of an output file as `: TEXT`, or nothing.
+fn tail(output: &fs::File) -> String {
+    use std::os::unix::fs::FileExt as _;
+    let length = output.metadata().map_or(0, |metadata| metadata.len());
+    let mut buffer = vec![0; TAIL_BYTES];
+    let Ok(read) = output.read_at(&mut buffer, length.saturating_sub(TAIL_BYTES as u64)) else {
+        return String::new();
+    };
+    let text = String::from_utf8_lossy(&buffer[..read]);
+    let text = text.trim();
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn argv(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn an_identity_is_alive_only_as_itself() {
+        let own = ProcessIdentity::own();
+        assert!(own.is_alive());
+        assert!(!ProcessIdentity { started_ticks: own.started_ticks + 1, ..own.clone() }.is_alive());
+        assert!(!ProcessIdentity { boot: "another".into(), ..own }.is_alive());
+    }
+
+    #[tokio::test]
+    async fn a_program_says_why_it_failed() {
+        let limit = Duration::from_secs(20);
+        let error = execute(&argv(&["sh", "-c", "echo no such table >&2; exit 3"]), limit, None, |_| ()).await;
+        assert_eq!(error.unwrap_err().to_string(), "`sh` ended with exit status 3: no such table");
+        let error = execute(&argv(&["/nonexistent/program"]), limit, None, |_| ()).await.unwrap_err();
+        assert!(error.to_string().contains("could not be started"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_takes_too_long_is_ended_with_its_children() {
+        let mut identity = None;
+        let program = argv(&["sh", "-c", "sleep 1000 & wait"]);
+        let error =
+            execute(&program, Duration::from_millis(50), None, |started| identity = Some(started.clone())).await;
+        assert!(matches!(error, Err(ProgramError::TimedOut { .. })), "{error:?}");
+        assert!(!identity.unwrap().is_alive());
+    }
+}

@@ -1,0 +1,199 @@
+//! Recovery: runs and restores whose process is gone are brought to their end, and workloads that they stopped are
+//! started again. Who is gone is told by identity, never by age.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    context::{Context, WorkError},
+    runner::{self, finish},
+    state::runs::{StoppedWorkload, StoredRun},
+};
+use crate::{
+    policy::PolicyName,
+    run::{
+        Phase,
+        machine::{self, Journal, Next, Outcome, Step},
+    },
+};
+
+/// How often a guard tries to start a workload whose start command fails.
+const BETWEEN_ATTEMPTS: SignedDuration = SignedDuration::from_secs(60);
+
+/// What a recovery did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Runs that were ended, and why.
+    pub ended: Vec<(PolicyName, String)>,
+    /// Policies whose workload was started again.
+    pub started: Vec<PolicyName>,
+    /// Policies whose workload is still stopped, and why.
+    pub still_stopped: Vec<(PolicyName, String)>,
+}
+
+/// Recovers everything.
+///
+/// # Errors
+/// The state cannot be used.
+pub async fn recover(context: &Context, now: Timestamp) -> Result<Recovered, WorkError> {
+    recover_policy(context, None, now).await
+}
+
+/// Recovers one policy, or everything. Nothing to do: nothing is written.
+///
+/// # Errors
+/// The state cannot be used.
+pub async fn recover_policy(
+    context: &Context,
+    only: Option<&PolicyName>,
+    now: Timestamp,
+) -> Result<Recovered, WorkError> {
+    let mut recovered = Recovered::default();
+    let concerns = |policy: &PolicyName| only.is_none_or(|only| only == policy);
+    let gone = context
+        .state
+        .runs_under_way()?
+        .into_iter()
+        .filter(|run| concerns(&run.report.policy) && !run.process.is_alive());
+    for run in gone {
+        let policy = run.report.policy.clone();
+        match run.report.phase {
+            Phase::Pending => {
+                // Announced, but its process never began: the scheduled time is still due.
+                let before = run.report.scheduled_at - SignedDuration::from_nanos(1);
+                context.state.withdraw_announcement(&run.report, before)?;
+            }
+            Phase::Running | Phase::Succeeded | Phase::Failed => {
+                let message = end(context, run, now).await?;
+                recovered.ended.push((policy, message));
+            }
+        }
+    }
+    for restore in context.state.restores_under_way()?.into_iter().filter(|restore| !restore.process.is_alive()) {
+        if !concerns(&restore.name) {
+            continue;
+        }
+        let mut report = restore.report;
+        report.phase = Phase::Failed;
+        report.finished_at = Some(now);
+        report.message =
+            "the restore's process went away before it was done; what it wrote so far is there. Change the \
+                          Restore document (for example its name) to try again"
+                .to_owned();
+        context.state.update_restore(&restore.name, &restore.content, &report, &restore.process, now)?;
+        recovered.ended.push((restore.name, report.message));
+    }
+    for workload in context.state.stopped_workloads()? {
+        if !concerns(&workload.policy) || workload.process.is_alive() {
+            continue;
+        }
+        let waits = |at: Timestamp| now >= at && now.duration_since(at) < BETWEEN_ATTEMPTS;
+        if workload.attempted_at.is_some_and(waits) {
+            continue;
+        }
+        match wake(context, &workload, now).await? {
+            Ok(()) => recovered.started.push(workload.policy),
+            Err(reason) => recovered.still_stopped.push((workload.policy, reason)),
+        }
+    }
+    Ok(recovered)
+}
+
+/// Brings a run whose process is gone to its end: the same machine, with the open step interrupted.
+async fn end(context: &Context, run: StoredRun, now: Timestamp) -> Result<String, WorkError> {
+    let StoredRun { mut report, process: _, child } = run;
+    // Its mover or hook may have survived it, and must not write on.
+    if let Some(child) = child {
+        child.kill_group();
+    }
+    let (policy, id) = (report.policy.clone(), report.id.clone());
+    let mut journal = context.state.journal(&policy, &id)?;
+    conclude_interrupted(context, &policy, &id, &mut journal)?;
+    let stored = context.state.policy(&policy)?;
+    let shape = stored.as_ref().map(|stored| runner::shape(&stored.compiled)).unwrap_or_default();
+    let workload = context.state.stopped_workloads()?.into_iter().find(|workload| workload.policy == policy);
+    loop {
+        let step = match machine::next(&shape, &journal) {
+            Next::Do(step) => step,
+            Next::End(ending) => {
+                finish(&mut report, ending, now);
+                break;
+            }
+        };
+        let outcome = match step {
+            Step::Start => {
+                context.state.intend(&policy, &id, step, None, now)?;
+                journal.intend(step);
+                let result = match &workload {
+                    Some(workload) => runner::start(workload).await,
+                    None => Ok(()),
+                };
+                result.map_or_else(Outcome::Failed, |()| Outcome::Done)
+            }
+            Step::HookAfter(index) => {
+                context.state.intend(&policy, &id, step, None, now)?;
+                journal.intend(step);
+                let after = stored.as_ref().and_then(|stored| stored.compiled.document.spec.hooks.after.get(index));
+                let result = match after {
+                    Some(after) => runner::hook(after, "after", index, None).await,
+                    None => Ok(()),
+                };
+                result.map_or_else(Outcome::Failed, |()| Outcome::Done)
+            }
+            // Nothing more is captured or recorded for a process that is gone; the snapshots that it left are
+            // forgotten by the next cleanup, and marks are made by it, too.
+            Step::HookBefore(_) | Step::Stop | Step::Capture(_) | Step::Check | Step::Record | Step::Cleanup => {
+                context.state.intend(&policy, &id, step, None, now)?;
+                journal.intend(step);
+                Outcome::Interrupted
+            }
+        };
+        context.state.conclude(&policy, &id, step, &outcome)?;
+        journal.conclude(outcome);
+    }
+    for source in report.sources.iter_mut().filter(|source| source.phase == Phase::Running) {
+        source.phase = Phase::Failed;
+        source.message = Some("the run's process went away".to_owned());
+    }
+    context.state.end_run(&report, now)?;
+    tracing::warn!(%policy, run = %id, "{}", report.message);
+    Ok(report.message)
+}
+
+/// The open step of a dead process. Recording happens in one transaction, so whether it happened can be looked up.
+fn conclude_interrupted(
+    context: &Context,
+    policy: &PolicyName,
+    id: &crate::restore_point::RestorePointId,
+    journal: &mut Journal,
+) -> Result<(), WorkError> {
+    let Some(step) = journal.open_step() else { return Ok(()) };
+    let recorded = step == Step::Record && context.state.points(policy)?.iter().any(|point| point.point.id == *id);
+    let outcome = if recorded { Outcome::Done } else { Outcome::Interrupted };
+    context.state.conclude(policy, id, step, &outcome)?;
+    journal.conclude(outcome);
+    Ok(())
+}
+
+/// Starts a workload that nobody else will start.
+async fn wake(context: &Context, workload: &StoppedWorkload, now: Timestamp) -> Result<Result<(), String>, WorkError> {
+    // Two guards at once (a daemon and a run) start it once.
+    let name = format!("wake:{}", workload.policy);
+    let _lease = match context.state.lease(&name, now)? {
+        Ok(lease) => lease,
+        Err(holder) => return Ok(Err(format!("process {} is starting it", holder.pid))),
+    };
+    let still =
+        context.state.stopped_workloads()?.into_iter().any(|other| {
+            other.policy == workload.policy && other.process == workload.process && !other.process.is_alive()
+        });
+    if !still {
+        return Ok(Ok(()));
+    }
+    context.state.set_start_attempt(&workload.policy, now)?;
+    let result = runner::start(workload).await;
+    if result.is_ok() {
+        context.state.remove_stopped(&workload.policy)?;
+        tracing::warn!(policy = %workload.policy, "started the workload that {} had left stopped", workload.owner);
+    }
+    Ok(result)
+}

@@ -1,0 +1,619 @@
+//! Carries a run out: the steps that [`machine::next`] names, each with its intent on disk first.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{
+    cleanup::{self, Extent},
+    context::{Context, WorkError, bandwidth},
+    inventory::size_of_one_copy,
+    movers::{self, Bounds, MoverError, Word},
+    process::{self, ProcessIdentity},
+    recovery, sources,
+    state::{
+        places::PlaceRecord,
+        points::{StoredPart, StoredPoint},
+        runs::{Begun, StoppedWorkload},
+    },
+    test_pause::pause_at,
+    verifying,
+};
+use crate::{
+    mover::job::{Input, Outcome as Result_, SnapshotLabel, Task},
+    policy::{
+        CompiledPolicy, PolicyName,
+        document::{
+            Source,
+            backup_policy::{Consistency, Hook},
+        },
+    },
+    restore_point::{Part, RestorePoint, RestorePointId},
+    run::{
+        Phase, RunReport, SourceReport, Trigger,
+        machine::{self, Ending, Journal, Next, Outcome, Shape, Step},
+    },
+};
+
+/// How long a hook, a stop or a start may take where nothing is said.
+const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a run may take where nothing is said.
+const DEFAULT_RUN_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// How many warnings of a mover are kept in a report.
+const MOST_WARNINGS: usize = 5;
+
+/// Which run.
+#[derive(Debug, Clone)]
+pub struct RunRequest {
+    /// Whose.
+    pub policy: PolicyName,
+    /// When it was due; none: it is asked for by hand, now.
+    pub scheduled_at: Option<Timestamp>,
+    /// Why it is started.
+    pub trigger: Trigger,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub enum RunEnd {
+    /// It was carried out here.
+    Ended(RunReport),
+    /// This run, or another one of the policy, is or was carried out by another process.
+    Adopted(RunReport),
+}
+
+/// What happens in a run, for whoever looks on.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// A step begins.
+    Step(String),
+    /// A mover says how far it is, or warns.
+    Word(String, Word),
+}
+
+/// Carries a run out to its end.
+///
+/// # Errors
+/// There is no such policy, or the state cannot be used. A run that fails is a result, not an error.
+pub async fn run(context: &Context, request: &RunRequest, notice: &mut dyn FnMut(Notice)) -> Result<RunEnd, WorkError> {
+    let stored = context.state.policy(&request.policy)?.ok_or_else(|| no_such_policy(&request.policy))?;
+    if stored.withdrawn {
+        return Err(WorkError::Refused(format!(
+            "policy {} was withdrawn; its restore points can be restored, but it does not run: apply its document again",
+            request.policy
+        )));
+    }
+    let now = Timestamp::now();
+    let mut report = first_report(&stored.compiled, request, now);
+    let lease_name = policy_lease(&request.policy);
+    let _lease = match context.state.lease(&lease_name, now)? {
+        Ok(lease) => lease,
+        Err(holder) => return overlap(context, &report, request, &holder),
+    };
+    recovery::recover_policy(context, Some(&request.policy), now).await?;
+    if request.scheduled_at.is_none() {
+        // Two runs by hand in one second are two runs.
+        let taken: Vec<RestorePointId> =
+            context.state.runs(&request.policy)?.into_iter().map(|run| run.report.id).collect();
+        while taken.contains(&report.id) {
+            report.scheduled_at += jiff::SignedDuration::from_secs(1);
+            report.id = RestorePointId::from_time(report.scheduled_at);
+        }
+    }
+    if let Begun::Theirs(report) = context.state.begin_run(&report)? {
+        return Ok(RunEnd::Adopted(*report));
+    }
+    let limits = stored.compiled.document.spec.limits.as_ref();
+    let limit = limits.and_then(|limits| limits.timeout).map_or(DEFAULT_RUN_TIMEOUT, |timeout| timeout.std());
+    let mut run = Run {
+        context,
+        places: places_in_order(context, &stored.compiled)?,
+        bounds: Bounds::within(limit, context.stop.clone()),
+        policy: stored.compiled,
+        report,
+        parts: Vec::new(),
+    };
+    let report = run.carry_out(notice).await?;
+    super::push::push(&run.policy, &report).await;
+    Ok(RunEnd::Ended(report))
+}
+
+/// The lease that makes a policy's runs and restores in place one at a time.
+pub fn policy_lease(policy: &PolicyName) -> String {
+    format!("policy:{policy}")
+}
+
+/// There is no such policy.
+pub fn no_such_policy(policy: &PolicyName) -> WorkError {
+    WorkError::Refused(format!(
+        "there is no policy {policy} in this state; see `mainstay status` for those that are, and --state for others"
+    ))
+}
+
+/// The shape of a policy's runs.
+pub fn shape(policy: &CompiledPolicy) -> Shape {
+    let spec = &policy.document.spec;
+    Shape {
+        hooks_before: spec.hooks.before.len(),
+        cold: spec.consistency == Consistency::Cold && spec.quiesce.is_some(),
+        captures: spec.sources.len() * policy.repositories.len(),
+        hooks_after: spec.hooks.after.len(),
+    }
+}
+
+/// Carries out a hook.
+///
+/// # Errors
+/// In words: it could not be started, failed, or took too long.
+pub async fn hook(hook: &Hook, when: &str, number: usize, run: Option<&Run<'_>>) -> Result<(), String> {
+    let command = hook.command.as_deref().unwrap_or_default();
+    let limit = hook.timeout.map_or(DEFAULT_HOOK_TIMEOUT, |timeout| timeout.std());
+    // A hook after the capture runs on every path, so a wish to stop does not end it; its own limit does.
+    let stop = run.filter(|_| when == "before").and_then(|run| run.context.stop.clone());
+    let limit = if when == "before" { run.map_or(limit, |run| limit.min(run.remaining())) } else { limit };
+    let started = |child: &ProcessIdentity| {
+        if let Some(run) = run {
+            run.remember_child(Some(child));
+        }
+    };
+    let result = process::execute(command, limit, stop.as_ref(), started).await;
+    if let Some(run) = run {
+        run.remember_child(None);
+    }
+    result.map_err(|error| chain(&format!("hook {} {when} the capture failed", number + 1), &error))
+}
+
+/// Starts a workload that was stopped.
+///
+/// # Errors
+/// In words.
+pub async fn start(workload: &StoppedWorkload) -> Result<(), String> {
+    let limit = workload.quiesce.timeout.map_or(DEFAULT_HOOK_TIMEOUT, |timeout| timeout.std());
+    process::execute(&workload.quiesce.start, limit, None, |_| ()).await.map_err(|error| {
+        let message = format!(
+            "the workload of {} is still stopped, because starting it failed; Mainstay goes on trying, or start it by hand",
+            workload.policy
+        );
+        chain(&message, &error)
+    })
+}
+
+/// A run under way.
+pub struct Run<'a> {
+    context: &'a Context,
+    policy: CompiledPolicy,
+    places: Vec<PlaceRecord>,
+    bounds: Bounds,
+    report: RunReport,
+    parts: Vec<StoredPart>,
+}
+
+impl Run<'_> {
+    async fn carry_out(&mut self, notice: &mut dyn FnMut(Notice)) -> Result<RunReport, WorkError> {
+        let shape = shape(&self.policy);
+        let mut journal = Journal::default();
+        let state = &self.context.state;
+        loop {
+            let step = match machine::next(&shape, &journal) {
+                Next::Do(step) => step,
+                Next::End(ending) => {
+                    finish(&mut self.report, ending, Timestamp::now());
+                    state.end_run(&self.report, Timestamp::now())?;
+                    return Ok(self.report.clone());
+                }
+            };
+            let (name, id) = (&self.policy.name, &self.report.id);
+            let stopping = (step == Step::Stop).then(|| self.workload()).flatten();
+            state.intend(name, id, step, stopping.as_ref(), Timestamp::now())?;
+            journal.intend(step);
+            pause_at(step, "intended");
+            let outcome = match self.carry_out_step(step, notice).await {
+                Ok(()) => Outcome::Done,
+                Err(reason) => {
+                    tracing::warn!(policy = %self.policy.name, run = %self.report.id, "{reason}");
+                    Outcome::Failed(reason)
+                }
+            };
+            pause_at(step, "done");
+            state.conclude(&self.policy.name, &self.report.id, step, &outcome)?;
+            journal.conclude(outcome);
+        }
+    }
+
+    async fn carry_out_step(&mut self, step: Step, notice: &mut dyn FnMut(Notice)) -> Result<(), String> {
+        let spec = &self.policy.document.spec;
+        if !matches!(step, Step::Start | Step::HookAfter(_)) {
+            self.may_go_on()?;
+        }
+        match step {
+            Step::HookBefore(index) => {
+                notice(Notice::Step(format!("hook {} before the capture", index + 1)));
+                match spec.hooks.before.get(index) {
+                    Some(before) => hook(before, "before", index, Some(self)).await,
+                    None => Ok(()),
+                }
+            }
+            Step::HookAfter(index) => {
+                notice(Notice::Step(format!("hook {} after the capture", index + 1)));
+                match spec.hooks.after.get(index) {
+                    Some(after) => hook(after, "after", index, Some(self)).await,
+                    None => Ok(()),
+                }
+            }
+            Step::Stop => {
+                notice(Notice::Step("stop the workload".to_owned()));
+                self.stop().await
+            }
+            Step::Start => {
+                notice(Notice::Step("start the workload again".to_owned()));
+                match self.workload() {
+                    Some(workload) => start(&workload).await,
+                    None => Ok(()),
+                }
+            }
+            Step::Capture(index) => self.capture(index, notice).await,
+            Step::Check => {
+                notice(Notice::Step("check what was captured".to_owned()));
+                self.check().await.map_err(|error| error.chain())
+            }
+            Step::Record => {
+                notice(Notice::Step(format!("record restore point {}", self.report.id)));
+                self.record().map_err(|error| error.chain())
+            }
+            Step::Cleanup => {
+                notice(Notice::Step("apply the retention rules".to_owned()));
+                self.clean(notice).await
+            }
+        }
+    }
+
+    /// A run that was asked to stop, or is over its limit, begins nothing more.
+    fn may_go_on(&self) -> Result<(), String> {
+        if self.context.stop.as_ref().is_some_and(|stop| *stop.borrow()) {
+            return Err("the run was asked to stop".to_owned());
+        }
+        if self.remaining().is_zero() {
+            return Err("the run took longer than its limit; raise `limits.timeout`".to_owned());
+        }
+        Ok(())
+    }
+
+    fn remaining(&self) -> Duration {
+        self.bounds.deadline.saturating_duration_since(tokio::time::Instant::now())
+    }
+
+    fn remember_child(&self, child: Option<&ProcessIdentity>) {
+        if let Err(error) = self.context.state.set_child(&self.policy.name, &self.report.id, child) {
+            tracing::warn!("{}", chain("the state does not know the child process of this run", &error));
+        }
+    }
+
+    fn workload(&self) -> Option<StoppedWorkload> {
+        let quiesce = self.policy.document.spec.quiesce.clone()?;
+        Some(StoppedWorkload {
+            policy: self.policy.name.clone(),
+            owner: format!("run {}", self.report.id),
+            process: ProcessIdentity::own(),
+            quiesce,
+            attempted_at: None,
+        })
+    }
+
+    async fn stop(&self) -> Result<(), String> {
+        let Some(quiesce) = &self.policy.document.spec.quiesce else { return Ok(()) };
+        let limit = quiesce.timeout.map_or(DEFAULT_HOOK_TIMEOUT, |timeout| timeout.std()).min(self.remaining());
+        let started = |child: &ProcessIdentity| self.remember_child(Some(child));
+        let result = process::execute(&quiesce.stop, limit, self.context.stop.as_ref(), started).await;
+        self.remember_child(None);
+        result.map_err(|error| chain("stopping the workload failed, so nothing was captured", &error))
+    }
+
+    async fn capture(&mut self, index: usize, notice: &mut dyn FnMut(Notice)) -> Result<(), String> {
+        let repositories = self.places.len().max(1);
+        let source = self.policy.document.spec.sources.get(index / repositories).cloned();
+        let place = self.places.get(index % repositories).cloned();
+        let (Some(source), Some(place)) = (source, place) else {
+            return Err("the policy has no source or no repository; apply its document again".to_owned());
+        };
+        notice(Notice::Step(format!("capture {} into {}", source.name, place.repository)));
+        self.set_source(index, Phase::Running, |_| ());
+        let began = std::time::Instant::now();
+        let mut warnings = Vec::new();
+        let result = self.capture_one(&source, &place, notice, &mut warnings).await;
+        self.remember_child(None);
+        let duration_milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (more, shown) = (warnings.len().saturating_sub(MOST_WARNINGS), warnings.len().min(MOST_WARNINGS));
+        let mut told = warnings[..shown].join("; ");
+        if more > 0 {
+            told.push_str(&format!("; and {more} more warnings"));
+        }
+        match result {
+            Ok(mut part) => {
+                part.part.duration_milliseconds = duration_milliseconds;
+                let captured = part.part.clone();
+                self.parts.push(part);
+                self.set_source(index, Phase::Succeeded, |report| {
+                    report.size_bytes = captured.size_bytes;
+                    report.added_bytes = captured.added_bytes;
+                    report.files = captured.files;
+                    report.unreadable = captured.unreadable;
+                    report.snapshot = Some(captured.snapshot);
+                    report.duration_milliseconds = duration_milliseconds;
+                    report.message = (!told.is_empty()).then_some(told);
+                });
+                Ok(())
+            }
+            Err(error) => {
+                let reason = error.chain();
+                self.set_source(index, Phase::Failed, |report| {
+                    report.duration_milliseconds = duration_milliseconds;
+                    report.message = Some(reason.clone());
+                });
+                Err(format!("source {} was not captured into {}: {reason}", source.name, place.repository))
+            }
+        }
+    }
+
+    async fn capture_one(
+        &mut self,
+        source: &Source,
+        place: &PlaceRecord,
+        notice: &mut dyn FnMut(Notice),
+        warnings: &mut Vec<String>,
+    ) -> Result<StoredPart, WorkError> {
+        if !place.initialised {
+            self.context.job(place, Task::Initialise, None, &self.bounds, |_| ()).await?;
+            self.context.state.set_initialised(place.id)?;
+            if let Some(place) = self.places.iter_mut().find(|other| other.id == place.id) {
+                place.initialised = true;
+            }
+        }
+        let input = sources::input(source)?;
+        let is_stream = matches!(input, Input::Streams(_));
+        let task = Task::Capture {
+            label: SnapshotLabel {
+                policy: self.policy.name.clone(),
+                run: self.report.id.clone(),
+                source: source.name.clone(),
+                sources: self.policy.document.spec.sources.len(),
+                host: self.policy.cluster.clone(),
+            },
+            time: self.report.started_at,
+            input,
+        };
+        let subject = format!("{} → {}", source.name, place.repository);
+        let outcome = self
+            .context
+            .job(place, task, bandwidth(&self.policy), &self.bounds, |word| {
+                match &word {
+                    Word::Started(child) => self.remember_child(Some(child)),
+                    Word::Warning(text) => warnings.push(text.clone()),
+                    Word::Progress { .. } => {}
+                }
+                notice(Notice::Word(subject.clone(), word));
+            })
+            .await?;
+        let Result_::Captured { snapshot, size_bytes, added_bytes, files, unreadable } = outcome else {
+            return Err(MoverError::WrongAnswer { repository: place.repository.clone() }.into());
+        };
+        if is_stream && size_bytes == 0 {
+            // The mover refuses an empty stream, too; a restore point of nothing must not depend on one guard.
+            return Err(WorkError::Refused(format!("source {} gave nothing at all; look at its program", source.name)));
+        }
+        let part = Part {
+            source: source.name.clone(),
+            repository: place.repository.clone(),
+            snapshot,
+            size_bytes,
+            added_bytes,
+            files,
+            unreadable,
+            duration_milliseconds: 0,
+        };
+        Ok(StoredPart { place: place.id, part })
+    }
+
+    /// Looks whether every repository lists every snapshot of this run: a store may say yes and have kept nothing.
+    async fn check(&self) -> Result<(), WorkError> {
+        for place in &self.places {
+            let task = Task::List { policy: Some(self.policy.name.clone()) };
+            let outcome = self.context.job(place, task, None, &self.bounds, |_| ()).await?;
+            let listed = movers::snapshots(&place.repository, outcome)?;
+            for part in self.parts.iter().filter(|part| part.place == place.id) {
+                let there = listed.iter().any(|snapshot| {
+                    snapshot.id == part.part.snapshot
+                        && snapshot.label.run == self.report.id
+                        && snapshot.size_bytes == part.part.size_bytes
+                });
+                if !there {
+                    return Err(WorkError::Refused(format!(
+                        "repository {} does not list what source {} was captured into; look at its storage",
+                        place.repository, part.part.source
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self) -> Result<(), WorkError> {
+        let expected = self.policy.document.spec.sources.len() * self.places.len();
+        if self.parts.len() != expected {
+            return Err(WorkError::Refused(format!(
+                "only {} of {expected} parts were captured; this is a defect of Mainstay, please report it",
+                self.parts.len()
+            )));
+        }
+        let point = RestorePoint {
+            id: self.report.id.clone(),
+            time: self.report.started_at,
+            size_bytes: size_of_one_copy(&self.parts),
+            verified_at: None,
+            held: false,
+            expired_since: None,
+            parts: Vec::new(),
+        };
+        let stored = StoredPoint { point, parts: self.parts.clone(), forgetting: false };
+        Ok(self.context.state.record_point(&self.report, &stored)?)
+    }
+
+    async fn clean(&self, notice: &mut dyn FnMut(Notice)) -> Result<(), String> {
+        let spec = &self.policy.document.spec;
+        let extent = if spec.cleanup.is_none() { Extent::Whole } else { Extent::Mark };
+        let name = &self.policy.name;
+        let cleaned = cleanup::clean(self.context, name, extent, Timestamp::now(), &self.bounds).await;
+        let cleaned = cleaned.map_err(|error| format!("cleanup stopped: {}", error.chain()))?;
+        if let Some(verify) = spec.verify.as_ref().filter(|verify| verify.schedule.is_none()) {
+            notice(Notice::Step("verify the repositories".to_owned()));
+            let percent = verifying::percent(verify.read_data.as_deref());
+            let hear = |repository: &str, word: Word| notice(Notice::Word(repository.to_owned(), word));
+            let now = Timestamp::now();
+            let results = verifying::verify(self.context, name, None, percent, now, &self.bounds, hear).await;
+            let results = results.map_err(|error| format!("verification stopped: {}", error.chain()))?;
+            if let Some((repository, problem)) =
+                results.into_iter().find_map(|result| Some((result.repository, result.problem?)))
+            {
+                return Err(format!("repository {repository} did not pass verification: {problem}"));
+            }
+        }
+        match cleaned.held_up.is_empty() {
+            true => Ok(()),
+            false => Err(cleaned.held_up.join("; ")),
+        }
+    }
+
+    fn set_source(&mut self, index: usize, phase: Phase, change: impl FnOnce(&mut SourceReport)) {
+        if let Some(report) = self.report.sources.get_mut(index) {
+            report.phase = phase;
+            change(report);
+        }
+        if let Err(error) = self.context.state.update_run(&self.report) {
+            tracing::warn!("{}", chain("the state does not know how far this run is", &error));
+        }
+    }
+}
+
+/// Writes the end of a run into its report.
+pub fn finish(report: &mut RunReport, ending: Ending, now: Timestamp) {
+    report.finished_at = Some(now);
+    match ending {
+        Ending::Succeeded { remarks } => {
+            report.phase = Phase::Succeeded;
+            let added: u64 = report.sources.iter().map(|source| source.added_bytes).sum();
+            let mut message = format!("restore point {} recorded, {} new", report.id, Size(added));
+            for remark in remarks {
+                message.push_str("; ");
+                message.push_str(&remark);
+            }
+            report.message = message;
+        }
+        Ending::Failed { reason, recorded } => {
+            report.phase = Phase::Failed;
+            report.message = if recorded { format!("the restore point was recorded, but {reason}") } else { reason };
+        }
+    }
+}
+
+/// A number of bytes for people.
+#[derive(Debug, Clone, Copy)]
+pub struct Size(pub u64);
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut value = self.0 as f64;
+        for unit in ["B", "KiB", "MiB", "GiB"] {
+            if value < 1024.0 {
+                let digits = usize::from(unit != "B");
+                return write!(formatter, "{value:.digits$} {unit}");
+            }
+            value /= 1024.0;
+        }
+        write!(formatter, "{value:.1} TiB")
+    }
+}
+
+/// A message with the whole chain of its causes.
+pub fn chain(message: &str, error: &dyn std::error::Error) -> String {
+    let mut text = format!("{message}: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// The report of a run that begins now.
+pub fn first_report(policy: &CompiledPolicy, request: &RunRequest, now: Timestamp) -> RunReport {
+    let scheduled_at = request.scheduled_at.unwrap_or(now);
+    let pairs = policy.document.spec.sources.iter().flat_map(|source| {
+        policy.repositories.iter().map(|repository| (source.name.clone(), repository.metadata.name.clone()))
+    });
+    RunReport {
+        policy: policy.name.clone(),
+        id: RestorePointId::from_time(scheduled_at),
+        trigger: request.trigger,
+        scheduled_at,
+        started_at: now,
+        finished_at: None,
+        phase: Phase::Running,
+        message: "under way".to_owned(),
+        sources: pairs
+            .map(|(source, repository)| SourceReport {
+                source,
+                repository,
+                phase: Phase::Pending,
+                size_bytes: 0,
+                added_bytes: 0,
+                files: 0,
+                unreadable: 0,
+                duration_milliseconds: 0,
+                snapshot: None,
+                message: None,
+            })
+            .collect(),
+    }
+}
+
+/// The current places of a policy, in the order of its document.
+fn places_in_order(context: &Context, policy: &CompiledPolicy) -> Result<Vec<PlaceRecord>, WorkError> {
+    let places = context.state.places(&policy.name)?;
+    policy
+        .repositories
+        .iter()
+        .map(|document| {
+            let name = &document.metadata.name;
+            let place = places.iter().find(|place| place.current && place.repository == *name);
+            place.cloned().ok_or_else(|| {
+                WorkError::Refused(format!(
+                    "repository {name} of {} has no place; apply its document again",
+                    policy.name
+                ))
+            })
+        })
+        .collect()
+}
+
+/// Another run or restore of the policy is under way: one at a time.
+fn overlap(
+    context: &Context,
+    report: &RunReport,
+    request: &RunRequest,
+    holder: &ProcessIdentity,
+) -> Result<RunEnd, WorkError> {
+    let under_way = context.state.runs_under_way()?;
+    let other = under_way.into_iter().find(|run| run.report.policy == request.policy && run.process == *holder);
+    if let (Some(scheduled_at), true) =
+        (request.scheduled_at, other.as_ref().is_some_and(|other| other.report.id != report.id))
+    {
+        // Announced for this process, and skipped: the scheduled time is dealt with by the run that is under way.
+        context.state.withdraw_announcement(report, scheduled_at)?;
+    }
+    match other {
+        Some(other) => Ok(RunEnd::Adopted(other.report)),
+        None => Err(WorkError::Refused(format!(
+            "a restore of {} is under way (process {}); start the run again when it is done",
+            request.policy, holder.pid
+        ))),
+    }
+}

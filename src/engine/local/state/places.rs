@@ -1,0 +1,143 @@
+//! Places: where a policy's restore points are, one for each repository that it ever had.
+//!
+//! A place is never removed while the policy is known: a policy that is deleted and made anew gets a fresh suffix, so a
+//! fresh place, and its old restore points stay listed, restorable and subject to the rules at the old one.
+
+use rand::RngExt as _;
+use rusqlite::{Transaction, params};
+use serde::{Deserialize, Serialize};
+
+use super::{State, StateError, decode, encode};
+use crate::policy::{
+    CompiledPolicy, PolicyName,
+    document::{RepositoryDocument, repository::Layout},
+};
+
+/// Where a policy's restore points are, or were, in one repository.
+#[derive(Debug, Clone)]
+pub struct PlaceRecord {
+    /// Number of the place.
+    pub id: i64,
+    /// The name of the Repository document.
+    pub repository: String,
+    /// The Repository document as it was applied last.
+    pub document: RepositoryDocument,
+    /// Path below the repository's own place; empty: that place itself.
+    pub path: String,
+    /// Whether new restore points go there.
+    pub current: bool,
+    /// Whether the restic-format repository was made.
+    pub initialised: bool,
+}
+
+/// What tells one place from another: a change of anything else (the password, the maintenance) keeps the place.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct PlaceKey(String);
+
+impl PlaceKey {
+    fn new(document: &RepositoryDocument, cluster: &str) -> Self {
+        let spec = &document.spec;
+        let s3 = spec.s3.as_ref().map(|s3| (&s3.endpoint, &s3.bucket, &s3.prefix));
+        let layout = (spec.layout == Layout::PerPolicy).then_some(cluster);
+        Self(encode(&(&spec.directory, s3, layout)))
+    }
+}
+
+/// Makes the places of a policy current, inside the transaction that stores the policy.
+pub(super) fn put(transaction: &Transaction<'_>, policy: &CompiledPolicy) -> Result<(), rusqlite::Error> {
+    let name = policy.name.to_string();
+    let mut kept = Vec::new();
+    for document in &policy.repositories {
+        let repository = &document.metadata.name;
+        let key = PlaceKey::new(document, &policy.cluster).0;
+        let shared = document.spec.layout == Layout::Shared;
+        let mut statement = transaction.prepare_cached(
+            "SELECT id FROM places WHERE policy = ?1 AND repository = ?2 AND location = ?3 AND (current = 1 OR ?4) \
+             ORDER BY id DESC LIMIT 1",
+        )?;
+        let found = statement.query_map(params![name, repository, key, shared], |row| row.get::<_, i64>(0))?.next();
+        let id = match found.transpose()? {
+            Some(id) => {
+                transaction.execute(
+                    "UPDATE places SET document = ?1, current = 1 WHERE id = ?2",
+                    params![encode(document), id],
+                )?;
+                id
+            }
+            None => {
+                let path = if shared { String::new() } else { fresh_path(policy) };
+                transaction.execute(
+                    "INSERT INTO places (policy, repository, location, document, path, current, initialised) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, 1, 0)",
+                    params![name, repository, key, encode(document), path],
+                )?;
+                transaction.last_insert_rowid()
+            }
+        };
+        // Former places of the same repository are opened with the newest password and keys.
+        transaction.execute(
+            "UPDATE places SET document = ?1 WHERE policy = ?2 AND repository = ?3 AND location = ?4",
+            params![encode(document), name, repository, key],
+        )?;
+        kept.push(id);
+    }
+    let others = kept.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+    transaction
+        .execute(&format!("UPDATE places SET current = 0 WHERE policy = ?1 AND id NOT IN ({others})"), [name])?;
+    Ok(())
+}
+
+/// Makes no place of a policy current.
+pub(super) fn withdraw(transaction: &Transaction<'_>, policy: &PolicyName) -> Result<(), rusqlite::Error> {
+    transaction.execute("UPDATE places SET current = 0 WHERE policy = ?1", [policy.to_string()])?;
+    Ok(())
+}
+
+impl State {
+    /// The places of a policy: the current ones first, in the order of its document; then former ones.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn places(&self, policy: &PolicyName) -> Result<Vec<PlaceRecord>, StateError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached(
+                "SELECT id, repository, document, path, current, initialised FROM places WHERE policy = ?1 \
+                 ORDER BY current DESC, id",
+            )
+            .map_err(StateError::query("reading places"))?;
+        let rows = statement
+            .query_map([policy.to_string()], |row| {
+                let document: String = row.get(2)?;
+                Ok((row.get(0)?, row.get(1)?, document, row.get(3)?, row.get(4)?, row.get(5)?))
+            })
+            .map_err(StateError::query("reading places"))?;
+        let mut places = Vec::new();
+        for row in rows {
+            let (id, repository, document, path, current, initialised) =
+                row.map_err(StateError::query("reading places"))?;
+            let document = decode(|| format!("a repository of {policy}"), &document)?;
+            places.push(PlaceRecord { id, repository, document, path, current, initialised });
+        }
+        Ok(places)
+    }
+
+    /// Remembers that the restic-format repository of a place was made: from now on a missing one is a failure.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn set_initialised(&self, place: i64) -> Result<(), StateError> {
+        self.write("writing a place", |transaction| {
+            transaction.execute("UPDATE places SET initialised = 1 WHERE id = ?1", [place])?;
+            Ok(())
+        })
+    }
+}
+
+/// `{cluster}/{namespace}-{policy}-{suffix}` with five random letters and digits.
+fn fresh_path(policy: &CompiledPolicy) -> String {
+    const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let mut random = rand::rng();
+    let suffix: String = (0..5).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect();
+    format!("{}/{}-{}-{suffix}", policy.cluster, policy.name.namespace(), policy.name.name())
+}

@@ -1,0 +1,337 @@
+//! Restore points: what the repositories were seen to hold, together with marks, holds and proofs.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rusqlite::{Row, Transaction, params};
+use serde::{Deserialize, Serialize};
+
+use super::{State, StateError, encode, events, time};
+use crate::{
+    policy::{CompiledPolicy, PolicyName},
+    restore_point::{Part, RestorePoint, RestorePointId},
+    status::ledger::EventKind,
+};
+
+/// A part, and the place that holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredPart {
+    /// Number of the place.
+    pub place: i64,
+    /// The part.
+    #[serde(flatten)]
+    pub part: Part,
+}
+
+/// A restore point with what only the engine knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPoint {
+    /// The restore point; its `parts` are empty here.
+    pub point: RestorePoint,
+    /// Its parts with their places.
+    pub parts: Vec<StoredPart>,
+    /// A cleanup has begun to forget it.
+    pub forgetting: bool,
+}
+
+impl StoredPoint {
+    /// The restore point with its parts.
+    pub fn into_point(self) -> RestorePoint {
+        RestorePoint { parts: self.parts.into_iter().map(|part| part.part).collect(), ..self.point }
+    }
+}
+
+const COLUMNS: &str = "id, time, size_bytes, verified_at, held, expired_since, forgetting, parts";
+
+impl State {
+    /// The restore points of one policy, oldest first.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn points(&self, policy: &PolicyName) -> Result<Vec<StoredPoint>, StateError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached(&format!("SELECT {COLUMNS} FROM points WHERE policy = ?1"))
+            .map_err(StateError::query("reading restore points"))?;
+        let mut points = statement
+            .query_map([policy.to_string()], |row| read(row, 0))
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(StateError::query("reading restore points"))?;
+        points.sort_by(|one, other| (one.point.time, &one.point.id).cmp(&(other.point.time, &other.point.id)));
+        Ok(points)
+    }
+
+    /// All restore points by the name of their policy, oldest first.
+    pub(super) fn all_points(&self) -> Result<BTreeMap<String, Vec<RestorePoint>>, StateError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached(&format!("SELECT policy, {COLUMNS} FROM points"))
+            .map_err(StateError::query("observing restore points"))?;
+        let mut rows = statement.query([]).map_err(StateError::query("observing restore points"))?;
+        let mut all: BTreeMap<String, Vec<RestorePoint>> = BTreeMap::new();
+        while let Some(row) = rows.next().map_err(StateError::query("observing restore points"))? {
+            let policy: String = row.get(0).map_err(StateError::query("observing restore points"))?;
+            let point = read(row, 1).map_err(StateError::query("observing restore points"))?.into_point();
+            all.entry(policy).or_default().push(point);
+        }
+        for points in all.values_mut() {
+            points.sort_by(|one, other| (one.time, &one.id).cmp(&(other.time, &other.id)));
+        }
+        Ok(all)
+    }
+
+    /// Stores what an observation of the repositories found: these points and no others. Marks, holds and proofs of
+    /// points that were known stay as they are now, even if another process changed them meanwhile.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn set_inventory(
+        &self,
+        policy: &PolicyName,
+        observed_at: Timestamp,
+        complete: bool,
+        found: &[StoredPoint],
+        gone: &[StoredPoint],
+    ) -> Result<(), StateError> {
+        self.write("storing an inventory", |transaction| {
+            for point in found {
+                put(transaction, policy, point)?;
+            }
+            for point in gone {
+                transaction.execute(
+                    "DELETE FROM points WHERE policy = ?1 AND id = ?2",
+                    params![policy.to_string(), point.point.id.0],
+                )?;
+            }
+            let forgotten: Vec<RestorePointId> =
+                gone.iter().filter(|point| point.forgetting).map(|point| point.point.id.clone()).collect();
+            if !forgotten.is_empty() {
+                events::add(transaction, observed_at, policy, &EventKind::Forgotten { points: forgotten })?;
+            }
+            transaction.execute(
+                "INSERT OR REPLACE INTO inventories (policy, observed_at, complete) VALUES (?1, ?2, ?3)",
+                params![policy.to_string(), observed_at.to_string(), complete],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Marks points as expired since `now`; those that are marked keep their mark. Returns which were marked.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn mark(
+        &self,
+        policy: &PolicyName,
+        points: &[RestorePointId],
+        now: Timestamp,
+    ) -> Result<Vec<RestorePointId>, StateError> {
+        self.change_points(
+            policy,
+            points,
+            "UPDATE points SET expired_since = ?3 WHERE policy = ?1 AND id = ?2 AND expired_since IS NULL AND held = 0",
+            now,
+        )
+    }
+
+    /// Takes marks back. Returns which were marked.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn unmark(&self, policy: &PolicyName, points: &[RestorePointId]) -> Result<Vec<RestorePointId>, StateError> {
+        self.change_points(
+            policy,
+            points,
+            "UPDATE points SET expired_since = NULL WHERE policy = ?1 AND id = ?2 AND expired_since IS NOT NULL \
+             AND ?3 IS NOT NULL",
+            Timestamp::UNIX_EPOCH,
+        )
+    }
+
+    /// Writes the intent to forget points. Those that a person holds meanwhile are left out. Returns the others.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn set_forgetting(
+        &self,
+        policy: &PolicyName,
+        points: &[RestorePointId],
+        now: Timestamp,
+    ) -> Result<Vec<RestorePointId>, StateError> {
+        self.change_points(
+            policy,
+            points,
+            "UPDATE points SET forgetting = 1 WHERE policy = ?1 AND id = ?2 AND held = 0 AND expired_since IS NOT NULL \
+             AND ?3 IS NOT NULL",
+            now,
+        )
+    }
+
+    /// Removes forgotten points, and says so in the history.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn remove_points(
+        &self,
+        policy: &PolicyName,
+        points: &[RestorePointId],
+        now: Timestamp,
+    ) -> Result<(), StateError> {
+        if points.is_empty() {
+            return Ok(());
+        }
+        self.write("removing restore points", |transaction| {
+            for id in points {
+                transaction
+                    .execute("DELETE FROM points WHERE policy = ?1 AND id = ?2", params![policy.to_string(), id.0])?;
+            }
+            events::add(transaction, now, policy, &EventKind::Forgotten { points: points.to_vec() })
+        })
+    }
+
+    /// Remembers that points were proven.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn set_verified(
+        &self,
+        policy: &PolicyName,
+        points: &[RestorePointId],
+        now: Timestamp,
+    ) -> Result<(), StateError> {
+        self.change_points(policy, points, "UPDATE points SET verified_at = ?3 WHERE policy = ?1 AND id = ?2", now)?;
+        Ok(())
+    }
+
+    /// The oldest mark of each withdrawn policy, and its grace time in seconds.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn marked_of_withdrawn(&self) -> Result<Vec<(PolicyName, Timestamp, i64)>, StateError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached(
+                "SELECT p.name, MIN(q.expired_since), p.compiled FROM policies p JOIN points q ON q.policy = p.name \
+                 WHERE p.withdrawn = 1 AND q.expired_since IS NOT NULL AND q.held = 0 GROUP BY p.name",
+            )
+            .map_err(StateError::query("reading marks"))?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(StateError::query("reading marks"))?;
+        rows.into_iter()
+            .map(|(name, since, compiled)| {
+                let compiled: CompiledPolicy = super::decode(|| format!("policy {name}"), &compiled)?;
+                Ok((super::policies::policy_name(&name)?, time(&since), grace_seconds(&compiled)))
+            })
+            .collect()
+    }
+
+    /// Holds a point, or releases it; both take its mark away, so that its grace time begins anew. False: there is no
+    /// such point, or a cleanup has begun to forget it.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn set_held(
+        &self,
+        policy: &PolicyName,
+        id: &RestorePointId,
+        held: bool,
+        now: Timestamp,
+    ) -> Result<bool, StateError> {
+        self.write("holding a restore point", |transaction| {
+            let name = policy.to_string();
+            let known: i64 = transaction.query_row(
+                "SELECT COUNT(*) FROM points WHERE policy = ?1 AND id = ?2 AND forgetting = 0",
+                params![name, id.0],
+                |row| row.get(0),
+            )?;
+            let changed = transaction.execute(
+                "UPDATE points SET held = ?3, expired_since = NULL \
+                 WHERE policy = ?1 AND id = ?2 AND held <> ?3 AND forgetting = 0",
+                params![name, id.0, held],
+            )?;
+            if changed > 0 {
+                let kind = if held { EventKind::Held(id.clone()) } else { EventKind::Released(id.clone()) };
+                events::add(transaction, now, policy, &kind)?;
+            }
+            Ok(known > 0)
+        })
+    }
+
+    fn change_points(
+        &self,
+        policy: &PolicyName,
+        points: &[RestorePointId],
+        statement: &str,
+        at: Timestamp,
+    ) -> Result<Vec<RestorePointId>, StateError> {
+        if points.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write("marking restore points", |transaction| {
+            let mut statement = transaction.prepare_cached(statement)?;
+            let mut changed = Vec::new();
+            for id in points {
+                if statement.execute(params![policy.to_string(), id.0, at.to_string()])? > 0 {
+                    changed.push(id.clone());
+                }
+            }
+            Ok(changed)
+        })
+    }
+}
+
+/// How long an expired point can be taken back, in seconds. Default: 24 hours.
+pub fn grace_seconds(policy: &CompiledPolicy) -> i64 {
+    policy.document.spec.retention.grace.map_or(24 * 3600, |grace| grace.seconds())
+}
+
+/// Adds a point, or replaces what was observed of it.
+pub(super) fn put(
+    transaction: &Transaction<'_>,
+    policy: &PolicyName,
+    stored: &StoredPoint,
+) -> Result<(), rusqlite::Error> {
+    let point = &stored.point;
+    transaction.execute(
+        "INSERT INTO points (policy, id, time, size_bytes, verified_at, held, expired_since, forgetting, parts) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
+         ON CONFLICT (policy, id) DO UPDATE SET size_bytes = ?4, parts = ?9",
+        params![
+            policy.to_string(),
+            point.id.0,
+            point.time.to_string(),
+            i64::try_from(point.size_bytes).unwrap_or(i64::MAX),
+            point.verified_at.map(|at| at.to_string()),
+            point.held,
+            point.expired_since.map(|at| at.to_string()),
+            stored.forgetting,
+            encode(&stored.parts),
+        ],
+    )?;
+    Ok(())
+}
+
+fn read(row: &Row<'_>, first: usize) -> Result<StoredPoint, rusqlite::Error> {
+    let optional_time = |index: usize| -> Result<Option<Timestamp>, rusqlite::Error> {
+        Ok(row.get::<_, Option<String>>(index)?.as_deref().map(time))
+    };
+    let parts: String = row.get(first + 7)?;
+    let parts = serde_json::from_str(&parts).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(first + 7, rusqlite::types::Type::Text, Box::new(error))
+    })?;
+    Ok(StoredPoint {
+        point: RestorePoint {
+            id: RestorePointId(row.get(first)?),
+            time: time(&row.get::<_, String>(first + 1)?),
+            size_bytes: row.get::<_, i64>(first + 2)?.unsigned_abs(),
+            verified_at: optional_time(first + 3)?,
+            held: row.get(first + 4)?,
+            expired_since: optional_time(first + 5)?,
+            parts: Vec::new(),
+        },
+        parts,
+        forgetting: row.get(first + 6)?,
+    })
+}

@@ -1,0 +1,196 @@
+//! Compiled policies, and the observation of everything at once.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension as _, params};
+
+use super::{State, StateError, decode, encode, places, time};
+use crate::{
+    actual::{ActualPolicy, ActualState},
+    policy::{CompiledPolicy, PolicyName},
+    restore_point::{Inventory, RestorePoint, RestorePointId},
+};
+
+/// A policy as it is stored.
+#[derive(Debug, Clone)]
+pub struct StoredPolicy {
+    /// What was applied last.
+    pub compiled: CompiledPolicy,
+    /// Whether it was withdrawn: no more runs, only its restore points are left.
+    pub withdrawn: bool,
+    /// The scheduled time that was dealt with last.
+    pub last_scheduled: Timestamp,
+    /// The run that is under way, if any.
+    pub running: Option<RestorePointId>,
+}
+
+impl State {
+    /// Creates or replaces a policy. The same policy again writes nothing.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn put_policy(&self, policy: &CompiledPolicy, now: Timestamp) -> Result<(), StateError> {
+        let stored = self.policy(&policy.name)?;
+        if stored.as_ref().is_some_and(|stored| !stored.withdrawn && stored.compiled == *policy) {
+            return Ok(());
+        }
+        // A schedule that was changed, resumed or made anew starts from now: what it "missed" before nobody asked for.
+        let last_scheduled = match &stored {
+            Some(stored) if !stored.withdrawn && same_schedule(&stored.compiled, policy) => stored.last_scheduled,
+            Some(stored) => stored.last_scheduled.max(now),
+            None => now,
+        };
+        self.write("storing a policy", |transaction| {
+            transaction.execute(
+                "INSERT INTO policies (name, compiled, withdrawn, last_scheduled) VALUES (?1, ?2, 0, ?3) \
+                 ON CONFLICT (name) DO UPDATE SET compiled = ?2, withdrawn = 0, last_scheduled = ?3",
+                params![policy.name.to_string(), encode(policy), last_scheduled.to_string()],
+            )?;
+            places::put(transaction, policy)
+        })
+    }
+
+    /// Withdraws a policy: its schedule ends, everything else stays. One that is not there, or withdrawn, is no error.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn withdraw_policy(&self, policy: &PolicyName) -> Result<(), StateError> {
+        if self.policy(policy)?.is_none_or(|stored| stored.withdrawn) {
+            return Ok(());
+        }
+        self.write("withdrawing a policy", |transaction| {
+            transaction.execute("UPDATE policies SET withdrawn = 1 WHERE name = ?1", [policy.to_string()])?;
+            places::withdraw(transaction, policy)
+        })
+    }
+
+    /// One policy.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn policy(&self, name: &PolicyName) -> Result<Option<StoredPolicy>, StateError> {
+        let row = self
+            .connection()
+            .query_row(
+                "SELECT compiled, withdrawn, last_scheduled, running FROM policies WHERE name = ?1",
+                [name.to_string()],
+                |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, String>(2)?, row.get(3)?)),
+            )
+            .optional()
+            .map_err(StateError::query("reading a policy"))?;
+        let Some((compiled, withdrawn, last_scheduled, running)) = row else { return Ok(None) };
+        let running: Option<String> = running;
+        Ok(Some(StoredPolicy {
+            compiled: decode(|| format!("policy {name}"), &compiled)?,
+            withdrawn,
+            last_scheduled: time(&last_scheduled),
+            running: running.map(RestorePointId),
+        }))
+    }
+
+    /// All policies, for the scheduler: name, text of the compiled policy, withdrawn, last scheduled time. The text is
+    /// not read, because the scheduler knows most of them already.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn policy_texts(&self) -> Result<Vec<(PolicyName, String, bool, Timestamp)>, StateError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached("SELECT name, compiled, withdrawn, last_scheduled FROM policies ORDER BY name")
+            .map_err(StateError::query("reading policies"))?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get::<_, String>(3)?)))
+            .map_err(StateError::query("reading policies"))?;
+        let mut policies = Vec::new();
+        for row in rows {
+            let (name, compiled, withdrawn, last_scheduled) = row.map_err(StateError::query("reading policies"))?;
+            policies.push((policy_name(&name)?, compiled, withdrawn, time(&last_scheduled)));
+        }
+        Ok(policies)
+    }
+
+    /// Remembers that a scheduled time was dealt with.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn set_last_scheduled(&self, policy: &PolicyName, scheduled: Timestamp) -> Result<(), StateError> {
+        self.write("writing a policy", |transaction| {
+            transaction.execute(
+                "UPDATE policies SET last_scheduled = ?1 WHERE name = ?2",
+                params![scheduled.to_string(), policy.to_string()],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Everything that is managed. Three passes over the tables, whatever their size.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn observe(&self, now: Timestamp) -> Result<ActualState, StateError> {
+        let mut points = self.all_points()?;
+        let inventories = self.inventories()?;
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached("SELECT name, compiled, withdrawn, last_run, last_success, running FROM policies")
+            .map_err(StateError::query("observing policies"))?;
+        let mut rows = statement.query([]).map_err(StateError::query("observing policies"))?;
+        let mut policies = BTreeMap::new();
+        while let Some(row) = rows.next().map_err(StateError::query("observing policies"))? {
+            let text = |index: usize| -> Result<Option<String>, StateError> {
+                row.get(index).map_err(StateError::query("observing policies"))
+            };
+            let key = text(0)?.unwrap_or_default();
+            let withdrawn: bool = row.get(2).map_err(StateError::query("observing policies"))?;
+            let last_run = text(3)?.map(|json| decode(|| format!("the last run of {key}"), &json)).transpose()?;
+            let points: Vec<RestorePoint> = points.remove(&key).unwrap_or_default();
+            let running = text(5)?.map(RestorePointId);
+            if withdrawn && points.is_empty() && running.is_none() {
+                continue;
+            }
+            let compiled = match withdrawn {
+                true => None,
+                false => Some(decode(|| format!("policy {key}"), &text(1)?.unwrap_or_default())?),
+            };
+            // A policy that never looked at its repositories never wrote to them either.
+            let (observed_at, complete) = inventories.get(&key).copied().unwrap_or((now, true));
+            policies.insert(
+                policy_name(&key)?,
+                ActualPolicy {
+                    compiled,
+                    schedule: None,
+                    inventory: Inventory { observed_at, complete, points },
+                    last_run,
+                    last_success: text(4)?.as_deref().map(time),
+                    running,
+                },
+            );
+        }
+        drop(rows);
+        drop(statement);
+        drop(connection);
+        Ok(ActualState { observed_at: now, complete: true, policies, restores: self.restores()? })
+    }
+
+    fn inventories(&self) -> Result<BTreeMap<String, (Timestamp, bool)>, StateError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached("SELECT policy, observed_at, complete FROM inventories")
+            .map_err(StateError::query("observing inventories"))?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get(0)?, (time(&row.get::<_, String>(1)?), row.get(2)?))))
+            .map_err(StateError::query("observing inventories"))?;
+        rows.collect::<Result<_, _>>().map_err(StateError::query("observing inventories"))
+    }
+}
+
+/// A stored name.
+pub(super) fn policy_name(text: &str) -> Result<PolicyName, StateError> {
+    decode(|| format!("the name {text}"), &serde_json::Value::from(text).to_string())
+}
+
+fn same_schedule(one: &CompiledPolicy, other: &CompiledPolicy) -> bool {
+    let (one, other) = (&one.document.spec, &other.document.spec);
+    one.schedule == other.schedule && one.time_zone == other.time_zone && one.suspend == other.suspend
+}

@@ -1,0 +1,30 @@
+//! A hook for tests: a run that stops at a named point until it is killed or let go.
+//!
+//! `MAINSTAY_TEST_PAUSE=POINT=FIFO` makes the process open FIFO for reading when it reaches POINT, which waits until
+//! somebody opens it for writing and closes it again. A test that opened it for writing knows that the process stands
+//! exactly there. Points are the steps of a run as `STEP:intended` (the intent is on disk, nothing was done) and
+//! `STEP:done` (it was done, the outcome is not on disk): `hookBefore`, `stop`, `capture`, `start`, `hookAfter`,
+//! `check`, `record`, `cleanup`.
+
+use crate::run::machine::Step;
+
+/// Waits here if the test asks for it.
+pub fn pause_at(step: Step, moment: &str) {
+    let Ok(asked) = std::env::var("MAINSTAY_TEST_PAUSE") else { return };
+    let name = match step {
+        Step::HookBefore(_) => "hookBefore",
+        Step::Stop => "stop",
+        Step::Capture(_) => "capture",
+        Step::Start => "start",
+        Step::HookAfter(_) => "hookAfter",
+        Step::Check => "check",
+        Step::Record => "record",
+        Step::Cleanup => "cleanup",
+    };
+    if let Some((point, fifo)) = asked.split_once('=')
+        && point == format!("{name}:{moment}")
+    {
+        // Whatever comes of it: the test decides.
+        let _ = std::fs::read(fifo);
+    }
+}

@@ -1,0 +1,100 @@
+//! Verify: the integrity of a policy's repositories, and with it the proof of its restore points.
+
+use jiff::Timestamp;
+
+use super::{
+    cleanup,
+    context::{Context, WorkError},
+    movers::{Bounds, Word},
+};
+use crate::{
+    mover::job::{Outcome, Task},
+    policy::PolicyName,
+    restore_point::RestorePointId,
+    status::ledger::EventKind,
+};
+
+/// The result for one repository.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    /// The repository.
+    pub repository: String,
+    /// Bytes that were read back.
+    pub read_bytes: u64,
+    /// What is wrong; none: it passed.
+    pub problem: Option<String>,
+    /// The restore points that are proven by it.
+    pub points: Vec<RestorePointId>,
+}
+
+/// Checks every repository of a policy, reading back a share of the data. `only`: just the one with this name.
+///
+/// # Errors
+/// The state cannot be used, or there is nothing to verify. A repository that does not pass is a result.
+pub async fn verify(
+    context: &Context,
+    policy: &PolicyName,
+    only: Option<&str>,
+    read_data_percent: f64,
+    now: Timestamp,
+    bounds: &Bounds,
+    mut hear: impl FnMut(&str, Word),
+) -> Result<Vec<Verified>, WorkError> {
+    let places = context.state.places(policy)?;
+    let mut results = Vec::new();
+    for place in places.iter().filter(|place| place.initialised) {
+        if only.is_some_and(|only| only != place.repository) {
+            continue;
+        }
+        let points = context.state.points(policy)?;
+        // Former places are looked at as long as they hold something.
+        if !place.current && !points.iter().any(|point| point.parts.iter().any(|part| part.place == place.id)) {
+            continue;
+        }
+        let _lease = cleanup::maintenance(context, place, now)?;
+        let task = Task::Check { read_data_percent };
+        let outcome = context.job(place, task, None, bounds, |word| hear(&place.repository, word)).await;
+        let (read_bytes, problem) = match outcome {
+            Ok(Outcome::Checked { read_bytes }) => (read_bytes, None),
+            Ok(_) => (0, Some("the mover gave an answer to another question; update Mainstay".to_owned())),
+            Err(error) => (0, Some(error.chain())),
+        };
+        let sources = |parts: &[super::state::points::StoredPart]| {
+            let mut names: Vec<String> = parts.iter().map(|part| part.part.source.clone()).collect();
+            names.sort();
+            names.dedup();
+            names
+        };
+        let proven: Vec<RestorePointId> = points
+            .iter()
+            .filter(|point| problem.is_none() && !point.forgetting)
+            .filter(|point| {
+                let here: Vec<_> = point.parts.iter().filter(|part| part.place == place.id).cloned().collect();
+                sources(&here) == sources(&point.parts)
+            })
+            .map(|point| point.point.id.clone())
+            .collect();
+        context.state.set_verified(policy, &proven, now)?;
+        let repository = place.repository.clone();
+        context.state.add_event(
+            now,
+            policy,
+            &EventKind::Verified { repository: repository.clone(), problem: problem.clone() },
+        )?;
+        results.push(Verified { repository, read_bytes, problem, points: proven });
+    }
+    if results.is_empty() {
+        let what = only.map_or_else(|| "no repository".to_owned(), |only| format!("no repository {only}"));
+        return Err(WorkError::Refused(format!(
+            "there is nothing to verify: {what} of {policy} holds restore points yet; run the policy first"
+        )));
+    }
+    Ok(results)
+}
+
+/// The share of data that is read back: `5%` or `5`; none or unreadable: structure only.
+pub fn percent(text: Option<&str>) -> f64 {
+    text.and_then(|text| text.trim().trim_end_matches('%').trim().parse::<f64>().ok())
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .unwrap_or(0.0)
+}

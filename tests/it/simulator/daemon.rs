@@ -1,0 +1,193 @@
+//! The daemon of the simulated world: the real plan and schedule, and the order of calls in which a plan is applied.
+
+use jiff::{SignedDuration, tz::TimeZone};
+use mainstay::{
+    engine::{Engine as _, EngineError},
+    plan::{Action, Change, diff},
+    policy::PolicyName,
+    restore_point::RestorePointId,
+    retention::{self, Sweep},
+    run::machine::{Journal, Shape},
+    schedule::{Due, Schedule, due},
+};
+
+use super::{
+    author::Author,
+    rules,
+    run::Run,
+    world::{State, World},
+};
+
+/// One turn: observe, plan, apply. A kill ends it in the middle; nothing is kept in memory.
+pub fn turn(world: &World, author: &Author) {
+    world.state().killed = false;
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without threads");
+    runtime.block_on(async {
+        let now = world.state().now;
+        let Ok(actual) = world.observe(now).await else { return };
+        let plan = diff::plan(&author.desired(), &actual, author.approvals(), now);
+        {
+            let mut state = world.state();
+            for refusal in &plan.refusals {
+                state.tell(format!("plan: refused {}: {}", refusal.change.policy, refusal.reason));
+            }
+            state.plan = Some(plan.clone());
+        }
+        // Create before delete; an error ends only the policy that it belongs to.
+        for action in [Action::Create, Action::Update, Action::Delete, Action::Restore] {
+            for change in plan.changes.iter().filter(|change| change.action == action) {
+                let _ = carry_out(world, change, now).await;
+            }
+        }
+    });
+}
+
+async fn carry_out(world: &World, change: &Change, now: jiff::Timestamp) -> Result<(), EngineError> {
+    match change.action {
+        Action::Create | Action::Update => {
+            if let Some(after) = &change.after {
+                world.put(after).await?;
+            }
+        }
+        Action::Delete => world.withdraw(&change.policy).await?,
+        Action::Restore => {
+            if let Some(restore) = &change.restore {
+                world.restore(restore, now).await?;
+            }
+        }
+    }
+    if !change.losses.is_empty() {
+        world.expire(&change.policy, &change.losses, now).await?;
+    }
+    Ok(())
+}
+
+/// Starts every policy that is due and has no run under way.
+pub fn start_due(world: &World) {
+    let mut state = world.state();
+    let names: Vec<PolicyName> = state.stores.keys().cloned().collect();
+    for name in names {
+        start_if_due(&mut state, &name);
+    }
+}
+
+fn start_if_due(state: &mut State, name: &PolicyName) {
+    let now = state.now;
+    let Some(store) = state.stores.get_mut(name).filter(|store| store.run.is_none()) else { return };
+    let Some(spec) = store.compiled.as_ref().map(|compiled| &compiled.document.spec) else { return };
+    if spec.suspend {
+        return;
+    }
+    let zone = TimeZone::get(&spec.time_zone).expect("the author writes known zones");
+    let schedules: Vec<Schedule> = spec
+        .schedule
+        .as_slice()
+        .iter()
+        .map(|expression| Schedule::parse(expression, &zone).expect("the author writes good schedules"))
+        .collect();
+    let jitter = spec.jitter.map_or(SignedDuration::ZERO, |jitter| jitter.duration());
+    let deadline = spec.deadline.map(|deadline| deadline.duration());
+    let cold = spec.consistency == mainstay::policy::document::backup_policy::Consistency::Cold;
+    let shape = Shape { hooks_before: 1, cold, captures: spec.sources.len(), hooks_after: 1 };
+    match due(&schedules, jitter, deadline, name, store.last_scheduled, now) {
+        Due::NotYet { .. } => {}
+        Due::Skipped { scheduled, .. } => {
+            store.last_scheduled = scheduled;
+            state.writes += 1;
+        }
+        Due::Now { scheduled, .. } => {
+            // One transaction: what was started and how far the schedule got.
+            store.last_scheduled = scheduled;
+            store.run = Some(Run {
+                scheduled,
+                shape,
+                journal: Journal::default(),
+                captured: std::collections::BTreeSet::new(),
+                is_alive: true,
+            });
+            state.writes += 1;
+            state.tell(format!("run {name}: starts for {scheduled}"));
+            if scheduled > now {
+                state.broke(format!("{name}: starts before its time {scheduled}"));
+            }
+            if !state.started.insert((name.clone(), scheduled)) {
+                state.broke(format!("{name}: a second run for {scheduled}"));
+            }
+        }
+    }
+}
+
+/// Cleanup of every policy.
+pub fn clean_up(world: &World) {
+    let mut state = world.state();
+    let names: Vec<PolicyName> = state.stores.keys().cloned().collect();
+    for name in names {
+        sweep_policy(&mut state, &name);
+    }
+}
+
+/// Marks, takes marks back and forgets; may be cut off between any two points.
+pub fn sweep_policy(state: &mut State, name: &PolicyName) {
+    let now = state.now;
+    let Some(store) = state.stores.get(name) else { return };
+    let spec = store.compiled.as_ref().map(|compiled| &compiled.document.spec);
+    let grace =
+        spec.and_then(|spec| spec.retention.grace).map_or(SignedDuration::from_hours(24), |grace| grace.duration());
+    let Sweep { mark, unmark, forget } = match store.rules() {
+        Some(rules) => retention::sweep(&rules, grace, &store.points, now),
+        // Withdrawn: nothing expires any more but what an approved deletion has marked.
+        None => Sweep { forget: expired(&store.points, grace, now), ..Sweep::default() },
+    };
+    for (ids, since) in [(mark, Some(now)), (unmark, None)] {
+        for id in ids {
+            if state.fails(0.02) {
+                return;
+            }
+            state.writes += 1;
+            let Some(store) = state.stores.get_mut(name) else { return };
+            for point in store.points.iter_mut().filter(|point| point.id == id) {
+                point.expired_since = since;
+            }
+        }
+    }
+    for id in forget {
+        if state.fails(0.02) {
+            return;
+        }
+        forget_point(state, name, &id, grace);
+    }
+}
+
+fn expired(
+    points: &[mainstay::restore_point::RestorePoint],
+    grace: SignedDuration,
+    now: jiff::Timestamp,
+) -> Vec<RestorePointId> {
+    let is_over = |since: jiff::Timestamp| since <= now && now.duration_since(since) >= grace;
+    points
+        .iter()
+        .filter(|point| !point.held && point.expired_since.is_some_and(is_over))
+        .map(|point| point.id.clone())
+        .collect()
+}
+
+/// A point leaves the index, before the eyes of the judge.
+fn forget_point(state: &mut State, name: &PolicyName, id: &RestorePointId, grace: SignedDuration) {
+    let now = state.now;
+    let Some(store) = state.stores.get_mut(name) else { return };
+    let Some(index) = store.points.iter().position(|point| point.id == *id) else { return };
+    let point = store.points[index].clone();
+    let is_newest = rules::newest(&store.points).is_some_and(|newest| newest.id == point.id);
+    store.points.remove(index);
+    state.writes += 1;
+    state.tell(format!("cleanup {name}: forgets {id}"));
+    if is_newest && !state.consented.contains(&rules::loss(name, &point)) {
+        state.broke(format!("{name}: the newest restore point {id} is gone"));
+    }
+    if point.held {
+        state.broke(format!("{name}: {id} was held and is gone"));
+    }
+    if point.expired_since.is_none_or(|since| since > now || now.duration_since(since) < grace) {
+        state.broke(format!("{name}: {id} is gone before its grace is over"));
+    }
+}

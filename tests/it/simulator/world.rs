@@ -1,0 +1,345 @@
+//! The world: an engine in memory, whose every call can fail before or after its effect, or die in between.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use mainstay::{
+    actual::{ActualPolicy, ActualState, RestoreReport},
+    engine::{Engine, EngineError},
+    plan::{Effect, Plan},
+    policy::{CompiledPolicy, PolicyName, Restore},
+    restore_point::{Inventory, RestorePoint, RestorePointId},
+    retention::{KeepRules, decide},
+    run::Phase,
+};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+use super::{author::Author, rules, run::Run};
+
+/// The world, as the engine behind its trait.
+pub struct World {
+    state: Mutex<State>,
+}
+
+/// Everything that is on disk, and what the judge remembers.
+pub struct State {
+    pub now: Timestamp,
+    pub random: StdRng,
+    /// Faults happen.
+    pub faulty: bool,
+    /// The daemon was killed in this turn: nothing it still does has an effect.
+    pub killed: bool,
+    pub stores: BTreeMap<PolicyName, Store>,
+    pub restores: BTreeMap<(PolicyName, String), RestoreReport>,
+    /// Runs that were ever started: by policy and scheduled time.
+    pub started: BTreeSet<(PolicyName, Timestamp)>,
+    /// What the author consented to.
+    pub consented: BTreeSet<Effect>,
+    /// The last plan that was made.
+    pub plan: Option<Plan>,
+    /// Calls that changed something or would have.
+    pub writes: u64,
+    pub story: Vec<String>,
+    broken: Option<String>,
+}
+
+/// What the engine keeps of one policy.
+#[derive(Default)]
+pub struct Store {
+    pub compiled: Option<CompiledPolicy>,
+    pub last_scheduled: Timestamp,
+    pub points: Vec<RestorePoint>,
+    pub run: Option<Run>,
+    /// The workload is down.
+    pub stopped: bool,
+}
+
+impl Store {
+    /// The rules that were applied.
+    pub fn rules(&self) -> Option<KeepRules> {
+        let spec = &self.compiled.as_ref()?.document.spec;
+        Some(KeepRules { verified: spec.verify.is_some(), ..KeepRules::from(&spec.retention) })
+    }
+
+    /// Which points the applied rules keep; those of a withdrawn policy stay unless they are marked.
+    fn kept(&self, now: Timestamp) -> Vec<bool> {
+        match self.rules() {
+            Some(rules) => decide(&rules, &self.points, now).into_iter().map(|decision| decision.keep).collect(),
+            None => self.points.iter().map(|point| point.expired_since.is_none()).collect(),
+        }
+    }
+}
+
+/// What goes wrong at one call.
+enum Fault {
+    None,
+    Before,
+    After,
+}
+
+impl State {
+    pub fn tell(&mut self, line: String) {
+        let line = format!("{} {line}", self.now.strftime("%F %T"));
+        self.story.push(line);
+    }
+
+    /// A promise is broken; the first one counts.
+    pub fn broke(&mut self, promise: String) {
+        self.tell(format!("BROKEN: {promise}"));
+        self.broken.get_or_insert(promise);
+    }
+
+    /// Whether something of this likelihood goes wrong here.
+    pub fn fails(&mut self, likelihood: f64) -> bool {
+        self.faulty && self.random.random_bool(likelihood)
+    }
+
+    /// The boundary before a call: its fault, and perhaps the end of the daemon.
+    fn boundary(&mut self, call: &str) -> Fault {
+        if self.killed {
+            return Fault::Before;
+        }
+        if !self.fails(0.12) {
+            return Fault::None;
+        }
+        self.killed = self.random.random_bool(0.4);
+        let before = self.random.random_bool(0.5);
+        let how = if self.killed { "killed" } else { "failing" };
+        self.tell(format!("daemon: {how} {} {call}", if before { "before" } else { "after" }));
+        if before { Fault::Before } else { Fault::After }
+    }
+
+    /// A call with an effect, and what may go wrong around it.
+    fn call(&mut self, call: String, effect: impl FnOnce(&mut Self)) -> Result<(), EngineError> {
+        self.writes += 1;
+        match self.boundary(&call) {
+            Fault::Before => Err(transient(call)),
+            Fault::After => {
+                effect(self);
+                Err(transient(call))
+            }
+            Fault::None => {
+                effect(self);
+                Ok(())
+            }
+        }
+    }
+
+    /// The judge of edits: what the former rules keep and the new ones let go needs consent.
+    fn judge_edit(&mut self, name: &PolicyName, kept_before: &[bool]) {
+        let now = self.now;
+        let Some(store) = self.stores.get(name) else { return };
+        let lost: Vec<&RestorePoint> = store
+            .points
+            .iter()
+            .zip(kept_before.iter().zip(store.kept(now)))
+            .filter(|(_, (before, after))| **before && !after)
+            .map(|(point, _)| point)
+            .collect();
+        if let Some(point) = lost.iter().find(|point| !self.consented.contains(&rules::loss(name, point))) {
+            let promise = format!("{name}: an edit without consent takes {}", point.id);
+            self.broke(promise);
+        }
+    }
+}
+
+fn transient(operation: String) -> EngineError {
+    EngineError::Transient { operation, source: "the simulated world".into() }
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let state = State {
+            now: "2026-01-05T12:00:00Z".parse().unwrap(),
+            random: StdRng::seed_from_u64(seed ^ 0x5eed),
+            faulty: true,
+            killed: false,
+            stores: BTreeMap::new(),
+            restores: BTreeMap::new(),
+            started: BTreeSet::new(),
+            consented: BTreeSet::new(),
+            plan: None,
+            writes: 0,
+            story: Vec::new(),
+            broken: None,
+        };
+        Self { state: Mutex::new(state) }
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn broken(&self) -> Option<String> {
+        self.state().broken.clone()
+    }
+
+    pub fn story(&self) -> Vec<String> {
+        self.state().story.clone()
+    }
+
+    pub fn writes(&self) -> u64 {
+        self.state().writes
+    }
+
+    pub fn end_faults(&self) {
+        let mut state = self.state();
+        state.tell("faults end".to_owned());
+        state.faulty = false;
+    }
+
+    /// Time passes; now and then the clock jumps, forth or back.
+    pub fn clock(&self, random: &mut StdRng) {
+        let minutes = match random.random_range(0..20) {
+            0 => -random.random_range(1..5000),
+            1 => random.random_range(1..60_000),
+            2..8 => random.random_range(1..90),
+            _ => random.random_range(60..3000),
+        };
+        let mut state = self.state();
+        state.now += SignedDuration::from_mins(minutes);
+        state.tell(format!("clock: {minutes} min"));
+    }
+
+    /// Somebody protects a restore point, or lets go of one.
+    pub fn hold_or_release(&self, random: &mut StdRng) {
+        let mut state = self.state();
+        let mut points: Vec<&mut RestorePoint> =
+            state.stores.values_mut().flat_map(|store| &mut store.points).collect();
+        if !points.is_empty() {
+            let index = random.random_range(0..points.len());
+            points[index].held = !points[index].held;
+        }
+    }
+
+    /// Whether the world is as the author asks, with nothing under way and no workload down.
+    pub fn rests(&self, author: &Author) -> Result<(), String> {
+        let state = self.state();
+        for (name, store) in &state.stores {
+            if store.stopped {
+                return Err(format!("{name}: its workload stays down"));
+            }
+            if store.run.is_some() {
+                return Err(format!("{name}: its run never ends"));
+            }
+        }
+        let plan = state.plan.as_ref().ok_or("no turn ever made a plan")?;
+        if !plan.changes.is_empty() {
+            return Err(format!("the plan never comes to rest: {:?}", plan.changes));
+        }
+        let refused: BTreeSet<&PolicyName> = plan.refusals.iter().map(|refusal| &refusal.change.policy).collect();
+        let desired = author.desired();
+        let names: BTreeSet<&PolicyName> = desired.policies.keys().chain(state.stores.keys()).collect();
+        for name in names.into_iter().filter(|name| !refused.contains(name)) {
+            let asked = desired.policies.get(name).map(|policy| policy.compile(&desired.settings, None).spec_hash);
+            let there = state.stores.get(name).and_then(|store| store.compiled.as_ref());
+            if asked != there.map(|compiled| compiled.spec_hash.clone()) {
+                return Err(format!("{name}: asked for {asked:?}, there is {there:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Engine for World {
+    async fn observe(&self, now: Timestamp) -> Result<ActualState, EngineError> {
+        let mut state = self.state();
+        if let Fault::Before | Fault::After = state.boundary("observe") {
+            return Err(transient("observe".to_owned()));
+        }
+        let mut complete = true;
+        let mut policies = BTreeMap::new();
+        let names: Vec<PolicyName> = state.stores.keys().cloned().collect();
+        for name in names {
+            // Some of the world cannot be seen, and the observation says so.
+            if state.fails(0.03) {
+                complete = false;
+                continue;
+            }
+            let is_readable = !state.fails(0.08);
+            let Some(store) = state.stores.get(&name) else { continue };
+            let seen = if is_readable { store.points.len() } else { store.points.len() / 2 };
+            let mut points = store.points[..seen].to_vec();
+            points.sort_by_key(|point| point.time);
+            policies.insert(
+                name,
+                ActualPolicy {
+                    compiled: store.compiled.clone(),
+                    schedule: None,
+                    inventory: Inventory { observed_at: now, complete: is_readable, points },
+                    last_run: None,
+                    last_success: None,
+                    running: store.run.as_ref().map(|run| RestorePointId::from_time(run.scheduled)),
+                },
+            );
+        }
+        Ok(ActualState { observed_at: now, complete, policies, restores: state.restores.clone() })
+    }
+
+    async fn put(&self, policy: &CompiledPolicy) -> Result<(), EngineError> {
+        self.state().call(format!("put {}", policy.name), |state| {
+            let now = state.now;
+            let store = state.stores.entry(policy.name.clone()).or_default();
+            let kept_before = store.kept(now);
+            let is_same_schedule = store.compiled.as_ref().is_some_and(|before| {
+                before.document.spec.schedule == policy.document.spec.schedule
+                    && before.document.spec.time_zone == policy.document.spec.time_zone
+            });
+            if !is_same_schedule {
+                store.last_scheduled = store.last_scheduled.max(now);
+            }
+            store.compiled = Some(policy.clone());
+            state.tell(format!("put {}", policy.name));
+            state.judge_edit(&policy.name, &kept_before);
+        })
+    }
+
+    async fn withdraw(&self, policy: &PolicyName) -> Result<(), EngineError> {
+        self.state().call(format!("withdraw {policy}"), |state| {
+            if let Some(store) = state.stores.get_mut(policy) {
+                store.compiled = None;
+            }
+            state.tell(format!("withdraw {policy}"));
+        })
+    }
+
+    async fn expire(&self, policy: &PolicyName, points: &[RestorePointId], now: Timestamp) -> Result<(), EngineError> {
+        self.state().call(format!("expire {policy}"), |state| {
+            for id in points {
+                let effect = Effect::Lose { policy: policy.clone(), point: id.clone() };
+                if !state.consented.contains(&effect) {
+                    state.broke(format!("{policy}: {id} expires without consent"));
+                }
+            }
+            let Some(store) = state.stores.get_mut(policy) else { return };
+            for point in store.points.iter_mut().filter(|point| points.contains(&point.id)) {
+                point.expired_since.get_or_insert(now);
+            }
+            state.tell(format!("expire {policy} {points:?}"));
+        })
+    }
+
+    async fn restore(&self, restore: &Restore, now: Timestamp) -> Result<(), EngineError> {
+        let content = restore.content_hash();
+        self.state().call(format!("restore {}", restore.name), |state| {
+            let effect = Effect::RestoreInPlace { restore: restore.name.clone(), content: content.clone() };
+            if restore.is_in_place() && !state.consented.contains(&effect) {
+                state.broke(format!("{}: overwrites without consent", restore.name));
+            }
+            let report = RestoreReport {
+                restore_point: None,
+                phase: Phase::Succeeded,
+                started_at: now,
+                finished_at: Some(now),
+                message: String::new(),
+                sources: Vec::new(),
+            };
+            // A second start adopts the first.
+            state.restores.entry((restore.name.clone(), content)).or_insert(report);
+            state.tell(format!("restore {}", restore.name));
+        })
+    }
+}
