@@ -14,7 +14,12 @@ use super::{
 ///
 /// # Errors
 /// The source or the repository refused; there is no snapshot then.
-pub fn capture(repository: Repository, label: &SnapshotLabel, time: Timestamp, input: Input) -> Result<Outcome, Failure> {
+pub fn capture(
+    repository: Repository,
+    label: &SnapshotLabel,
+    time: Timestamp,
+    input: Input,
+) -> Result<Outcome, Failure> {
     let captured = match input {
         Input::Paths { paths, exclude, one_file_system } => {
             let roots = Roots::new(&paths, &exclude, one_file_system)?;

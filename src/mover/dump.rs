@@ -141,7 +141,8 @@ fn environment(server: Server, password: Option<&Secret>) -> BTreeMap<String, Se
 }
 
 fn connection(server: Server, database: &Database) -> Vec<String> {
-    let Database { host, port, databases: _, user, password: _, image: _, arguments: _, program_directory: _ } = database;
+    let Database { host, port, databases: _, user, password: _, image: _, arguments: _, program_directory: _ } =
+        database;
     let mut arguments = Vec::new();
     if let Some(host) = host {
         let socket = host.starts_with('/');
@@ -238,7 +239,9 @@ mod tests {
                 shop.dump: PGPASSWORD pg_dump --host=db --port=5433 --username=backup --format=custom --no-password --no-acl --dbname=shop StartsWith([80, 71, 68, 77, 80])
                 -x.dump: PGPASSWORD pg_dump --host=db --port=5433 --username=backup --format=custom --no-password --no-acl --dbname=-x StartsWith([80, 71, 68, 77, 80])
             "#]],
-            expect!["PGPASSWORD pg_restore --host=db --port=5433 --username=backup --no-password --clean --if-exists --no-owner --exit-on-error --single-transaction --table=t --dbname=copy"],
+            expect![
+                "PGPASSWORD pg_restore --host=db --port=5433 --username=backup --no-password --clean --if-exists --no-owner --exit-on-error --single-transaction --table=t --dbname=copy"
+            ],
         );
     }
 

@@ -3,13 +3,16 @@
 //! rustic_core has no locks and ignores errors of what it reads; what is done about both stands in `backend`, `files`
 //! and `streams`. It must not: delete a pack at once, or follow options from a document.
 
-use std::{path::{Path, PathBuf}, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use rustic_core::{
     BackupOptions, BlobId, CheckOptions, ConfigOptions, Credentials, FileType, IndexedFullStatus, IndexedIdsStatus,
-    KeyOptions, LsOptions, OpenStatus, ParentOptions, PrunePlan, PruneOptions, ReadBackend as _, ReadSource,
+    KeyOptions, LsOptions, OpenStatus, ParentOptions, PruneOptions, PrunePlan, ReadBackend as _, ReadSource,
     ReadSubsetOption, RepositoryBackends, RepositoryOptions, RusticError, SnapshotGroupCriterion, SnapshotOptions,
     repofile::{BlobType, Node, SnapshotFile, SnapshotId},
 };
@@ -174,7 +177,8 @@ impl Repository {
         let source = Streams::new(streams, time, backend.failure().clone());
         let repository = self.indexed_ids()?;
         backend.withhold_snapshots(true);
-        let mut snapshot = archive(&repository, &backend, &source, label::options(label, time, label::STREAMS), &paths)?;
+        let mut snapshot =
+            archive(&repository, &backend, &source, label::options(label, time, label::STREAMS), &paths)?;
         if let Some(failure) = backend.failure().get() {
             return Err(failure);
         }
@@ -183,12 +187,9 @@ impl Repository {
             return Err(Failure::new(FailureKind::SourceFailed, "not every stream was read to its end"));
         }
         // The index now has the tree just written.
-        let repository = repository
-            .drop_index()
-            .to_indexed_ids()
-            .map_err(|error| backend::failure(&error, backend.failure()))?;
-        let tree =
-            repository.get_tree(&snapshot.tree).map_err(|error| backend::failure(&error, backend.failure()))?;
+        let repository =
+            repository.drop_index().to_indexed_ids().map_err(|error| backend::failure(&error, backend.failure()))?;
+        let tree = repository.get_tree(&snapshot.tree).map_err(|error| backend::failure(&error, backend.failure()))?;
         if tree.nodes.len() != count {
             return Err(Failure::new(FailureKind::Other, "a stream is missing from the snapshot; it was not made"));
         }
@@ -306,16 +307,10 @@ impl Repository {
     /// # Errors
     /// It is not there, or the store refuses.
     pub fn snapshot(self, id: &str) -> Result<OpenSnapshot, Failure> {
-        let file = self
-            .snapshot_files()?
-            .into_iter()
-            .find(|file| file.id.to_hex().as_str() == id)
-            .ok_or_else(|| {
-                Failure::new(
-                    FailureKind::Other,
-                    format!("there is no snapshot {id} in the repository `{}`", self.name),
-                )
-                .hint("see `mainstay points` for those that are there")
+        let file =
+            self.snapshot_files()?.into_iter().find(|file| file.id.to_hex().as_str() == id).ok_or_else(|| {
+                Failure::new(FailureKind::Other, format!("there is no snapshot {id} in the repository `{}`", self.name))
+                    .hint("see `mainstay points` for those that are there")
             })?;
         let Self { name: _, inner, backend, reporter } = self;
         let inner = inner.to_indexed().map_err(|error| backend::failure(&error, backend.failure()))?;
@@ -400,9 +395,7 @@ impl OpenSnapshot {
     /// The blobs of a file, one after the other. Each is at most a few MB.
     pub fn blobs<'a>(&'a self, content: &'a Content) -> impl Iterator<Item = Result<Bytes, Failure>> + 'a {
         content.0.iter().map(|id| {
-            self.inner
-                .get_blob_cached(&BlobId::from(**id), BlobType::Data)
-                .map_err(|error| self.failed(&error))
+            self.inner.get_blob_cached(&BlobId::from(**id), BlobType::Data).map_err(|error| self.failed(&error))
         })
     }
 
@@ -416,8 +409,7 @@ fn connect(
     conditions: &Conditions,
 ) -> Result<(rustic_core::Repository<()>, Arc<Backend>), Failure> {
     let store = Store::at(&access.place).map_err(|error| error.failure())?;
-    let backend =
-        Arc::new(Backend::new(store, conditions.bandwidth_bytes_per_second, FirstFailure::default()));
+    let backend = Arc::new(Backend::new(store, conditions.bandwidth_bytes_per_second, FirstFailure::default()));
     // A cache of what lies on this host would only be a second copy.
     let cache = match &access.place {
         Place::Directory(_) => None,
@@ -481,9 +473,7 @@ fn save(
 ) -> Result<Captured, Failure> {
     snapshot.id = SnapshotId::default();
     let summary = snapshot.summary.clone().unwrap_or_default();
-    repository
-        .save_snapshots(vec![snapshot])
-        .map_err(|error| backend::failure(&error, backend.failure()))?;
+    repository.save_snapshots(vec![snapshot]).map_err(|error| backend::failure(&error, backend.failure()))?;
     let id = backend.last_snapshot().ok_or_else(|| Failure::new(FailureKind::Other, "the snapshot was not written"))?;
     Ok(Captured {
         snapshot: id,

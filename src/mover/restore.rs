@@ -51,8 +51,11 @@ pub struct Request {
 /// Something is in the way (nothing was written then), or the destination or the repository refuses.
 pub fn files(snapshot: &OpenSnapshot, request: &Request) -> Result<Outcome, Failure> {
     if request.into.is_none() && snapshot.has_streams() {
-        return Err(Failure::new(FailureKind::DestinationRefused, "this part of the restore point is a dump, not files")
-            .hint("restore it into its database, or name a directory to write it into"));
+        return Err(Failure::new(
+            FailureKind::DestinationRefused,
+            "this part of the restore point is a dump, not files",
+        )
+        .hint("restore it into its database, or name a directory to write it into"));
     }
     let selection = Selection::new(snapshot, request)?;
     let survey = survey(snapshot, request, &selection)?;
@@ -137,7 +140,8 @@ impl Selection {
         let above = |paths: &[PathBuf]| paths.iter().any(|path| path.starts_with(&entry.path) && *path != entry.path);
         let inside = self.roots.iter().any(|root| entry.path.starts_with(root));
         let wanted = self.wanted.is_empty() || self.wanted.iter().any(|path| entry.path.starts_with(path));
-        matches!(entry.kind, EntryKind::Directory) && ((above(&self.roots) && !inside) || (above(&self.wanted) && !wanted))
+        matches!(entry.kind, EntryKind::Directory)
+            && ((above(&self.roots) && !inside) || (above(&self.wanted) && !wanted))
     }
 
     fn destination(&self, entry: &Entry) -> PathBuf {

@@ -19,6 +19,8 @@ pub struct Found {
     pub path: PathBuf,
     /// Its metadata, links not followed.
     pub metadata: Metadata,
+    /// A directory above what the source names; only it was looked at.
+    pub above: bool,
 }
 
 /// Something that could not be read.
@@ -129,7 +131,7 @@ impl Iterator for Walk {
                 Pending::Above(path) => {
                     let found = fs::metadata(&path);
                     return Some(match found {
-                        Ok(metadata) => Ok(Found { path, metadata }),
+                        Ok(metadata) => Ok(Found { path, metadata, above: true }),
                         Err(error) => Err(Unreadable { path, error }),
                     });
                 }
@@ -181,7 +183,7 @@ impl Walk {
                 return Err(Unreadable { path, error });
             }
         }
-        Ok(Found { path, metadata })
+        Ok(Found { path, metadata, above: false })
     }
 
     fn descend(&mut self, directory: &Path) -> io::Result<()> {

@@ -158,9 +158,7 @@ impl WriteBackend for Backend {
         if let Some(bandwidth) = &self.bandwidth {
             bandwidth.wait_for(content.size() as u64);
         }
-        self.store
-            .write(file_kind(tpe), id.to_hex().as_str(), content.into_vec())
-            .map_err(|error| self.told(error))?;
+        self.store.write(file_kind(tpe), id.to_hex().as_str(), content.into_vec()).map_err(|error| self.told(error))?;
         if tpe == FileType::Snapshot {
             let id = id.to_hex().as_str().to_owned();
             *self.last_snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);

@@ -77,10 +77,9 @@ impl Entry {
             .then_some((node.meta.device_id, node.meta.inode));
         let kind = match node.node_type {
             NodeType::Dir => EntryKind::Directory,
-            NodeType::File => EntryKind::File {
-                size_bytes: node.meta.size,
-                content: Content(node.content.unwrap_or_default()),
-            },
+            NodeType::File => {
+                EntryKind::File { size_bytes: node.meta.size, content: Content(node.content.unwrap_or_default()) }
+            }
             NodeType::Symlink { linktarget, linktarget_raw } => EntryKind::Link(match linktarget_raw {
                 Some(raw) => Path::new(OsStr::from_bytes(&raw)).to_owned(),
                 None => PathBuf::from(linktarget),

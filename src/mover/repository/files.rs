@@ -125,8 +125,9 @@ impl Iterator for Entries {
                         if !node.is_dir() {
                             self.tally.given.fetch_add(1, Ordering::SeqCst);
                         }
-                        let Found { path, metadata } = found;
-                        let open = Some(OpenFile { path: path.clone(), size: metadata.size(), tally: self.tally.clone() });
+                        let Found { path, metadata, above: _ } = found;
+                        let open =
+                            Some(OpenFile { path: path.clone(), size: metadata.size(), tally: self.tally.clone() });
                         return Some(Ok(ReadSourceEntry { path, node, open }));
                     }
                     Err(error) => self.tally.skipped(&found.path, &error),
@@ -139,7 +140,7 @@ impl Iterator for Entries {
 
 impl Entries {
     fn node(&self, found: &Found) -> io::Result<Node> {
-        let Found { path, metadata } = found;
+        let Found { path, metadata, above } = found;
         let name = path.file_name().ok_or_else(|| io::Error::other("it has no name"))?;
         let extended_attributes = match xattrs::read(path) {
             Ok(attributes) => attributes,
@@ -152,12 +153,14 @@ impl Entries {
         let is_dir = metadata.is_dir();
         // Only the ends of hard links need the device; elsewhere it would make equal trees differ after a reboot.
         let device_id = if !is_dir && metadata.nlink() > 1 { metadata.dev() } else { 0 };
-        let modified = time(metadata.mtime(), metadata.mtime_nsec());
+        // Times of directories above the source would make every tree a changed one whenever a neighbour changes.
+        let changed = |seconds, nanoseconds| if *above { None } else { time(seconds, nanoseconds) };
+        let modified = changed(metadata.mtime(), metadata.mtime_nsec());
         let meta = NodeMetadata {
             mode: Some(entry::go_mode(metadata.permissions().mode())),
             mtime: modified,
             atime: modified,
-            ctime: time(metadata.ctime(), metadata.ctime_nsec()),
+            ctime: changed(metadata.ctime(), metadata.ctime_nsec()),
             uid: Some(metadata.uid()),
             gid: Some(metadata.gid()),
             user: self.users.get(&metadata.uid()).cloned(),
@@ -271,4 +274,39 @@ fn account_names(path: &Path) -> BTreeMap<u32, String> {
         }
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::mover::job::Event;
+
+    fn read(path: &Path, size: u64) -> (Option<Vec<u8>>, u64, u64, usize) {
+        let (sender, receiver) = mpsc::sync_channel(8);
+        let tally = Tally::new(Reporter::new(sender));
+        tally.given.fetch_add(1, Ordering::SeqCst);
+        let file = OpenFile { path: path.to_owned(), size, tally: tally.clone() };
+        let mut content = Vec::new();
+        let read = file.open().ok().and_then(|mut reader| reader.read_to_end(&mut content).ok()).map(|_| content);
+        let (unreadable, expected) = (tally.unreadable(), tally.expected());
+        drop(tally);
+        let warnings = receiver.iter().filter(|event| matches!(event, Event::Warning(_))).count();
+        (read, unreadable, expected, warnings)
+    }
+
+    #[test]
+    fn files_that_change_vanish_or_cannot_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "0123456789").unwrap();
+        assert_eq!(read(&path, 10), (Some(b"0123456789".to_vec()), 0, 1, 0));
+        // It grew: what was there when it was looked at. It shrank: zeros, and a warning.
+        assert_eq!(read(&path, 4), (Some(b"0123".to_vec()), 0, 1, 0));
+        assert_eq!(read(&path, 12), (Some(b"0123456789\0\0".to_vec()), 0, 1, 1));
+        // It vanished: a warning. It cannot be read (here: a directory took its place): counted.
+        assert_eq!(read(&directory.path().join("gone"), 4), (None, 0, 0, 1));
+        assert_eq!(read(directory.path(), 4), (None, 1, 0, 1));
+    }
 }

@@ -40,7 +40,8 @@ pub fn write(
             node.meta.size = *length;
         }
     }
-    let internal = |what: &str| Failure::new(FailureKind::Other, format!("cannot write the lengths of streams: {what}"));
+    let internal =
+        |what: &str| Failure::new(FailureKind::Other, format!("cannot write the lengths of streams: {what}"));
     let (blob, id) = tree.serialize().map_err(|error| internal(&error.to_string()))?;
 
     let mut pack = seal(key, &blob).ok_or_else(|| internal("encryption failed"))?;

@@ -179,4 +179,3 @@ fn file_time(time: Timestamp) -> FileTime {
     let rest = u32::try_from(nanoseconds.rem_euclid(1_000_000_000)).unwrap_or_default();
     FileTime::from_unix_time(seconds, rest)
 }
-

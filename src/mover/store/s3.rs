@@ -113,10 +113,7 @@ impl S3 {
         let prefix = Path::from(format!("{}/{}", self.prefix, kind.directory()));
         let listed: Result<Vec<_>, _> = self.runtime.block_on(self.client.list(Some(&prefix)).try_collect());
         let listed = listed.map_err(|error| self.refused("list", prefix.as_ref(), error))?;
-        Ok(listed
-            .into_iter()
-            .filter_map(|meta| Some((meta.location.filename()?.to_owned(), meta.size)))
-            .collect())
+        Ok(listed.into_iter().filter_map(|meta| Some((meta.location.filename()?.to_owned(), meta.size))).collect())
     }
 
     pub(super) fn read(&self, kind: FileKind, id: &str) -> Result<Bytes, StoreError> {
