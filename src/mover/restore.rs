@@ -74,10 +74,12 @@ pub fn stream(snapshot: &OpenSnapshot, file_name: &str, program: &Program) -> Re
     let EntryKind::File { size_bytes, content } = &entry.kind else {
         return Err(Failure::new(FailureKind::Other, format!("`{file_name}` is no file")));
     };
-    let at_destination = |failure: Failure| match failure.kind {
-        FailureKind::SourceFailed => Failure::new(FailureKind::DestinationRefused, failure.message)
-            .hint("see what the program said; what it had written by then may be there"),
-        _ => failure,
+    let at_destination = |failure: Failure| {
+        if failure.kind == FailureKind::SourceFailed {
+            return Failure::new(FailureKind::DestinationRefused, failure.message)
+                .hint("see what the program said; what it had written by then may be there");
+        }
+        failure
     };
     let (mut running, mut stdin) = Running::feeding(program)?;
     let mut done = 0;

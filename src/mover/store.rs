@@ -61,6 +61,12 @@ pub enum StoreError {
         /// The file or directory.
         object: String,
     },
+    /// The bucket is not there.
+    #[error("there is no bucket at {location}")]
+    NoBucket {
+        /// Endpoint, bucket and prefix.
+        location: String,
+    },
     /// Not permitted.
     #[error("cannot {operation} {object}: not permitted")]
     PermissionDenied {
@@ -108,6 +114,10 @@ impl StoreError {
     pub fn failure(&self) -> Failure {
         let kind = match self {
             Self::Missing { .. } => FailureKind::RepositoryDamaged,
+            Self::NoBucket { .. } => {
+                return Failure::new(FailureKind::RepositoryMissing, self.to_string())
+                    .hint("create the bucket, or correct its name in the Repository document");
+            }
             Self::PermissionDenied { .. } => FailureKind::PermissionDenied,
             Self::NoSpace { .. } => FailureKind::NoSpace,
             Self::Unreachable { .. } => FailureKind::Unreachable,
@@ -124,7 +134,11 @@ impl StoreError {
             }
             cause = error.source();
         }
-        Failure::new(kind, message)
+        let failure = Failure::new(kind, message);
+        if failure.message.contains("certificate") {
+            return failure.hint("name the authority that signed the endpoint's certificate in `certificateAuthority`");
+        }
+        failure
     }
 }
 

@@ -178,10 +178,11 @@ impl Walk {
             Err(error) => return Err(Unreadable { path, error }),
         };
         let crosses = self.one_file_system && self.root != path && metadata.dev() != self.device;
-        if metadata.is_dir() && !crosses {
-            if let Err(error) = self.descend(&path) {
-                return Err(Unreadable { path, error });
-            }
+        if metadata.is_dir()
+            && !crosses
+            && let Err(error) = self.descend(&path)
+        {
+            return Err(Unreadable { path, error });
         }
         Ok(Found { path, metadata, above: false })
     }

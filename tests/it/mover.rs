@@ -623,6 +623,35 @@ fn an_archive_of_a_stranger_stays_where_it_is_put() {
 }
 
 #[test]
+fn a_store_that_is_full_is_told_and_makes_no_snapshot() {
+    let world = World::new();
+    // A limit on the size of files stands in for a full disk: both refuse the write of a pack.
+    let mut child = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 200; exec \"$0\" mover", env!("CARGO_BIN_EXE_mainstay")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let job = world.job(capture("1", one("head -c 9000000 /dev/urandom", StreamCheck::NotEmpty)));
+    child.stdin.take().unwrap().write_all(&serde_json::to_vec(&job).unwrap()).unwrap();
+    let failure = finish(child).0.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::NoSpace, "{failure:?}");
+    assert_eq!(world.list(), []);
+    world.check().unwrap();
+}
+
+#[test]
+fn a_bandwidth_limit_slows_the_upload_only() {
+    let world = World::new();
+    let mut job = world.job(capture("1", one("head -c 3000000 /dev/urandom", StreamCheck::NotEmpty)));
+    job.bandwidth_bytes_per_second = Some(3_000_000);
+    let started = std::time::Instant::now();
+    finish(start(&job)).0.unwrap();
+    assert!(started.elapsed().as_millis() > 900);
+}
+
+#[test]
 fn an_endpoint_that_refuses_is_told_soon() {
     let world = World::empty();
     // A port that was free just now.

@@ -73,16 +73,16 @@ impl<'a> Writer<'a> {
         let warn = |what: &str, error: &io::Error| {
             self.snapshot.reporter().warn(format!("cannot set {what} of /{}: {error}", entry.path.display()));
         };
-        if self.is_root {
-            if let Err(error) = std::os::unix::fs::lchown(path, entry.user_id, entry.group_id) {
-                warn("the owner", &error);
-            }
+        if self.is_root
+            && let Err(error) = std::os::unix::fs::lchown(path, entry.user_id, entry.group_id)
+        {
+            warn("the owner", &error);
         }
         let is_link = matches!(entry.kind, EntryKind::Link(_));
-        if let Some(mode) = entry.mode.filter(|_| !is_link) {
-            if let Err(error) = fs::set_permissions(path, Permissions::from_mode(mode)) {
-                warn("the permissions", &error);
-            }
+        if let Some(mode) = entry.mode.filter(|_| !is_link)
+            && let Err(error) = fs::set_permissions(path, Permissions::from_mode(mode))
+        {
+            warn("the permissions", &error);
         }
         let attributes = entry.attributes.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
         if let Err(error) = xattrs::write(path, attributes) {

@@ -166,8 +166,7 @@ impl S3 {
         let text = error.to_string();
         let source = Box::new(error);
         if text.contains("NoSuchBucket") {
-            let source = "the bucket does not exist; create it first".into();
-            return StoreError::Refused { operation, object, source };
+            return StoreError::NoBucket { location: self.location.clone() };
         }
         if let object_store::Error::NotFound { .. } = *source {
             return StoreError::Missing { object };
