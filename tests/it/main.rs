@@ -8,3 +8,4 @@ mod writeback;
 mod documents;
 mod schedule;
 mod simulator;
+mod mover;
