@@ -163,16 +163,26 @@ fn only_the_movers_repository_imports_rustic_core() {
 
 #[test]
 fn pure_modules_touch_nothing_outside() {
-    let pure = ["policy", "schedule", "retention", "restore_point", "desired", "actual", "plan", "status", "run/machine"];
+    let pure =
+        ["policy", "schedule", "retention", "restore_point", "desired", "actual", "plan", "status", "run/machine"];
     // Readers of a directory and writers of a file are the edge of their module, and say so in their names.
     let edges = ["src/policy/directory.rs", "src/policy/load.rs", "src/plan/saved.rs"];
-    let forbidden =
-        ["std::fs", "std::net", "std::process", "tokio", "git2", "SystemTime", "Timestamp::now", "Zoned::now", "HashMap"];
+    let forbidden = [
+        "std::fs",
+        "std::net",
+        "std::process",
+        "tokio",
+        "git2",
+        "SystemTime",
+        "Timestamp::now",
+        "Zoned::now",
+        "HashMap",
+    ];
     let mut findings = Vec::new();
     for (path, text) in files(&["src"]) {
-        let inside = pure.iter().any(|module| {
-            path == Path::new(&format!("src/{module}.rs")) || path.starts_with(format!("src/{module}/"))
-        });
+        let inside = pure
+            .iter()
+            .any(|module| path == Path::new(&format!("src/{module}.rs")) || path.starts_with(format!("src/{module}/")));
         if !inside || edges.iter().any(|edge| path == Path::new(edge)) {
             continue;
         }
