@@ -87,7 +87,8 @@ fn the_commands_exist() {
             let text = help.entry(command.to_owned()).or_insert_with(|| {
                 let mut all = String::new();
                 // `schedule next` and the like: the options are those of the inner command.
-                for inner in [vec![command], words.iter().copied().take(2).collect()] {
+                let inner = words.iter().copied().take(2).take_while(|word| !word.starts_with('-')).collect();
+                for inner in [vec![command], inner] {
                     let output = Command::new(env!("CARGO_BIN_EXE_mainstay"))
                         .args(inner)
                         .arg("--help")

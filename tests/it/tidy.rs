@@ -56,9 +56,10 @@ fn every_test_file_is_named_by_a_mod() {
     let named = |path: &Path, text: &str| {
         let stem = path.file_stem().and_then(|stem| stem.to_str()).expect("a name");
         text.lines().any(|line| {
+            // Whatever its visibility is.
             let line = line.trim();
-            let line = line.strip_prefix("pub(crate) ").or(line.strip_prefix("pub ")).unwrap_or(line);
-            line == format!("mod {stem};")
+            line.strip_suffix(&format!("mod {stem};"))
+                .is_some_and(|before| before.is_empty() || before.starts_with("pub"))
         })
     };
     let findings = all
@@ -121,7 +122,7 @@ fn modules_are_named_with_the_words_of_the_trade() {
         ("util utils common helper helpers misc manager types", "the thing that it is about"),
         ("config spec", "policy or document"),
         ("target asset", "source"),
-        ("vault bucket", "repository"),
+        ("vault", "repository"),
         ("worker agent", "mover"),
         ("provider", "engine"),
         ("session", "run"),
@@ -183,7 +184,8 @@ fn pure_modules_touch_nothing_outside() {
         let inside = pure
             .iter()
             .any(|module| path == Path::new(&format!("src/{module}.rs")) || path.starts_with(format!("src/{module}/")));
-        if !inside || edges.iter().any(|edge| path == Path::new(edge)) {
+        let exempt = edges.iter().any(|edge| path == Path::new(edge)) || path.ends_with("tests.rs");
+        if !inside || exempt {
             continue;
         }
         for (number, line) in code(&text) {
