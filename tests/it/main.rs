@@ -9,3 +9,6 @@ mod documents;
 mod schedule;
 mod simulator;
 mod mover;
+mod quickstart;
+mod readme;
+mod tidy;

@@ -1,3 +1,20 @@
 //! The live tests: the real peers. `tests/run` installs and starts them.
 
 mod restic;
+//! The live tests: the real binary against real servers and the real restic. `tests/run` starts the peers.
+//!
+//! A test whose peer is missing fails and says what to do; none is skipped. Nothing here looks inside the program: what
+//! counts is what a user could see.
+
+mod peers;
+mod world;
+
+mod faults;
+mod files;
+mod git;
+mod mariadb;
+mod postgres;
+mod promises;
+mod s3;
+mod several;
+mod sqlite;

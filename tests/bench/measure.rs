@@ -1,0 +1,81 @@
+//! Carries a program out and measures it: wall time, CPU time and peak memory of it and its children.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+/// What a program needed.
+#[derive(Debug, Clone, Copy)]
+pub struct Needed {
+    /// Seconds from start to end.
+    pub wall_seconds: f64,
+    /// Seconds of CPU, user and system.
+    pub cpu_seconds: f64,
+    /// The largest resident set of any of its processes.
+    pub peak_bytes: f64,
+}
+
+/// Python asks the kernel what the children needed; Rust's standard library cannot without unsafe code.
+const MEASURE: &str = "
+import resource, subprocess, sys, time
+start = time.monotonic()
+code = subprocess.call(sys.argv[2:])
+wall = time.monotonic() - start
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+open(sys.argv[1], 'w').write(f'{code} {wall} {used.ru_utime + used.ru_stime} {used.ru_maxrss * 1024}')
+";
+
+/// Measures a shell command line, which must end with one of these exit codes. Gives also its standard output.
+pub fn measure(folder: &Path, line: &str, good_codes: &[i32]) -> (Needed, String) {
+    let numbers = folder.join("measured");
+    let output = Command::new("python3")
+        .args(["-c", MEASURE])
+        .arg(&numbers)
+        .args(["sh", "-c", line])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .expect("python3 is needed: it measures");
+    let text = fs::read_to_string(&numbers).expect("python3 wrote the numbers");
+    let mut fields = text.split(' ').map(|field| field.parse::<f64>().expect("a number"));
+    let mut next = || fields.next().expect("four numbers");
+    let code = next();
+    assert!(
+        good_codes.iter().any(|good| f64::from(*good) == code),
+        "`{line}` ended with {code}:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let needed = Needed { wall_seconds: next(), cpu_seconds: next(), peak_bytes: next() };
+    (needed, String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Prints what two programs needed for the same work, and the ratios.
+pub fn compare(what: &str, ours: Needed, theirs: Needed) {
+    println!(
+        "{what:<28} wall {:7.2} s / {:7.2} s = {:5.2}   CPU {:7.2} s / {:7.2} s = {:5.2}   memory {:5.0} MB / {:5.0} MB = {:5.2}",
+        ours.wall_seconds,
+        theirs.wall_seconds,
+        ours.wall_seconds / theirs.wall_seconds,
+        ours.cpu_seconds,
+        theirs.cpu_seconds,
+        ours.cpu_seconds / theirs.cpu_seconds,
+        ours.peak_bytes / 1e6,
+        theirs.peak_bytes / 1e6,
+        ours.peak_bytes / theirs.peak_bytes,
+    );
+}
+
+/// Prints what one program needed, beside a goal.
+pub fn against_goal(what: &str, needed: Needed, wall_seconds: f64, peak_bytes: f64) {
+    println!(
+        "{what:<28} wall {:7.3} s / {wall_seconds:.0} s = {:5.2}   CPU {:7.3} s   memory {:5.0} MB / {:.0} MB = {:5.2}",
+        needed.wall_seconds,
+        needed.wall_seconds / wall_seconds,
+        needed.cpu_seconds,
+        needed.peak_bytes / 1e6,
+        peak_bytes / 1e6,
+        needed.peak_bytes / peak_bytes,
+    );
+}

@@ -1,0 +1,227 @@
+//! The mover against the restic in PATH, on the same data in the same run.
+
+use std::{
+    fs,
+    io::{BufWriter, Write as _},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use jiff::Timestamp;
+use mainstay::{
+    mover::job::{
+        Event, Input, Job, Outcome, Place, Program, RepositoryAccess, SnapshotLabel, Stream, StreamCheck, Task,
+    },
+    policy::PolicyName,
+    restore_point::RestorePointId,
+    secret::Secret,
+};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+use crate::measure::{Needed, compare, measure};
+
+const PASSWORD: &str = "bench";
+
+/// Measures and prints.
+pub fn bench() {
+    let version =
+        Command::new("restic").arg("version").output().expect("restic is needed: the mover is compared with it");
+    println!("\nmover / {}", String::from_utf8_lossy(&version.stdout).trim());
+    let scale: f64 = std::env::var("MAINSTAY_BENCH_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1.0);
+    let mut random = StdRng::seed_from_u64(4711);
+    files("mixed", |folder| mixed(folder, (1024.0 * scale) as u64, &mut random));
+    files("small", |folder| small(folder, (100_000.0 * scale) as u64));
+    let short = stream("stream, 0.5 GiB", (512.0 * scale) as u64);
+    let long = stream("stream, 2 GiB", (2048.0 * scale) as u64);
+    println!(
+        "{:<28} {:.0} MB / {:.0} MB = {:.2}",
+        "memory, long / short stream",
+        long.peak_bytes / 1e6,
+        short.peak_bytes / 1e6,
+        long.peak_bytes / short.peak_bytes
+    );
+}
+
+/// One folder with a repository of ours and one of restic's.
+struct Bench {
+    folder: tempfile::TempDir,
+    jobs: u32,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self { folder: tempfile::tempdir().expect("a folder"), jobs: 0 };
+        fs::write(bench.path("password"), PASSWORD).expect("a file");
+        fs::create_dir(bench.path("data")).expect("a folder");
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// One job of our mover, and what came of it.
+    fn ours(&mut self, task: Task) -> (Needed, Outcome) {
+        self.jobs += 1;
+        let job = Job {
+            repository: RepositoryAccess {
+                name: "bench".to_owned(),
+                place: Place::Directory(self.path("ours")),
+                password: Secret::new(PASSWORD),
+            },
+            cache_directory: Some(self.path("cache-ours")),
+            bandwidth_bytes_per_second: None,
+            task,
+        };
+        let file = self.path(&format!("job-{}.json", self.jobs));
+        fs::write(&file, serde_json::to_vec(&job).expect("a job is JSON")).expect("a file");
+        let line = format!("{} mover <{}", env!("CARGO_BIN_EXE_mainstay"), file.display());
+        let (needed, said) = measure(self.folder.path(), &line, &[0]);
+        let last = said.lines().last().expect("the mover says how it ended");
+        match serde_json::from_str(last).expect("the mover says it as JSON") {
+            Event::Done(outcome) => (needed, outcome),
+            other => panic!("not done: {other:?}"),
+        }
+    }
+
+    fn capture(&mut self, input: Input) -> (Needed, String) {
+        let time = Timestamp::from_second(1_795_000_000 + i64::from(self.jobs)).expect("a time");
+        let label = SnapshotLabel {
+            policy: PolicyName::new("bench", "bench"),
+            run: RestorePointId::from_time(time),
+            source: "data".to_owned(),
+            sources: 1,
+            host: "local".to_owned(),
+        };
+        match self.ours(Task::Capture { label, time, input }) {
+            (needed, Outcome::Captured { snapshot, .. }) => (needed, snapshot),
+            (_, other) => panic!("not captured: {other:?}"),
+        }
+    }
+
+    /// One call of restic's.
+    fn theirs(&self, arguments: &str) -> Needed {
+        let line = format!("restic {} {arguments} >/dev/null", self.restic_options());
+        measure(self.folder.path(), &line, &[0]).0
+    }
+
+    fn restic_options(&self) -> String {
+        let (repository, password, cache) = (self.path("theirs"), self.path("password"), self.path("cache-theirs"));
+        format!("-r {} --password-file {} --cache-dir {}", repository.display(), password.display(), cache.display())
+    }
+
+    fn initialise(&mut self) {
+        self.ours(Task::Initialise);
+        self.theirs("init");
+    }
+}
+
+fn files(name: &str, fill: impl FnOnce(&Path)) {
+    let mut bench = Bench::new();
+    let data = bench.path("data");
+    fill(&data);
+    bench.initialise();
+    let input = || Input::Paths { paths: vec![data.clone()], exclude: Vec::new(), one_file_system: false };
+    let backup = format!("backup --quiet {}", data.display());
+    let mut snapshot = String::new();
+    for step in ["first", "unchanged", "1 % changed"] {
+        if step == "1 % changed" {
+            change(&data);
+        }
+        let (ours, id) = bench.capture(input());
+        snapshot = id;
+        compare(&format!("{name}, {step}"), ours, bench.theirs(&backup));
+    }
+    let into = bench.path("restored-ours");
+    let task =
+        Task::RestoreFiles { snapshot, into: Some(into.clone()), paths: Vec::new(), overwrite: false, dry_run: false };
+    let (ours, _) = bench.ours(task);
+    let theirs = bench.theirs(&format!("restore latest --quiet --target {}", bench.path("restored-theirs").display()));
+    compare(&format!("{name}, restore"), ours, theirs);
+}
+
+fn stream(name: &str, mebibytes: u64) -> Needed {
+    let mut bench = Bench::new();
+    let file = bench.path("dump.sql");
+    dump(&file, mebibytes);
+    bench.initialise();
+    let program =
+        Program { arguments: vec!["cat".to_owned(), file.display().to_string()], environment: Default::default() };
+    let check = StreamCheck::LastLineStartsWith("-- Dump completed".to_owned());
+    let input = Input::Streams(vec![Stream { file_name: "dump.sql".to_owned(), program, check }]);
+    let (ours, snapshot) = bench.capture(input);
+    let line = format!("cat {} | restic {} backup --quiet --stdin >/dev/null", file.display(), bench.restic_options());
+    compare(&format!("{name}, first"), ours, measure(bench.folder.path(), &line, &[0]).0);
+    let program = Program {
+        arguments: ["sh", "-c", "cat >/dev/null"].map(str::to_owned).to_vec(),
+        environment: Default::default(),
+    };
+    let task = Task::RestoreStream { snapshot, file_name: "dump.sql".to_owned(), program };
+    let (restored, _) = bench.ours(task);
+    compare(&format!("{name}, restore"), restored, bench.theirs("dump latest /stdin"));
+    ours
+}
+
+/// Half random, half text, in files from 4 KiB to 64 MiB.
+fn mixed(folder: &Path, mebibytes: u64, random: &mut StdRng) {
+    let mut left = mebibytes * 1024 * 1024;
+    let mut number = 0u64;
+    let mut block = vec![0u8; 64 * 1024 * 1024];
+    while left > 0 {
+        let size = (4096u64 << (number % 15)).min(left);
+        let content = &mut block[..size as usize];
+        if number % 2 == 0 {
+            random.fill(content);
+        } else {
+            for (index, byte) in content.iter_mut().enumerate() {
+                *byte = b"the quick brown fox jumps over the lazy dog "[(index + (index >> 7) * number as usize) % 44];
+            }
+        }
+        fs::write(folder.join(format!("file-{number}")), content).expect("a file");
+        left -= size;
+        number += 1;
+    }
+}
+
+fn small(folder: &Path, files: u64) {
+    for number in 0..files {
+        let inside = folder.join(format!("folder-{:03}", number % 1000));
+        if number < 1000 {
+            fs::create_dir(&inside).expect("a folder");
+        }
+        let text = format!("file {number} with some text of its own {}\n", number * 7919);
+        fs::write(inside.join(format!("file-{number}")), text.repeat(20 + (number % 60) as usize)).expect("a file");
+    }
+}
+
+/// Appends to one file in a hundred.
+fn change(folder: &Path) {
+    let list = Command::new("find").arg(folder).args(["-type", "f"]).output().expect("find");
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    let mut names: Vec<&str> = list.lines().collect();
+    names.sort_unstable();
+    for name in names.iter().step_by(100) {
+        let mut file = fs::OpenOptions::new().append(true).open(name).expect("a file");
+        file.write_all(b"one more line\n").expect("it can be written");
+    }
+}
+
+/// Text as a dump of a database has it, of this length, with its trailer.
+fn dump(file: &Path, mebibytes: u64) {
+    let mut out = BufWriter::new(fs::File::create(file).expect("a file"));
+    let (mut written, mut row) = (0u64, 0u64);
+    while written < mebibytes * 1024 * 1024 {
+        let hash = row.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let line = format!(
+            "INSERT INTO item VALUES ({row}, 'customer {}', '{hash:016x}', {}.{:02});\n",
+            row % 9973,
+            row * 31 % 100_000,
+            row % 100
+        );
+        out.write_all(line.as_bytes()).expect("it can be written");
+        written += line.len() as u64;
+        row += 1;
+    }
+    out.write_all(b"-- Dump completed on 2026-11-21\n").expect("it can be written");
+    out.flush().expect("it can be written");
+}

@@ -1,0 +1,116 @@
+//! Directories with everything that a file system can hold, judged by the real restic.
+
+use std::{fs, path::Path, process::Command};
+
+use crate::{
+    peers::succeed,
+    world::{World, assert_same_tree},
+};
+
+/// A folder with everything that a file system can hold.
+fn fill(folder: &Path) {
+    let script = r#"
+        set -eu
+        mkdir -p deep/er 'with space' $'new\nline' empty secret
+        printf 'text' >deep/er/file
+        printf 'Ünïcode' >'with space/ünï'
+        : >empty-file
+        head -c 5000000 /dev/urandom >random
+        truncate -s 40M sparse; printf 'x' | dd of=sparse bs=1 seek=20000000 conv=notrunc status=none
+        ln deep/er/file hard-link
+        ln -s deep/er/file symlink; ln -s /does/not/exist dangling; ln -s . loop
+        mkfifo pipe
+        chmod 4755 deep/er/file; chmod 000 secret; chmod 1777 empty
+        chown 1234:4321 random
+        setfattr -n user.colour -v blue deep/er/file
+        touch -d '2001-02-03 04:05:06.789 UTC' empty-file; touch -d '1999-12-31 23:59:59 UTC' deep
+    "#;
+    succeed(Command::new("bash").current_dir(folder).args(["-c", script]));
+}
+
+fn policy(world: &World, more: &str) {
+    world.policy(&format!("    - name: files\n      paths: [{}]{more}", world.path("site").display()), "");
+    world.apply();
+}
+
+#[test]
+fn a_folder_comes_back_as_it_was_by_us_and_by_the_real_restic() {
+    let world = World::new("files");
+    fs::create_dir(world.path("site")).expect("a folder");
+    fill(&world.path("site"));
+    policy(&world, "");
+    world.run();
+
+    let snapshots = world.restic_check();
+    assert_eq!(snapshots.len(), 1);
+    let by_restic = world.restic_restore(snapshots[0]["id"].as_str().expect("an id"));
+    let inside = world.path("site");
+    let inside = inside.strip_prefix("/").expect("an absolute path");
+    assert_same_tree(&world.path("site"), &by_restic.join(inside));
+
+    let elsewhere = world.path("elsewhere");
+    world.good(&["restore", "shop/nightly", "latest", "--into", &elsewhere.display().to_string()]);
+    let restored = succeed(Command::new("find").arg(&elsewhere).args(["-name", "site", "-type", "d"]));
+    assert_same_tree(&world.path("site"), Path::new(restored.trim()));
+
+    // And in place, after the worst day.
+    let kept = world.path("kept");
+    fs::rename(world.path("site"), &kept).expect("the folder moves away");
+    world.good(&["restore", "shop/nightly", "latest", "--in-place", "--yes"]);
+    assert_same_tree(&kept, &world.path("site"));
+}
+
+#[test]
+fn a_second_run_adds_only_what_changed() {
+    let world = World::new("files-incremental");
+    fs::create_dir(world.path("site")).expect("a folder");
+    fill(&world.path("site"));
+    policy(&world, "");
+    world.run();
+    let size = |world: &World| -> u64 {
+        let out = succeed(Command::new("du").args(["-sb"]).arg(world.path("store")));
+        out.split_whitespace().next().and_then(|number| number.parse().ok()).expect("du prints a size")
+    };
+    let before = size(&world);
+    world.write("site/new", "a few bytes");
+    crate::peers::wait_for("a second run in another second", 30, || {
+        let ran = world.mainstay(&["run", "shop/nightly"]);
+        (ran.status.success() && world.points().len() == 2).then_some(())
+    });
+    assert!(size(&world) - before < 200_000, "from {before} to {} bytes", size(&world));
+    assert_eq!(world.restic_check().len(), 2);
+}
+
+#[test]
+fn excludes_and_other_file_systems_are_left_out() {
+    let world = World::new("files-exclude");
+    world.write("site/keep/a", "a");
+    world.write("site/cache/b", "b");
+    world.write("site/mounted/c", "c");
+    let mount = crate::faults::Mount::tmpfs(&world.path("site/mounted"), "1m");
+    world.write("site/mounted/d", "d");
+    policy(&world, "\n      exclude: [\"cache/**\"]\n      oneFileSystem: true");
+    world.run();
+    let elsewhere = world.path("elsewhere");
+    world.good(&["restore", "shop/nightly", "latest", "--into", &elsewhere.display().to_string()]);
+    let files = succeed(Command::new("find").arg(&elsewhere).args(["-type", "f", "-printf", "%f\n"]));
+    assert_eq!(files.trim(), "a");
+    drop(mount);
+}
+
+#[test]
+fn files_that_exist_are_not_overwritten_unless_told() {
+    let world = World::new("files-existing");
+    world.write("site/a", "first");
+    world.write("site/b", "first");
+    policy(&world, "");
+    world.run();
+    world.write("site/a", "second");
+    fs::remove_file(world.path("site/b")).expect("a file");
+    world.bad(&["restore", "shop/nightly", "latest", "--in-place", "--yes"]);
+    assert_eq!(fs::read_to_string(world.path("site/a")).expect("a file"), "second");
+    assert!(!world.path("site/b").exists(), "half of the restore was written");
+    world.good(&["restore", "shop/nightly", "latest", "--in-place", "--yes", "--existing", "update"]);
+    assert_eq!(fs::read_to_string(world.path("site/a")).expect("a file"), "first");
+    assert_eq!(fs::read_to_string(world.path("site/b")).expect("a file"), "first");
+}

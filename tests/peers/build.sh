@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Builds the peers that Debian does not have, once, into the folder given. Prints nothing when all is there.
+set -euo pipefail
+
+cache=$1
+here=$(cd "$(dirname "$0")" && pwd)
+
+# versitygw: an S3 server. Its version is the one that go.mod names.
+module=github.com/versity/versitygw
+version=$(awk -v module="$module" '$1 == module { print $2 }' "$here/versitygw/go.mod")
+program=$cache/versitygw-${version#v}/versitygw
+if [ ! -x "$program" ]; then
+  echo "building versitygw $version (about a minute)"
+  mkdir -p "$(dirname "$program")"
+  # Built under another name first, so that an interrupted build is never taken for a good one.
+  (cd "$here/versitygw" && GOFLAGS=-mod=mod go build -o "$program.part" "$module/cmd/versitygw")
+  mv "$program.part" "$program"
+fi
+ln -sfn "versitygw-${version#v}" "$cache/versitygw"
