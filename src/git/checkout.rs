@@ -16,7 +16,7 @@ use super::{
     credentials::Credentials,
     remote::{self, Remote},
 };
-use crate::desired::DesiredState;
+use crate::{desired::DesiredState, policy::load::is_document_file};
 
 /// The largest document that is read.
 pub const DOCUMENT_LIMIT_BYTES: u64 = 10 * 1024 * 1024;
@@ -230,12 +230,6 @@ pub fn is_descendant(repository: &Repository, new: &Revision, old: &Revision) ->
         .map_err(|source| GitError::Read { operation: format!("walking from {new} back to {old}"), source })
 }
 
-/// Whether a path names a document: `backup.yaml` or `*.backup.yaml`.
-pub fn is_document(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    name == "backup.yaml" || name.ends_with(".backup.yaml")
-}
-
 fn directory<'r>(repository: &'r Repository, revision: &Revision, path: &Path) -> Result<Tree<'r>, GitError> {
     let read = |source| GitError::Read { operation: format!("reading the commit {revision}"), source };
     let root = repository.find_commit(revision.object_id()?).and_then(|commit| commit.tree()).map_err(read)?;
@@ -278,7 +272,8 @@ fn changed_files(
     // After all removals: a file that became a directory gives two deltas, in either order.
     for delta in diff.deltas() {
         let new = delta.new_file();
-        if let Some(path) = new.path().filter(|path| is_document(path) && new.mode() != git2::FileMode::Unreadable) {
+        if let Some(path) = new.path().filter(|path| is_document_file(path) && new.mode() != git2::FileMode::Unreadable)
+        {
             read_into(repository, path, new.id(), u32::from(new.mode()), changed);
         }
     }
@@ -303,7 +298,7 @@ fn all_files(repository: &Repository, tree: &Tree<'_>, watched: &Path) -> Result
                     })?;
                     pending.push((path, subtree));
                 }
-            } else if is_document(&path) {
+            } else if is_document_file(&path) {
                 let mode = u32::try_from(entry.filemode()).unwrap_or_default();
                 read_into(repository, &path, entry.id(), mode, &mut files);
                 if files.content.len() > DOCUMENTS_LIMIT {
