@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(parsed.documents.len(), 2);
         assert_eq!(parsed.mistakes.len(), 1);
         assert_eq!(parsed.mistakes[0].rule, Rule::YamlSyntax);
-        assert_eq!(parsed.documents[1].find("/c").unwrap().span, 17..18);
+        assert_eq!(parsed.documents[1].find("/c").unwrap().span, 22..23);
     }
 
     #[test]
