@@ -121,8 +121,7 @@ fn check_all(files: &[(&PathBuf, &FileContent)], engine: EngineKind) -> Vec<(usi
             if start >= files.len() {
                 return done;
             }
-            for index in start..files.len().min(start + FILES_A_THREAD) {
-                let (path, content) = files[index];
+            for (index, (path, content)) in files.iter().enumerate().skip(start).take(FILES_A_THREAD) {
                 done.push((index, check_file(path, content, engine)));
             }
         }

@@ -87,7 +87,8 @@ fn read(text: &str, base: usize, parsed: &mut Parsed) -> bool {
             Ok((event, span)) => builder.take(event, span),
             Err(error) => {
                 let at = builder.positions.byte(error.marker().index());
-                builder.mistake(Rule::YamlSyntax, at..at, format!("this is not YAML: {}", error.info()), None);
+                let hint = "look for a bracket, a quote or an indentation at this place or shortly before".to_owned();
+                builder.mistake(Rule::YamlSyntax, at..at, format!("this is not YAML: {}", error.info()), Some(hint));
                 parsed.documents.append(&mut builder.documents);
                 parsed.mistakes.append(&mut builder.mistakes);
                 return false;
@@ -367,7 +368,7 @@ mod tests {
         assert_eq!(parsed.documents.len(), 2);
         assert_eq!(parsed.mistakes.len(), 1);
         assert_eq!(parsed.mistakes[0].rule, Rule::YamlSyntax);
-        assert_eq!(parsed.documents[1].find("/c").unwrap().span, 17..18);
+        assert_eq!(parsed.documents[1].find("/c").unwrap().span, 22..23);
     }
 
     #[test]

@@ -113,6 +113,11 @@ impl<'a> Findings<'a> {
         self.found.is_empty()
     }
 
+    /// How many were found.
+    pub fn count(&self) -> usize {
+        self.found.len()
+    }
+
     /// All that was found.
     pub fn finish(self) -> Vec<Diagnostic> {
         self.found

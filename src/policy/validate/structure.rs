@@ -150,11 +150,9 @@ fn report(findings: &mut Findings<'_>, kind: Kind, error: &ValidationError<'_>, 
         finding.hint = Some(hint.to_owned());
         return;
     }
-    let rule = match error.kind() {
-        ValidationErrorKind::Type { .. } => Rule::WrongType,
-        ValidationErrorKind::AnyOf { .. } if !same_type(field, instance) => Rule::WrongType,
-        _ => Rule::WrongValue,
-    };
+    let is_wrong_type = matches!(error.kind(), ValidationErrorKind::Type { .. })
+        || matches!(error.kind(), ValidationErrorKind::AnyOf { .. }) && !same_type(field, instance);
+    let rule = if is_wrong_type { Rule::WrongType } else { Rule::WrongValue };
     let message = format!("`{name}` cannot be {}", describe(instance));
     let near = field.and_then(|field| field.options()).and_then(|options| did_you_mean(instance.as_str()?, options));
     let finding = findings.error(rule, &pointer, message);
@@ -163,11 +161,13 @@ fn report(findings: &mut Findings<'_>, kind: Kind, error: &ValidationError<'_>, 
 }
 
 fn limits(kind: &ValidationErrorKind) -> Option<String> {
-    match kind {
-        ValidationErrorKind::Minimum { limit } => Some(format!("the least is {limit}")),
-        ValidationErrorKind::Maximum { limit } => Some(format!("the most is {limit}")),
-        _ => None,
+    if let ValidationErrorKind::Minimum { limit } = kind {
+        return Some(format!("the least is {limit}"));
     }
+    if let ValidationErrorKind::Maximum { limit } = kind {
+        return Some(format!("the most is {limit}"));
+    }
+    None
 }
 
 fn unknown_field(findings: &mut Findings<'_>, kind: Kind, pointer: &str, key: &str, field: Option<Field>) {
@@ -215,7 +215,7 @@ fn typed<T: DeserializeOwned>(findings: &mut Findings<'_>, kind: Kind, value: Va
         Ok(typed) => return Some(typed),
         Err(error) => error,
     };
-    let before = findings.is_empty();
+    let before = findings.count();
     for (pointer, node) in findings.root.scalars() {
         let NodeValue::Scalar(scalar) = &node.value else { continue };
         let Some(field) = Field::at(kind, &pointer) else { continue };
@@ -238,7 +238,7 @@ fn typed<T: DeserializeOwned>(findings: &mut Findings<'_>, kind: Kind, value: Va
             findings.error(Rule::WrongValue, &pointer, message);
         }
     }
-    if before == findings.is_empty() && before {
+    if findings.count() == before {
         findings.error(Rule::WrongValue, "/kind", format!("the document cannot be read: {error}"));
     }
     None
