@@ -66,6 +66,10 @@ impl Author {
         let mut tree = self.head().clone();
         let number = random.random_range(0..4);
         let name = name(number);
+        // Files that vanished are noticed soon.
+        if tree.vanished && random.random_bool(0.5) {
+            tree.vanished = false;
+        }
         let what = match random.random_range(0..20) {
             0..10 => {
                 let edited = tree.policies.get_mut(&name);

@@ -178,11 +178,15 @@ fn forget_point(state: &mut State, name: &PolicyName, id: &RestorePointId, grace
     let Some(index) = store.points.iter().position(|point| point.id == *id) else { return };
     let point = store.points[index].clone();
     let is_newest = rules::newest(&store.points).is_some_and(|newest| newest.id == point.id);
+    let is_kept = store.kept(now).get(index).copied().unwrap_or(false);
     store.points.remove(index);
     state.writes += 1;
     state.tell(format!("cleanup {name}: forgets {id}"));
     if is_newest && !state.consented.contains(&rules::loss(name, &point)) {
         state.broke(format!("{name}: the newest restore point {id} is gone"));
+    }
+    if is_kept {
+        state.broke(format!("{name}: the applied rules keep {id}, and it is gone"));
     }
     if point.held {
         state.broke(format!("{name}: {id} was held and is gone"));

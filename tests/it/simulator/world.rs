@@ -65,7 +65,7 @@ impl Store {
     }
 
     /// Which points the applied rules keep; those of a withdrawn policy stay unless they are marked.
-    fn kept(&self, now: Timestamp) -> Vec<bool> {
+    pub fn kept(&self, now: Timestamp) -> Vec<bool> {
         match self.rules() {
             Some(rules) => decide(&rules, &self.points, now).into_iter().map(|decision| decision.keep).collect(),
             None => self.points.iter().map(|point| point.expired_since.is_none()).collect(),
@@ -199,6 +199,11 @@ impl World {
             2..8 => random.random_range(1..90),
             _ => random.random_range(60..3000),
         };
+        self.pass(minutes);
+    }
+
+    /// The clock moves.
+    pub fn pass(&self, minutes: i64) {
         let mut state = self.state();
         state.now += SignedDuration::from_mins(minutes);
         state.tell(format!("clock: {minutes} min"));
