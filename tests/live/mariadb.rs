@@ -121,7 +121,7 @@ fn a_server_killed_in_the_middle_of_a_dump_leaves_no_restore_point() {
         ping.ok().filter(|output| output.status.success())
     });
     server.sql(
-        "CREATE DATABASE big; CREATE TABLE big.big ENGINE=InnoDB AS
+        "CREATE DATABASE big; USE big; CREATE TABLE big ENGINE=InnoDB AS
          SELECT seq AS n, CONCAT(MD5(seq), MD5(-seq), MD5(seq * 7)) AS a FROM seq_1_to_1000000",
     );
     world.policy(&source(&world, &server, "mariadb", "big", ""), "  limits: {bandwidth: 4MiB}");

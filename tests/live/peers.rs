@@ -194,7 +194,13 @@ pub struct MariaDb {
 impl MariaDb {
     /// Carries SQL out; gives the rows, columns separated by tabs.
     pub fn sql(&self, sql: &str) -> String {
-        succeed(self.program("mariadb").args(["--batch", "--skip-column-names", "-e", sql]))
+        succeed(self.program("mariadb").args([
+            "--default-character-set=utf8mb4",
+            "--batch",
+            "--skip-column-names",
+            "-e",
+            sql,
+        ]))
     }
 
     /// Everything in a database as SQL, without dates: the same text means the same database.
