@@ -9,8 +9,9 @@ use jiff::Timestamp;
 
 use crate::{
     engine::{Engine, EngineError},
-    plan::{Action, Change, Plan},
+    plan::{Action, Change, Effect, Plan, digest},
     policy::PolicyName,
+    status::ledger::EventKind,
 };
 
 /// What was carried out.
@@ -27,7 +28,7 @@ pub async fn apply<E: Engine>(plan: &Plan, engine: &E, now: Timestamp) -> Applie
     let mut applied = Applied::default();
     for order in [Action::Create, Action::Update, Action::Delete, Action::Restore] {
         for change in plan.changes.iter().filter(|change| change.action == order) {
-            match carry_out(change, engine, now).await {
+            match carry_out(plan, change, engine, now).await {
                 Ok(()) => {
                     tracing::info!(policy = %change.policy, action = ?change.action, "applied");
                     applied.done.push((change.policy.clone(), change.action));
@@ -43,26 +44,48 @@ pub async fn apply<E: Engine>(plan: &Plan, engine: &E, now: Timestamp) -> Applie
     applied
 }
 
-/// One change. The new rules are in place before anything is marked as expired, so a crash in between loses nothing:
-/// the next cleanup marks what the new rules no longer keep.
-async fn carry_out<E: Engine>(change: &Change, engine: &E, now: Timestamp) -> Result<(), EngineError> {
+/// One change. Each step can be repeated, and a crash between two of them is made good by the next turn: an update
+/// shows no difference any more, but its marks are then set by the next cleanup, by the same rules; a deletion marks
+/// first, because a policy that is withdrawn already has no rules that would mark anything.
+async fn carry_out<E: Engine>(plan: &Plan, change: &Change, engine: &E, now: Timestamp) -> Result<(), EngineError> {
     match change.action {
         Action::Create | Action::Update => {
             if let Some(after) = &change.after {
                 engine.put(after).await?;
             }
+            lose(plan, change, engine, now).await?;
         }
-        Action::Delete => engine.withdraw(&change.policy).await?,
+        Action::Delete => {
+            lose(plan, change, engine, now).await?;
+            engine.withdraw(&change.policy).await?;
+        }
         Action::Restore => {
             if let Some(restore) = &change.restore {
                 engine.restore(restore, now).await?;
             }
         }
     }
-    if !change.losses.is_empty() {
-        engine.expire(&change.policy, &change.losses, now).await?;
+    let applied = EventKind::Applied { action: change.action, revision: plan.revision.clone() };
+    engine.record(&change.policy, applied, now).await
+}
+
+/// Marks what the change loses, and says in the history which commit did it, and what was approved.
+async fn lose<E: Engine>(plan: &Plan, change: &Change, engine: &E, now: Timestamp) -> Result<(), EngineError> {
+    if change.losses.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    engine.expire(&change.policy, &change.losses, now).await?;
+    let effects = change
+        .losses
+        .iter()
+        .map(|point| Effect::Lose { policy: change.policy.clone(), point: point.clone() })
+        .collect();
+    let lost = EventKind::LostByEdit {
+        points: change.losses.clone(),
+        revision: plan.revision.clone(),
+        approval: Some(digest::of(&effects)),
+    };
+    engine.record(&change.policy, lost, now).await
 }
 
 /// An error with all its causes, in one line.

@@ -9,6 +9,7 @@ use crate::{
     actual::ActualState,
     policy::{CompiledPolicy, PolicyName, Restore},
     restore_point::RestorePointId,
+    status::ledger::{Event, EventKind},
 };
 
 pub mod local;
@@ -59,4 +60,15 @@ pub trait Engine: Send + Sync {
 
     /// Carries out a restore once; a second start with the same content adopts the first.
     fn restore(&self, restore: &Restore, now: Timestamp) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Adds something to the history that only the turn knows: which commit and approval a change came from.
+    fn record(
+        &self,
+        policy: &PolicyName,
+        kind: EventKind,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// What happened after the event with this number, oldest first.
+    fn history(&self, after_sequence: u64) -> impl Future<Output = Result<Vec<Event>, EngineError>> + Send;
 }

@@ -24,6 +24,7 @@
 pub mod actual;
 pub mod apply;
 pub mod cli;
+pub mod daemon;
 pub mod desired;
 pub mod engine;
 pub mod forecast;
@@ -38,4 +39,5 @@ pub mod schedule;
 pub mod secret;
 pub mod status;
 pub mod telemetry;
+pub mod turn;
 pub mod web;

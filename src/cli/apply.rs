@@ -1,14 +1,103 @@
-//! `mainstay apply`.
+//! `mainstay apply`: plan, show, and carry out on the local engine, without a daemon.
+
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use jiff::Timestamp;
 
-use super::{CommandResult, Failure};
+use super::{
+    CommandResult, Exit, Failure,
+    plan::{inputs, print},
+};
+use crate::{
+    apply::{Applied, apply},
+    daemon::memory::Memory,
+    engine::local::LocalEngine,
+    plan::{Plan, saved, text},
+};
 
-/// Carry out a plan.
+/// The largest saved plan that is read.
+const PLAN_BYTES: u64 = 256 << 20;
+
+/// Carry out what a plan says, on the local engine.
 #[derive(Debug, Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    #[command(flatten)]
+    inputs: inputs::InputArguments,
+    /// Carry out this plan, which `mainstay plan --out` wrote, and nothing that is not in it
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// Take the present history of the branch as the right one, after a force-push that the daemon does not follow
+    #[arg(long)]
+    accept_history: bool,
+}
 
 /// Carries the command out.
-pub fn execute(_: Arguments) -> CommandResult {
-    Err(Failure::new("`mainstay apply` is not built yet"))
+pub fn execute(arguments: Arguments) -> CommandResult {
+    let Arguments { inputs, plan: saved_plan, accept_history } = arguments;
+    if inputs.offline.is_some() || inputs.base.is_some() {
+        return Err(Failure::new("`apply` compares with what is really there")
+            .hint("leave out --offline and --base; `mainstay plan` takes them"));
+    }
+    let state_directory = inputs.state.directory()?;
+    std::fs::create_dir_all(&state_directory).map_err(|error| {
+        Failure::new(format!("cannot make the state directory {}", state_directory.display())).caused_by(error)
+    })?;
+    let planned = inputs::plan(&inputs)?;
+    planned.report_findings();
+    if let Some(file) = &saved_plan {
+        refuse_stale(file, &planned.plan)?;
+    }
+    let inputs::Planned { plan, view, documents, .. } = &planned;
+    print(&text::render(plan, view))?;
+    let engine = LocalEngine::open(&state_directory).map_err(|error| {
+        Failure::new(format!("cannot use the state in {}", state_directory.display())).caused_by(error)
+    })?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::new("cannot start").caused_by(error))?;
+    let applied = runtime.block_on(apply(plan, &engine, inputs.now.unwrap_or_else(Timestamp::now)));
+    if accept_history {
+        forget_history(&state_directory)?;
+    }
+    report(&applied)?;
+    Ok(match (view.errored || documents.is_wrong(), plan.refusals.is_empty()) {
+        (true, _) => Exit::Documents,
+        (false, false) => Exit::Refused,
+        (false, true) => Exit::Success,
+    })
+}
+
+/// A saved plan is carried out as it was reviewed, or not at all.
+fn refuse_stale(file: &Path, fresh: &Plan) -> Result<(), Failure> {
+    let cannot = || format!("cannot read the plan {}", file.display());
+    let content = inputs::read_bounded(file, PLAN_BYTES).map_err(|error| Failure::new(cannot()).caused_by(error))?;
+    let reviewed = saved::load(&content).map_err(|error| Failure::new(cannot()).caused_by(error))?;
+    let moved = saved::compare(&reviewed, fresh);
+    if moved.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = moved.iter().map(|moved| format!("\n  {}: {}", moved.policy, moved.what)).collect();
+    Err(Failure::new(format!(
+        "the plan {} is stale; nothing was changed. What moved:{}",
+        file.display(),
+        list.concat()
+    ))
+    .hint("plan again, review, and apply that plan"))
+}
+
+/// The next turn of the daemon starts from whatever the branch is then.
+fn forget_history(state_directory: &Path) -> Result<(), Failure> {
+    let cannot = |error| Failure::new("the history could not be accepted").caused_by(error);
+    let mut memory = Memory::load(state_directory).map_err(cannot)?;
+    memory.applied = None;
+    memory.save(state_directory).map_err(cannot)
+}
+
+fn report(applied: &Applied) -> Result<(), Failure> {
+    let Applied { done, failed } = applied;
+    if failed.is_empty() {
+        return print(&format!("Applied: {}.\n", crate::plan::wording::count(done.len(), "change", "changes")));
+    }
+    let list: Vec<String> = failed.iter().map(|(policy, reason)| format!("\n  {policy}: {reason}")).collect();
+    Err(Failure::new(format!("{} went through, {} did not:{}", done.len(), failed.len(), list.concat()))
+        .hint("mend what is named and apply again; what went through stays"))
 }

@@ -83,22 +83,6 @@ impl LocalEngine {
         self.scheduler.tell(sender);
     }
 
-    /// What happened after a sequence number, oldest first; at most 10,000 events. 0: from the beginning.
-    ///
-    /// # Errors
-    /// The state cannot be read.
-    pub fn history(&self, after_sequence: u64) -> Result<Vec<Event>, EngineError> {
-        Ok(self.context.state.events(after_sequence)?)
-    }
-
-    /// Adds to the history what only the turn knows: that a policy was applied, that an edit lost restore points.
-    ///
-    /// # Errors
-    /// The state cannot be written.
-    pub fn add_history(&self, policy: &PolicyName, kind: &EventKind, now: Timestamp) -> Result<(), EngineError> {
-        Ok(self.context.state.add_event(now, policy, kind)?)
-    }
-
     /// Starts what is due: runs, cleanups and maintenance. A turn in which nothing is due writes nothing.
     ///
     /// # Errors
@@ -152,5 +136,13 @@ impl Engine for LocalEngine {
 
     async fn restore(&self, restore: &Restore, now: Timestamp) -> Result<(), EngineError> {
         Ok(restoring::start_document(&self.context, restore, now)?)
+    }
+
+    async fn record(&self, policy: &PolicyName, kind: EventKind, now: Timestamp) -> Result<(), EngineError> {
+        Ok(self.context.state.add_event(now, policy, &kind)?)
+    }
+
+    async fn history(&self, after_sequence: u64) -> Result<Vec<Event>, EngineError> {
+        Ok(self.context.state.events(after_sequence)?)
     }
 }

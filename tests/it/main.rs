@@ -1,14 +1,14 @@
 //! The hermetic tests: Rust and git are all that they need.
 
+mod documents;
 mod git;
+mod mover;
 mod plan;
 mod plan_cases;
-mod status;
-mod writeback;
-mod documents;
-mod schedule;
-mod simulator;
-mod mover;
 mod quickstart;
 mod readme;
+mod schedule;
+mod simulator;
+mod status;
 mod tidy;
+mod writeback;

@@ -15,6 +15,7 @@ use crate::{
     actual::{ActualPolicy, ActualState, RestoreReport, inventory},
     cli::{Failure, StateArguments},
     desired::DesiredState,
+    engine::{Engine as _, local::LocalEngine},
     git::Revision,
     plan::{Approvals, Plan, diff, wording::View},
     policy::{
@@ -161,8 +162,11 @@ pub fn observe(state: &Path, now: Timestamp) -> Result<ActualState, Failure> {
             restores: Default::default(),
         });
     }
-    Err(Failure::new(format!("cannot read the state in {}", state.display()))
-        .hint("plan with an inventory: `mainstay plan --offline INVENTORY.json`"))
+    let cannot = || format!("cannot read the state in {}", state.display());
+    let engine = LocalEngine::open_read_only(state).map_err(|error| Failure::new(cannot()).caused_by(error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.map_err(|error| Failure::new(cannot()).caused_by(error))?;
+    runtime.block_on(engine.observe(now)).map_err(|error| Failure::new(cannot()).caused_by(error))
 }
 
 /// Puts the documents of the base in the place of what was applied; says what is compared.
@@ -295,7 +299,7 @@ fn read_directory(directory: &Path) -> Result<Files, Failure> {
     })
 }
 
-fn read_bounded(file: &Path, most_bytes: u64) -> std::io::Result<Vec<u8>> {
+pub fn read_bounded(file: &Path, most_bytes: u64) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut content = Vec::new();
     std::fs::File::open(file)?.take(most_bytes + 1).read_to_end(&mut content)?;

@@ -1,0 +1,72 @@
+//! ONE turn: what git asks for and what the engine has become a plan, the plan becomes calls, the calls a status.
+
+use jiff::Timestamp;
+use tokio::task::block_in_place;
+
+use crate::{
+    actual::ActualState,
+    apply::{Applied, apply, chain},
+    daemon::memory::MemoryError,
+    engine::{Engine, EngineError},
+    git::{GitError, signature::SignatureError},
+    plan::{Plan, diff::plan},
+};
+
+pub mod site;
+
+pub use site::{Site, SiteOptions};
+
+/// What a turn did.
+#[derive(Debug)]
+pub struct Turn {
+    /// What was planned.
+    pub plan: Plan,
+    /// What the engine has after it.
+    pub actual: ActualState,
+    /// How many findings the documents have.
+    pub findings: usize,
+    /// What was carried out.
+    pub applied: Applied,
+    /// Whether the status arrived; else why not, in words. The next turn tries again.
+    pub published: Result<(), String>,
+}
+
+/// Why a turn changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum TurnError {
+    /// The documents could not be read.
+    #[error("the watched repository cannot be read")]
+    Git(#[from] GitError),
+    /// The newest commit is not signed as the settings ask.
+    #[error("the newest commit is not believed")]
+    Signature(#[from] SignatureError),
+    /// The engine could not be observed.
+    #[error("the engine cannot be observed")]
+    Engine(#[from] EngineError),
+    /// What the last turn left could not be read or written.
+    #[error("the memory of the last turn cannot be used")]
+    Memory(#[from] MemoryError),
+}
+
+/// One pass: fetch, load, observe, plan, apply, write back.
+///
+/// # Errors
+/// Nothing was changed: the documents, the engine or the memory could not be read.
+pub async fn turn<E: Engine>(site: &mut Site, engine: &E, now: Timestamp) -> Result<Turn, TurnError> {
+    let fetched = block_in_place(|| site.fetch())?;
+    let loaded = block_in_place(|| site.load(&fetched))?;
+    let before = engine.observe(now).await?;
+    let plan = plan(&loaded.desired, &before, &fetched.approvals, now);
+    let applied = apply(&plan, engine, now).await;
+    let actual = if applied.done.is_empty() { before } else { engine.observe(now).await? };
+    let events = engine.history(site.published_sequence()).await?;
+    let published = block_in_place(|| site.publish(&loaded, &plan, &applied, &actual, &events, now));
+    block_in_place(|| site.remember(&loaded.desired, &events, published.is_ok()))?;
+    Ok(Turn {
+        findings: loaded.findings.len(),
+        plan,
+        actual,
+        applied,
+        published: published.map_err(|error| chain(&error)),
+    })
+}

@@ -1,0 +1,305 @@
+//! The site: the watched repository and what is remembered of it from turn to turn.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use super::TurnError;
+use crate::{
+    actual::ActualState,
+    apply::{Applied, chain},
+    daemon::{Wake, memory::Memory},
+    desired::DesiredState,
+    git::{
+        GitError, Revision,
+        checkout::{Checkout, CheckoutOptions, Files},
+        history::COMMITS_LIMIT,
+        signature,
+        watch::{Notice, Watcher},
+        writeback::{PublishOptions, Published, STATUS_BRANCH, WritebackError, publish_status},
+    },
+    plan::{Approvals, Plan, approval},
+    policy::{
+        document::SettingsSpec,
+        load::{Loaded, ParseCache, load},
+        validate::EngineKind,
+    },
+    run::RunReport,
+    schedule,
+    status::{StatusInput, ledger},
+};
+
+/// What is watched, and where the memory is.
+#[derive(Debug)]
+pub struct SiteOptions {
+    /// The watched repository, branch and path.
+    pub checkout: CheckoutOptions,
+    /// Where the memory of the last turn is.
+    pub state_directory: PathBuf,
+    /// Whether the status is written back.
+    pub write_back: bool,
+}
+
+/// The watched repository, and what is remembered of it from turn to turn.
+pub struct Site {
+    options: SiteOptions,
+    checkout: Option<Checkout>,
+    cache: ParseCache,
+    memory: Memory,
+    ended_runs: Vec<RunReport>,
+    /// The sequence up to which ended runs were counted by this process.
+    counted_sequence: Option<u64>,
+}
+
+/// What git says in one turn.
+pub struct Fetched {
+    /// The head of the watched branch.
+    pub revision: Revision,
+    /// Its documents.
+    pub files: std::sync::Arc<Files>,
+    /// What was consented to in its history.
+    pub approvals: Approvals,
+    /// Why nothing may be deleted; the documents count all the same.
+    pub deletion_blocked: Option<String>,
+}
+
+/// What the documents ask for, and what is wrong with them.
+pub struct Asked {
+    /// What they ask for.
+    pub desired: DesiredState,
+    /// What is wrong with them, one a line.
+    pub findings: Vec<String>,
+    /// What hinders the turn as a whole.
+    pub problems: Vec<String>,
+}
+
+impl Site {
+    /// Reads the memory of the last turn. The repository is opened by the first fetch, so that one which is not there
+    /// yet is a condition and not an end.
+    ///
+    /// # Errors
+    /// The memory is damaged.
+    pub fn new(options: SiteOptions) -> Result<Self, TurnError> {
+        let memory = Memory::load(&options.state_directory)?;
+        Ok(Self {
+            options,
+            checkout: None,
+            cache: ParseCache::default(),
+            memory,
+            ended_runs: Vec::new(),
+            counted_sequence: None,
+        })
+    }
+
+    /// The settings in force: those of the last turn that went through.
+    pub fn settings(&self) -> &SettingsSpec {
+        &self.memory.settings
+    }
+
+    /// Number of the newest event that the ledger has.
+    pub fn published_sequence(&self) -> u64 {
+        self.memory.published_sequence
+    }
+
+    /// The runs that ended since the last call.
+    pub fn ended_runs(&mut self) -> Vec<RunReport> {
+        std::mem::take(&mut self.ended_runs)
+    }
+
+    /// Watches a repository on this host; none: it is remote, or cannot be watched now.
+    pub fn watch(&self, wake: mpsc::Sender<Wake>) -> Option<Watcher> {
+        let checkout = self.checkout.as_ref()?;
+        let directory = checkout.watch_directory()?;
+        let notice = move |notice| {
+            if let Notice::Lost(reason) = notice {
+                tracing::warn!(%reason, "watching the repository was interrupted");
+            }
+            // A full queue holds a wake already, and one is enough.
+            let _ = wake.try_send(Wake::GitChanged);
+        };
+        match Watcher::start(directory, checkout.branch(), notice) {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                tracing::warn!(reason = chain(&error), "not watched");
+                None
+            }
+        }
+    }
+
+    /// Asks git: where the branch is, what its documents say, what was approved.
+    ///
+    /// # Errors
+    /// The documents cannot be known. A directory that vanished, one without documents and a rewritten history are no
+    /// errors here: they block deletion.
+    pub fn fetch(&mut self) -> Result<Fetched, TurnError> {
+        let checkout = match &mut self.checkout {
+            Some(checkout) => checkout,
+            none => none.insert(Checkout::open(self.options.checkout.clone())?),
+        };
+        let fetched = fetch(checkout, &self.memory);
+        if fetched.is_err() {
+            // A repository that was replaced under us is opened anew by the next turn.
+            self.checkout = None;
+        }
+        fetched
+    }
+
+    /// Turns the documents into what is asked for.
+    ///
+    /// # Errors
+    /// The commit is not signed as the settings in force ask, or as its own settings ask: nothing of it counts.
+    pub fn load(&mut self, fetched: &Fetched) -> Result<Asked, TurnError> {
+        let Loaded { mut desired, diagnostics } = load(&fetched.files.content, EngineKind::Local, &mut self.cache);
+        let mut findings: Vec<String> = diagnostics
+            .iter()
+            .map(|finding| format!("{}: {} [{}]", finding.location, finding.message, finding.rule.id()))
+            .collect();
+        findings.extend(fetched.files.freeze(&mut desired));
+        desired.revision = Some(fetched.revision.clone());
+        let are_settings_unknown = fetched.files.content.is_empty() || desired.deletion_blocked.is_some();
+        if are_settings_unknown && desired.settings == SettingsSpec::default() {
+            // Settings that cannot be read now stay in force, above all a freeze.
+            desired.settings = self.memory.settings.clone();
+        }
+        let mut problems = Vec::new();
+        for reason in [&fetched.deletion_blocked, &desired.deletion_blocked].into_iter().flatten() {
+            problems.push(reason.clone());
+        }
+        if let Some(reason) = &fetched.deletion_blocked {
+            desired.deletion_blocked = Some(reason.clone());
+        }
+        self.check_signature(fetched, &desired.settings)?;
+        Ok(Asked { desired, findings, problems })
+    }
+
+    /// Publishes what the turn learned; nothing new, no commit.
+    ///
+    /// # Errors
+    /// The status branch cannot be written.
+    pub fn publish(
+        &mut self,
+        asked: &Asked,
+        plan: &Plan,
+        applied: &Applied,
+        actual: &ActualState,
+        events: &[ledger::Event],
+        now: Timestamp,
+    ) -> Result<(), WritebackError> {
+        let (true, Some(checkout)) = (self.options.write_back, &self.checkout) else { return Ok(()) };
+        let Asked { desired, findings, problems } = asked;
+        let path = &self.options.checkout.path;
+        let approve_arguments = match path.components().any(|part| matches!(part, std::path::Component::Normal(_))) {
+            true => format!(" --path {}", path.display()),
+            false => String::new(),
+        };
+        let input = StatusInput {
+            desired,
+            plan: Some(plan),
+            applied,
+            actual,
+            findings,
+            problems,
+            events,
+            approve_arguments: &approve_arguments,
+            next_run: &|policy| schedule::next_runs(&policy.schedules, now, 1).first().copied(),
+            now,
+        };
+        let options = PublishOptions {
+            checkout,
+            branch: STATUS_BRANCH,
+            author_name: "Mainstay",
+            author_email: "mainstay@localhost",
+            now,
+        };
+        match publish_status(&options, &input, &message(&input))? {
+            Published::Unchanged => {}
+            Published::Committed(revision) => tracing::info!(revision = revision.short(), "status written back"),
+        }
+        Ok(())
+    }
+
+    /// Keeps what the next turn needs to know. Writes only what changed.
+    ///
+    /// # Errors
+    /// The memory cannot be written.
+    pub fn remember(
+        &mut self,
+        desired: &DesiredState,
+        events: &[ledger::Event],
+        published: bool,
+    ) -> Result<(), TurnError> {
+        let counted = self.counted_sequence.unwrap_or(self.memory.published_sequence);
+        for event in events.iter().filter(|event| event.sequence > counted) {
+            if let ledger::EventKind::RunEnded(report) = &event.kind {
+                self.ended_runs.push((**report).clone());
+            }
+        }
+        let newest = events.iter().map(|event| event.sequence).max();
+        self.counted_sequence = Some(newest.unwrap_or(counted).max(counted));
+
+        let mut memory = self.memory.clone();
+        memory.settings = desired.settings.clone();
+        if desired.deletion_blocked.is_none() {
+            memory.applied = desired.revision.clone();
+        }
+        if published {
+            memory.published_sequence = newest.unwrap_or(memory.published_sequence).max(memory.published_sequence);
+        }
+        if memory != self.memory {
+            memory.save(&self.options.state_directory)?;
+            self.memory = memory;
+        }
+        Ok(())
+    }
+
+    /// The newest commit must be signed as the settings in force ask, and as its own settings ask: a commit cannot
+    /// free itself.
+    fn check_signature(&self, fetched: &Fetched, own: &SettingsSpec) -> Result<(), TurnError> {
+        let Some(checkout) = &self.checkout else { return Ok(()) };
+        for wanted in [&self.memory.settings.signatures, &own.signatures].into_iter().flatten() {
+            signature::verify(checkout, &fetched.revision, wanted)?;
+        }
+        Ok(())
+    }
+}
+
+fn fetch(checkout: &mut Checkout, memory: &Memory) -> Result<Fetched, TurnError> {
+    let revision = checkout.fetch()?;
+    let mut deletion_blocked = None;
+    let files = match checkout.files(&revision) {
+        Ok(files) => files,
+        Err(error @ (GitError::PathVanished { .. } | GitError::NoDocuments { .. })) => {
+            deletion_blocked = Some(error.to_string());
+            std::sync::Arc::default()
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(applied) = &memory.applied {
+        match checkout.check_descendant(applied, &revision) {
+            Ok(()) => {}
+            Err(error @ GitError::HistoryRewritten { .. }) => deletion_blocked = Some(error.to_string()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let approvals = checkout.approvals_since(&revision, COMMITS_LIMIT, approval::parse_message)?;
+    Ok(Fetched { revision, files, approvals, deletion_blocked })
+}
+
+/// The message of a status commit: what is new in it.
+fn message(input: &StatusInput<'_>) -> String {
+    let runs: BTreeSet<String> = input
+        .events
+        .iter()
+        .filter_map(|event| match &event.kind {
+            ledger::EventKind::RunEnded(report) => Some(format!("{} {}", report.policy, report.id)),
+            _ => None,
+        })
+        .collect();
+    match (runs.len(), &input.desired.revision) {
+        (0, Some(revision)) => format!("status: as of {}", revision.short()),
+        (0, None) => "status: update".to_owned(),
+        (1, _) => format!("status: run {}", runs.first().map_or("", String::as_str)),
+        (count, _) => format!("status: {count} runs"),
+    }
+}
