@@ -74,3 +74,11 @@ pub fn restore_programs(source: &Source, database: Option<&str>) -> Result<Vec<(
     }
     Err(WorkError::Refused(format!("source {} cannot be put back in place", source.name)))
 }
+
+/// The files that a source's dumps have in a snapshot; empty: it is files and directories.
+pub fn file_names(source: &Source) -> Vec<String> {
+    if let Some(command) = &source.command {
+        return vec![command.file_name.clone().unwrap_or_else(|| source.name.clone())];
+    }
+    Vec::new()
+}
