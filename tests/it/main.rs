@@ -1,1 +1,3 @@
 //! The hermetic tests: Rust and git are all that they need.
+
+mod mover;

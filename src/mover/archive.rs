@@ -1,0 +1,179 @@
+//! Snapshots as one file for a person: download as `tar.gz` or as the dump that it was, and the way back.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufWriter, Read, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use bytes::{Buf as _, Bytes};
+use flate2::{Compression, write::GzEncoder};
+
+use super::{
+    job::{Failure, FailureKind, Outcome},
+    repository::{Content, Entry, EntryKind, OpenSnapshot},
+};
+
+mod unpack;
+
+pub use unpack::{UnpackError, Unpacked, unpack};
+
+/// Writes a snapshot into a new file: one captured stream as it was, or everything as `tar.gz`.
+///
+/// # Errors
+/// The file exists or cannot be written, or the repository refuses. No file is left then.
+pub fn download(snapshot: &OpenSnapshot, file_name: Option<&str>, output: &Path) -> Result<Outcome, Failure> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(output)
+        .map_err(|error| refused(output, &error))?;
+    let written = match file_name {
+        Some(name) => write_stream(snapshot, name, file, output),
+        None => write_archive(snapshot, file, output),
+    };
+    if written.is_err() {
+        // A partial file would look like a good one.
+        let _ = fs::remove_file(output);
+    }
+    written
+}
+
+fn write_stream(snapshot: &OpenSnapshot, name: &str, mut file: File, output: &Path) -> Result<Outcome, Failure> {
+    let entry = snapshot.file(name)?;
+    let EntryKind::File { size_bytes, content } = &entry.kind else {
+        return Err(Failure::new(FailureKind::Other, format!("`{name}` is no file")));
+    };
+    let mut done = 0;
+    for blob in snapshot.blobs(content) {
+        let blob = blob?;
+        file.write_all(&blob).map_err(|error| refused(output, &error))?;
+        done += blob.len() as u64;
+        snapshot.reporter().progress("writing", done, Some(*size_bytes));
+    }
+    file.sync_all().map_err(|error| refused(output, &error))?;
+    Ok(Outcome::Restored { files: 1, bytes: done })
+}
+
+fn write_archive(snapshot: &OpenSnapshot, file: File, output: &Path) -> Result<Outcome, Failure> {
+    let mut archive = tar::Builder::new(GzEncoder::new(BufWriter::new(file), Compression::default()));
+    archive.mode(tar::HeaderMode::Complete);
+    let (mut files, mut bytes) = (0, 0);
+    for entry in snapshot.entries()? {
+        let entry = entry?;
+        let size = entry.size_bytes();
+        if append(&mut archive, snapshot, &entry).map_err(|error| error.failure(output))? {
+            files += 1;
+            bytes += size;
+            snapshot.reporter().progress("writing", bytes, None);
+        }
+    }
+    let finish = || -> io::Result<()> {
+        let buffered = archive.into_inner()?.finish()?;
+        buffered.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    };
+    finish().map_err(|error| refused(output, &error))?;
+    Ok(Outcome::Restored { files, bytes })
+}
+
+/// Why an entry could not be written.
+enum AppendError {
+    /// The repository refused.
+    Repository(Failure),
+    /// The file refused.
+    Output(io::Error),
+}
+
+impl AppendError {
+    fn failure(self, output: &Path) -> Failure {
+        match self {
+            Self::Repository(failure) => failure,
+            Self::Output(error) => refused(output, &error),
+        }
+    }
+}
+
+/// True if it was a file or link, false if a directory or something that an archive does not hold.
+fn append<W: io::Write>(
+    archive: &mut tar::Builder<W>,
+    snapshot: &OpenSnapshot,
+    entry: &Entry,
+) -> Result<bool, AppendError> {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(entry.mode.unwrap_or(0o600));
+    header.set_uid(entry.user_id.unwrap_or(0).into());
+    header.set_gid(entry.group_id.unwrap_or(0).into());
+    header.set_mtime(entry.modified.and_then(|time| u64::try_from(time.as_second()).ok()).unwrap_or(0));
+    header.set_size(0);
+    let mut add = |header: &mut tar::Header, kind| {
+        header.set_entry_type(kind);
+        archive.append_data(header, &entry.path, io::empty())
+    };
+    let written = match &entry.kind {
+        EntryKind::Directory => add(&mut header, tar::EntryType::Directory).map(|()| false),
+        EntryKind::Link(target) => {
+            header.set_entry_type(tar::EntryType::Symlink);
+            archive.append_link(&mut header, &entry.path, target).map(|()| true)
+        }
+        EntryKind::Pipe => add(&mut header, tar::EntryType::Fifo).map(|()| true),
+        EntryKind::File { size_bytes, content } => {
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_size(*size_bytes);
+            let mut reader = ContentReader::new(snapshot, content);
+            let appended = archive.append_data(&mut header, &entry.path, &mut reader);
+            if let Some(failure) = reader.failure {
+                return Err(AppendError::Repository(failure));
+            }
+            appended.map(|()| true)
+        }
+        // Devices mean nothing elsewhere, and sockets are made by their programs.
+        EntryKind::CharacterDevice(_) | EntryKind::BlockDevice(_) | EntryKind::Socket => Ok(false),
+    };
+    written.map_err(AppendError::Output)
+}
+
+/// A file of a snapshot as a reader.
+struct ContentReader<I> {
+    blobs: I,
+    current: Bytes,
+    failure: Option<Failure>,
+}
+
+impl<'a> ContentReader<Box<dyn Iterator<Item = Result<Bytes, Failure>> + 'a>> {
+    fn new(snapshot: &'a OpenSnapshot, content: &'a Content) -> Self {
+        Self { blobs: Box::new(snapshot.blobs(content)), current: Bytes::new(), failure: None }
+    }
+}
+
+impl<I: Iterator<Item = Result<Bytes, Failure>>> Read for ContentReader<I> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.blobs.next() {
+                None => return Ok(0),
+                Some(Ok(blob)) => self.current = blob,
+                Some(Err(failure)) => {
+                    let error = io::Error::other(failure.message.clone());
+                    self.failure = Some(failure);
+                    return Err(error);
+                }
+            }
+        }
+        let length = buffer.len().min(self.current.len());
+        self.current.copy_to_slice(&mut buffer[..length]);
+        Ok(length)
+    }
+}
+
+fn refused(output: &Path, error: &io::Error) -> Failure {
+    let message = format!("cannot write {}: {error}", output.display());
+    let kind = error.kind();
+    if kind == io::ErrorKind::PermissionDenied {
+        Failure::new(FailureKind::PermissionDenied, message).hint("name a file that you may write")
+    } else if kind == io::ErrorKind::StorageFull {
+        Failure::new(FailureKind::NoSpace, message).hint("free space there, or name a file elsewhere")
+    } else {
+        Failure::new(FailureKind::DestinationRefused, message).hint("name a file that does not exist yet")
+    }
+}

@@ -1,0 +1,485 @@
+//! A restic-format repository. The only module that imports rustic_core.
+//!
+//! rustic_core has no locks and ignores errors of what it reads; what is done about both stands in `backend`, `files`
+//! and `streams`. It must not: delete a pack at once, or follow options from a document.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use rustic_core::{
+    BackupOptions, BlobId, CheckOptions, ConfigOptions, Credentials, FileType, IndexedFullStatus, IndexedIdsStatus,
+    KeyOptions, LsOptions, OpenStatus, ParentOptions, PruneOptions, PrunePlan, ReadBackend as _, ReadSource,
+    ReadSubsetOption, RepositoryBackends, RepositoryOptions, RusticError, SnapshotGroupCriterion, SnapshotOptions,
+    repofile::{BlobType, Node, SnapshotFile, SnapshotId},
+};
+
+use super::{
+    job::{Failure, FailureKind, Place, RepositoryAccess, Snapshot, SnapshotLabel, Stream},
+    progress::Reporter,
+    store::Store,
+    walk::Roots,
+};
+
+mod backend;
+mod entry;
+mod files;
+mod label;
+mod lengths;
+mod meter;
+mod streams;
+pub mod xattrs;
+
+use backend::{Backend, FirstFailure};
+pub use entry::{Content, Entry, EntryKind};
+use files::{Files, Tally};
+use streams::Streams;
+
+/// Check tells at most this many findings in its failure.
+const FINDINGS: usize = 5;
+
+/// An open repository.
+#[derive(Debug)]
+pub struct Repository {
+    name: String,
+    inner: rustic_core::Repository<OpenStatus>,
+    backend: Arc<Backend>,
+    reporter: Reporter,
+}
+
+/// What a capture made.
+#[derive(Debug)]
+pub struct Captured {
+    /// Id of the snapshot.
+    pub snapshot: String,
+    /// Bytes that a restore writes.
+    pub size_bytes: u64,
+    /// Bytes that were new to the repository.
+    pub added_bytes: u64,
+    /// Number of files.
+    pub files: u64,
+    /// Files that could not be read and are not in it.
+    pub unreadable: u64,
+}
+
+/// How a job reaches a repository, besides the repository itself.
+#[derive(Debug)]
+pub struct Conditions {
+    /// Where the index may be cached.
+    pub cache_directory: Option<PathBuf>,
+    /// Upload at most this many bytes each second.
+    pub bandwidth_bytes_per_second: Option<u64>,
+    /// Where progress is told.
+    pub reporter: Reporter,
+}
+
+impl Repository {
+    /// Makes the repository if there is none; true if so. Where there is one, the password must open it.
+    ///
+    /// # Errors
+    /// Something else is there, or as [`Repository::open`].
+    pub fn initialise(access: &RepositoryAccess, conditions: Conditions) -> Result<bool, Failure> {
+        let (inner, backend) = connect(access, &conditions)?;
+        if has_config(&backend)? {
+            return Self::open(access, conditions).map(|_| false);
+        }
+        let store = backend.store();
+        // A try that ended between its first key and the config left nothing but empty directories and that key.
+        if !store.is_vacant().map_err(|error| error.failure())? && !is_unfinished(&backend)? {
+            return Err(Failure::new(
+                FailureKind::DestinationRefused,
+                format!("{} is not empty and no repository; nothing was written there", store.location()),
+            )
+            .hint("name an empty place in the Repository document"));
+        }
+        let credentials = Credentials::password(access.password.expose());
+        inner
+            .init(&credentials, &KeyOptions::default(), &ConfigOptions::default())
+            .map_err(|error| backend::failure(&error, backend.failure()))?;
+        Ok(true)
+    }
+
+    /// Opens the repository.
+    ///
+    /// # Errors
+    /// There is none, the password is wrong, or the store refuses.
+    pub fn open(access: &RepositoryAccess, conditions: Conditions) -> Result<Self, Failure> {
+        let (inner, backend) = connect(access, &conditions)?;
+        if !has_config(&backend)? {
+            return Err(Failure::new(
+                FailureKind::RepositoryMissing,
+                format!("there is no repository `{}` at {}", access.name, backend.store().location()),
+            ));
+        }
+        let keys = backend.list(FileType::Key).map_err(|error| backend::failure(&error, backend.failure()))?;
+        if keys.is_empty() {
+            return Err(Failure::new(
+                FailureKind::RepositoryDamaged,
+                format!("the repository at {} has lost its keys", backend.store().location()),
+            )
+            .hint("put the files of its directory `keys` back from a copy"));
+        }
+        let inner = inner.open(&Credentials::password(access.password.expose())).map_err(|error| {
+            let mut failure = backend::failure(&error, backend.failure());
+            if failure.kind == FailureKind::WrongPassword {
+                failure.message = format!(
+                    "the password does not open the repository `{}` at {}",
+                    access.name,
+                    backend.store().location()
+                );
+            }
+            failure
+        })?;
+        Ok(Self { name: access.name.clone(), inner, backend, reporter: conditions.reporter })
+    }
+
+    /// Captures files.
+    ///
+    /// # Errors
+    /// A file is missing from the snapshot for another reason than that it could not be read, or the store refuses.
+    pub fn capture_files(self, label: &SnapshotLabel, time: Timestamp, roots: Roots) -> Result<Captured, Failure> {
+        let paths = roots.paths().to_vec();
+        let tally = Tally::new(self.reporter.clone());
+        let source = Files::new(roots, tally.clone());
+        let backend = self.backend.clone();
+        let repository = self.indexed_ids()?;
+        // The snapshot is written only after the numbers agree; until then the gate keeps it back.
+        backend.withhold_snapshots(true);
+        let snapshot = archive(&repository, &backend, &source, label::options(label, time, label::PATHS), &paths)?;
+        let read = snapshot.summary.as_ref().map_or(0, |summary| summary.total_files_processed);
+        if read != tally.expected() {
+            return Err(Failure::new(
+                FailureKind::Other,
+                format!("{} files were read, but {read} would be in the snapshot; it was not made", tally.expected()),
+            ));
+        }
+        backend.withhold_snapshots(false);
+        save(&repository, &backend, snapshot).map(|captured| Captured { unreadable: tally.unreadable(), ..captured })
+    }
+
+    /// Captures streams, all into one snapshot.
+    ///
+    /// # Errors
+    /// A program failed or its stream is not whole, or the store refuses. There is no snapshot then.
+    pub fn capture_streams(
+        self,
+        label: &SnapshotLabel,
+        time: Timestamp,
+        streams: Vec<Stream>,
+    ) -> Result<Captured, Failure> {
+        let count = streams.len();
+        let paths: Vec<PathBuf> = streams.iter().map(|stream| Path::new("/").join(&stream.file_name)).collect();
+        let backend = self.backend.clone();
+        let key = self.inner.key();
+        let source = Streams::new(streams, time, backend.failure().clone());
+        let repository = self.indexed_ids()?;
+        backend.withhold_snapshots(true);
+        let mut snapshot =
+            archive(&repository, &backend, &source, label::options(label, time, label::STREAMS), &paths)?;
+        if let Some(failure) = backend.failure().get() {
+            return Err(failure);
+        }
+        let lengths = source.lengths();
+        if lengths.len() != count {
+            return Err(Failure::new(FailureKind::SourceFailed, "not every stream was read to its end"));
+        }
+        // The index now has the tree just written.
+        let repository =
+            repository.drop_index().to_indexed_ids().map_err(|error| backend::failure(&error, backend.failure()))?;
+        let tree = repository.get_tree(&snapshot.tree).map_err(|error| backend::failure(&error, backend.failure()))?;
+        if tree.nodes.len() != count {
+            return Err(Failure::new(FailureKind::Other, "a stream is missing from the snapshot; it was not made"));
+        }
+        snapshot.tree = lengths::write(&backend, &key, tree, &lengths)?;
+        backend.withhold_snapshots(false);
+        save(&repository, &backend, snapshot)
+    }
+
+    /// The snapshots that carry our label, oldest first.
+    ///
+    /// # Errors
+    /// Any of them cannot be read.
+    pub fn list(&self) -> Result<Vec<Snapshot>, Failure> {
+        let mut snapshots = Vec::new();
+        for file in self.snapshot_files()? {
+            let tags: Vec<&str> = file.tags.iter().map(String::as_str).collect();
+            let Some(label) = label::read(&tags, &file.hostname) else { continue };
+            let summary = file.summary.as_ref();
+            snapshots.push(Snapshot {
+                id: file.id.to_hex().as_str().to_owned(),
+                label,
+                time: file.time.timestamp(),
+                size_bytes: summary.map_or(0, |summary| summary.total_bytes_processed),
+                added_bytes: summary.map_or(0, |summary| summary.data_added),
+                files: summary.map_or(0, |summary| summary.total_files_processed),
+            });
+        }
+        snapshots.sort_by(|one, other| (one.time, &one.id).cmp(&(other.time, &other.id)));
+        Ok(snapshots)
+    }
+
+    /// Removes snapshots; those that are gone already are not counted.
+    ///
+    /// # Errors
+    /// An id is none, or the store refuses.
+    pub fn forget(&self, ids: &[String]) -> Result<usize, Failure> {
+        let mut wanted = Vec::new();
+        for id in ids {
+            let id: SnapshotId = id.parse().map_err(|_| {
+                Failure::new(FailureKind::Other, format!("`{id}` is not the id of a snapshot"))
+                    .hint("name snapshots by their 64 hex digits")
+            })?;
+            wanted.push(id);
+        }
+        let there: Vec<SnapshotId> = self.inner.list::<SnapshotId>().map_err(|error| self.failed(&error))?.collect();
+        wanted.retain(|id| there.contains(id));
+        wanted.sort_unstable();
+        wanted.dedup();
+        if !wanted.is_empty() {
+            self.inner.delete_snapshots(&wanted).map_err(|error| self.failed(&error))?;
+        }
+        Ok(wanted.len())
+    }
+
+    /// Reclaims space in two phases: what nothing refers to is marked, and deleted by a later prune, 23 hours after.
+    /// A capture that runs meanwhile may still use what is marked. Returns the bytes that are freed now or then.
+    ///
+    /// # Errors
+    /// The repository is damaged, or the store refuses.
+    pub fn prune(&self) -> Result<u64, Failure> {
+        let options = PruneOptions::default();
+        let plan: PrunePlan = self.inner.prune_plan(&options).map_err(|error| self.failed(&error))?;
+        let sizes = plan.stats.size_sum();
+        let freed = sizes.remove + sizes.repackrm + plan.stats.size_unref;
+        self.inner.prune(&options, plan).map_err(|error| self.failed(&error))?;
+        Ok(freed)
+    }
+
+    /// Checks the structure, and reads back a share of the data. Returns the bytes read back.
+    ///
+    /// # Errors
+    /// Damage was found.
+    pub fn check(&self, read_data_percent: f64) -> Result<u64, Failure> {
+        let mut options = CheckOptions::default().trust_cache(true);
+        if read_data_percent > 0.0 {
+            let subset = if read_data_percent >= 100.0 {
+                ReadSubsetOption::All
+            } else {
+                ReadSubsetOption::Percentage(read_data_percent)
+            };
+            options = options.read_data(true).read_data_subset(subset);
+        }
+        let before = self.backend.pack_bytes_read();
+        let results = self.inner.check(options).map_err(|error| {
+            let mut failure = self.failed(&error);
+            if failure.kind == FailureKind::Other {
+                failure.kind = FailureKind::RepositoryDamaged;
+            }
+            failure
+        })?;
+        let mut findings = Vec::new();
+        for (level, finding) in &results.0 {
+            // rustic_core does not export the type of the level.
+            if format!("{level:?}") == "Warn" {
+                self.reporter.warn(finding.to_string());
+            } else {
+                findings.push(finding.to_string());
+            }
+        }
+        if findings.is_empty() {
+            return Ok(self.backend.pack_bytes_read() - before);
+        }
+        let more = findings.len().saturating_sub(FINDINGS);
+        findings.truncate(FINDINGS);
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        Err(Failure::new(
+            FailureKind::RepositoryDamaged,
+            format!("the repository `{}` is damaged: {}{more}", self.name, findings.join("; ")),
+        )
+        .hint("make new restore points in another repository, and keep this one as it is until you know more"))
+    }
+
+    /// Opens a snapshot for reading.
+    ///
+    /// # Errors
+    /// It is not there, or the store refuses.
+    pub fn snapshot(self, id: &str) -> Result<OpenSnapshot, Failure> {
+        let file =
+            self.snapshot_files()?.into_iter().find(|file| file.id.to_hex().as_str() == id).ok_or_else(|| {
+                Failure::new(FailureKind::Other, format!("there is no snapshot {id} in the repository `{}`", self.name))
+                    .hint("see `mainstay points` for those that are there")
+            })?;
+        let Self { name: _, inner, backend, reporter } = self;
+        let inner = inner.to_indexed().map_err(|error| backend::failure(&error, backend.failure()))?;
+        let root = inner
+            .node_from_snapshot_and_path(&file, "")
+            .map_err(|error| backend::failure(&error, backend.failure()))?;
+        Ok(OpenSnapshot { inner, backend, file, root, everything: LsOptions::default(), reporter })
+    }
+
+    fn indexed_ids(self) -> Result<rustic_core::Repository<IndexedIdsStatus>, Failure> {
+        let Self { name: _, inner, backend, reporter: _ } = self;
+        inner.to_indexed_ids().map_err(|error| backend::failure(&error, backend.failure()))
+    }
+
+    fn snapshot_files(&self) -> Result<Vec<SnapshotFile>, Failure> {
+        self.inner.get_all_snapshots().map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &RusticError) -> Failure {
+        backend::failure(error, self.backend.failure())
+    }
+}
+
+/// A snapshot that is open for reading.
+#[derive(Debug)]
+pub struct OpenSnapshot {
+    inner: rustic_core::Repository<IndexedFullStatus>,
+    backend: Arc<Backend>,
+    file: SnapshotFile,
+    root: Node,
+    everything: LsOptions,
+    reporter: Reporter,
+}
+
+impl OpenSnapshot {
+    /// The paths that were captured.
+    pub fn roots(&self) -> Vec<PathBuf> {
+        self.file.paths.iter().map(PathBuf::from).collect()
+    }
+
+    /// Whether it holds streams rather than files.
+    pub fn has_streams(&self) -> bool {
+        self.file.tags.contains(label::STREAMS)
+    }
+
+    /// Where progress is told.
+    pub fn reporter(&self) -> &Reporter {
+        &self.reporter
+    }
+
+    /// Everything in it, each directory before what is in it.
+    ///
+    /// # Errors
+    /// A tree cannot be read, at the start or later on.
+    pub fn entries(&self) -> Result<impl Iterator<Item = Result<Entry, Failure>> + '_, Failure> {
+        let nodes = self.inner.ls(&self.root, &self.everything).map_err(|error| self.failed(&error))?;
+        Ok(nodes.map(|node| match node {
+            Ok((path, node)) => Entry::from_node(path, node),
+            Err(error) => Err(self.failed(&error)),
+        }))
+    }
+
+    /// A captured stream, or any file in the root of the snapshot.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn file(&self, name: &str) -> Result<Entry, Failure> {
+        let mut names = Vec::new();
+        for entry in self.entries()? {
+            let entry = entry?;
+            if entry.path.as_os_str() == name && matches!(entry.kind, EntryKind::File { .. }) {
+                return Ok(entry);
+            }
+            if self.has_streams() {
+                names.push(entry.path.display().to_string());
+            }
+        }
+        Err(Failure::new(FailureKind::Other, format!("the snapshot has no file `{name}`"))
+            .hint(format!("it has: {}", names.join(", "))))
+    }
+
+    /// The blobs of a file, one after the other. Each is at most a few MB.
+    pub fn blobs<'a>(&'a self, content: &'a Content) -> impl Iterator<Item = Result<Bytes, Failure>> + 'a {
+        content.0.iter().map(|id| {
+            self.inner.get_blob_cached(&BlobId::from(**id), BlobType::Data).map_err(|error| self.failed(&error))
+        })
+    }
+
+    fn failed(&self, error: &RusticError) -> Failure {
+        backend::failure(error, self.backend.failure())
+    }
+}
+
+fn connect(
+    access: &RepositoryAccess,
+    conditions: &Conditions,
+) -> Result<(rustic_core::Repository<()>, Arc<Backend>), Failure> {
+    let store = Store::at(&access.place).map_err(|error| error.failure())?;
+    let backend = Arc::new(Backend::new(store, conditions.bandwidth_bytes_per_second, FirstFailure::default()));
+    // A cache of what lies on this host would only be a second copy.
+    let cache = match &access.place {
+        Place::Directory(_) => None,
+        Place::S3 { .. } => conditions.cache_directory.clone(),
+    };
+    let options = match cache {
+        Some(directory) => RepositoryOptions::default().cache_dir(directory),
+        None => RepositoryOptions::default().no_cache(true),
+    };
+    let backends = RepositoryBackends::new(backend.clone(), None);
+    let meters = meter::Meters::new(conditions.reporter.clone());
+    let inner = rustic_core::Repository::new_with_progress(&options, &backends, meters)
+        .map_err(|error| backend::failure(&error, backend.failure()))?;
+    Ok((inner, backend))
+}
+
+fn has_config(backend: &Backend) -> Result<bool, Failure> {
+    let configs = backend.list(FileType::Config).map_err(|error| backend::failure(&error, backend.failure()))?;
+    Ok(!configs.is_empty())
+}
+
+/// Whether a place holds what an interrupted initialisation leaves, and no data.
+fn is_unfinished(backend: &Backend) -> Result<bool, Failure> {
+    for tpe in [FileType::Key, FileType::Snapshot, FileType::Index, FileType::Pack] {
+        match backend.list(tpe) {
+            Ok(files) if files.is_empty() || tpe == FileType::Key => {}
+            Ok(_) | Err(_) => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+fn archive<R>(
+    repository: &rustic_core::Repository<IndexedIdsStatus>,
+    backend: &Backend,
+    source: &R,
+    options: SnapshotOptions,
+    paths: &[PathBuf],
+) -> Result<SnapshotFile, Failure>
+where
+    R: ReadSource + 'static,
+    R::Open: Send,
+    R::Iter: Send,
+{
+    let failed = |error: Box<RusticError>| backend::failure(&error, backend.failure());
+    let snapshot = options.to_snapshot().map_err(failed)?;
+    // The label of the snapshot names policy and source, so the one before of the same source is the parent.
+    let parent = ParentOptions::default().group_by(SnapshotGroupCriterion::new().hostname(true).label(true));
+    let backup = BackupOptions::default().no_scan(true).parent_opts(parent);
+    let snapshot = repository.archive(&backup, source, snapshot, paths).map_err(failed)?;
+    match backend.failure().get() {
+        Some(failure) => Err(failure),
+        None => Ok(snapshot),
+    }
+}
+
+fn save(
+    repository: &rustic_core::Repository<IndexedIdsStatus>,
+    backend: &Backend,
+    mut snapshot: SnapshotFile,
+) -> Result<Captured, Failure> {
+    snapshot.id = SnapshotId::default();
+    let summary = snapshot.summary.clone().unwrap_or_default();
+    repository.save_snapshots(vec![snapshot]).map_err(|error| backend::failure(&error, backend.failure()))?;
+    let id = backend.last_snapshot().ok_or_else(|| Failure::new(FailureKind::Other, "the snapshot was not written"))?;
+    Ok(Captured {
+        snapshot: id,
+        size_bytes: summary.total_bytes_processed,
+        added_bytes: summary.data_added,
+        files: summary.total_files_processed,
+        unreadable: 0,
+    })
+}

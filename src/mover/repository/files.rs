@@ -1,0 +1,312 @@
+//! Files as rustic_core captures them.
+//!
+//! Not its own walker: that one loses the metadata of the root, skips a root that is missing, and only logs what it
+//! could not read.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, Metadata},
+    io::{self, ErrorKind, Read},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use jiff::Timestamp;
+use rustic_core::{
+    ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult,
+    repofile::{Metadata as NodeMetadata, Node, NodeType},
+};
+
+use super::{entry, xattrs};
+use crate::mover::{
+    progress::Reporter,
+    walk::{Found, Roots, Unreadable, Walk},
+};
+
+/// Names of users and groups are read from files of at most this size.
+const ACCOUNTS_BYTES: u64 = 4 << 20;
+
+/// What a capture of files met; shared by its threads.
+#[derive(Debug)]
+pub struct Tally {
+    reporter: Reporter,
+    /// Handed to rustic_core: all but directories.
+    given: AtomicU64,
+    /// Could not be opened or read to the end.
+    unreadable: AtomicU64,
+    /// Given, but lost on the way because they could not be read.
+    lost: AtomicU64,
+}
+
+impl Tally {
+    /// Nothing met yet.
+    pub fn new(reporter: Reporter) -> Arc<Self> {
+        Arc::new(Self { reporter, given: AtomicU64::new(0), unreadable: AtomicU64::new(0), lost: AtomicU64::new(0) })
+    }
+
+    /// Files and directories that could not be read and are not in the snapshot.
+    pub fn unreadable(&self) -> u64 {
+        self.unreadable.load(Ordering::SeqCst)
+    }
+
+    /// How many files must be in the snapshot, now that all were read.
+    pub fn expected(&self) -> u64 {
+        self.given.load(Ordering::SeqCst).saturating_sub(self.lost.load(Ordering::SeqCst))
+    }
+
+    fn skipped(&self, path: &Path, error: &io::Error) {
+        if error.kind() == ErrorKind::NotFound {
+            self.reporter.warn(format!("{} vanished before it was read", path.display()));
+        } else {
+            self.unreadable.fetch_add(1, Ordering::SeqCst);
+            self.reporter.warn(format!("cannot read {}: {error}; it is not in the restore point", path.display()));
+        }
+    }
+}
+
+/// The files of a source.
+#[derive(Debug)]
+pub struct Files {
+    roots: Roots,
+    tally: Arc<Tally>,
+    users: Arc<BTreeMap<u32, String>>,
+    groups: Arc<BTreeMap<u32, String>>,
+}
+
+impl Files {
+    /// The files below these roots.
+    pub fn new(roots: Roots, tally: Arc<Tally>) -> Self {
+        let users = Arc::new(account_names(Path::new("/etc/passwd")));
+        let groups = Arc::new(account_names(Path::new("/etc/group")));
+        Self { roots, tally, users, groups }
+    }
+}
+
+impl ReadSource for Files {
+    type Open = OpenFile;
+    type Iter = Entries;
+
+    fn size(&self) -> RusticResult<Option<u64>> {
+        // Knowing it would mean to walk everything twice.
+        Ok(None)
+    }
+
+    fn entries(&self) -> Entries {
+        Entries {
+            walk: self.roots.walk(),
+            tally: self.tally.clone(),
+            users: self.users.clone(),
+            groups: self.groups.clone(),
+        }
+    }
+}
+
+/// The walk, turned into nodes.
+#[derive(Debug)]
+pub struct Entries {
+    walk: Walk,
+    tally: Arc<Tally>,
+    users: Arc<BTreeMap<u32, String>>,
+    groups: Arc<BTreeMap<u32, String>>,
+}
+
+impl Iterator for Entries {
+    type Item = RusticResult<ReadSourceEntry<OpenFile>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.walk.next()? {
+                Ok(found) => match self.node(&found) {
+                    Ok(node) => {
+                        if !node.is_dir() {
+                            self.tally.given.fetch_add(1, Ordering::SeqCst);
+                        }
+                        let Found { path, metadata, above: _ } = found;
+                        let open =
+                            Some(OpenFile { path: path.clone(), size: metadata.size(), tally: self.tally.clone() });
+                        return Some(Ok(ReadSourceEntry { path, node, open }));
+                    }
+                    Err(error) => self.tally.skipped(&found.path, &error),
+                },
+                Err(Unreadable { path, error }) => self.tally.skipped(&path, &error),
+            }
+        }
+    }
+}
+
+impl Entries {
+    fn node(&self, found: &Found) -> io::Result<Node> {
+        let Found { path, metadata, above } = found;
+        let name = path.file_name().ok_or_else(|| io::Error::other("it has no name"))?;
+        let extended_attributes = match xattrs::read(path) {
+            Ok(attributes) => attributes,
+            Err(error) => {
+                let text = format!("cannot read the extended attributes of {}: {error}", path.display());
+                self.tally.reporter.warn(text);
+                Vec::new()
+            }
+        };
+        let is_dir = metadata.is_dir();
+        // Only the ends of hard links need the device; elsewhere it would make equal trees differ after a reboot.
+        let device_id = if !is_dir && metadata.nlink() > 1 { metadata.dev() } else { 0 };
+        // Times of directories above the source would make every tree a changed one whenever a neighbour changes.
+        let changed = |seconds, nanoseconds| if *above { None } else { time(seconds, nanoseconds) };
+        let modified = changed(metadata.mtime(), metadata.mtime_nsec());
+        let meta = NodeMetadata {
+            mode: Some(entry::go_mode(metadata.permissions().mode())),
+            mtime: modified,
+            atime: modified,
+            ctime: changed(metadata.ctime(), metadata.ctime_nsec()),
+            uid: Some(metadata.uid()),
+            gid: Some(metadata.gid()),
+            user: self.users.get(&metadata.uid()).cloned(),
+            group: self.groups.get(&metadata.gid()).cloned(),
+            inode: metadata.ino(),
+            device_id,
+            size: if metadata.is_file() { metadata.size() } else { 0 },
+            links: if is_dir { 0 } else { metadata.nlink() },
+            extended_attributes,
+        };
+        Ok(Node::new_node(name, node_type(path, metadata)?, meta))
+    }
+}
+
+/// A file that is opened when its turn comes.
+#[derive(Debug)]
+pub struct OpenFile {
+    path: PathBuf,
+    size: u64,
+    tally: Arc<Tally>,
+}
+
+impl ReadSourceOpen for OpenFile {
+    type Reader = FileReader;
+
+    fn open(self) -> RusticResult<FileReader> {
+        match File::open(&self.path) {
+            Ok(file) => Ok(FileReader { file, left: self.size, opened: self }),
+            Err(error) => {
+                self.tally.lost.fetch_add(1, Ordering::SeqCst);
+                self.tally.skipped(&self.path, &error);
+                Err(RusticError::with_source(rustic_core::ErrorKind::InputOutput, "cannot open a file", error))
+            }
+        }
+    }
+}
+
+/// Reads exactly as much as the file had when it was looked at, so that size and content agree: what was appended
+/// since is left to the next run, and what was cut off is filled with zeros (as tar does) and reported.
+#[derive(Debug)]
+pub struct FileReader {
+    file: File,
+    left: u64,
+    opened: OpenFile,
+}
+
+impl Read for FileReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let mut filled = 0;
+        while filled < most {
+            match self.file.read(&mut buffer[filled..most]) {
+                Ok(0) => {
+                    let text = format!("{} shrank while it was read; zeros fill its end", self.opened.path.display());
+                    if filled < most && self.left > 0 {
+                        self.opened.tally.reporter.warn(text);
+                    }
+                    buffer[filled..most].fill(0);
+                    self.file = File::open("/dev/zero")?;
+                    filled = most;
+                }
+                Ok(length) => filled += length,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.opened.tally.lost.fetch_add(1, Ordering::SeqCst);
+                    self.opened.tally.skipped(&self.opened.path, &error);
+                    return Err(error);
+                }
+            }
+        }
+        self.left -= filled as u64;
+        Ok(filled)
+    }
+}
+
+fn node_type(path: &Path, metadata: &Metadata) -> io::Result<NodeType> {
+    let kind = metadata.file_type();
+    Ok(if kind.is_dir() {
+        NodeType::Dir
+    } else if kind.is_symlink() {
+        NodeType::from_link(&fs::read_link(path)?)
+    } else if kind.is_block_device() {
+        NodeType::Dev { device: metadata.rdev() }
+    } else if kind.is_char_device() {
+        NodeType::Chardev { device: metadata.rdev() }
+    } else if kind.is_fifo() {
+        NodeType::Fifo
+    } else if kind.is_socket() {
+        NodeType::Socket
+    } else {
+        NodeType::File
+    })
+}
+
+fn time(seconds: i64, nanoseconds: i64) -> Option<Timestamp> {
+    Timestamp::new(seconds, i32::try_from(nanoseconds).ok()?).ok()
+}
+
+/// Reads `NAME:PASSWORD:ID:…` lines; without them, only the numbers are captured.
+fn account_names(path: &Path) -> BTreeMap<u32, String> {
+    let mut text = String::new();
+    if let Ok(file) = File::open(path) {
+        // A file that is no text names nobody.
+        let _ = file.take(ACCOUNTS_BYTES).read_to_string(&mut text);
+    }
+    let mut names = BTreeMap::new();
+    for line in text.lines() {
+        let mut fields = line.split(':');
+        if let (Some(name), Some(id)) = (fields.next(), fields.nth(1).and_then(|id| id.parse().ok())) {
+            names.entry(id).or_insert_with(|| name.to_owned());
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::mover::job::Event;
+
+    fn read(path: &Path, size: u64) -> (Option<Vec<u8>>, u64, u64, usize) {
+        let (sender, receiver) = mpsc::sync_channel(8);
+        let tally = Tally::new(Reporter::new(sender));
+        tally.given.fetch_add(1, Ordering::SeqCst);
+        let file = OpenFile { path: path.to_owned(), size, tally: tally.clone() };
+        let mut content = Vec::new();
+        let read = file.open().ok().and_then(|mut reader| reader.read_to_end(&mut content).ok()).map(|_| content);
+        let (unreadable, expected) = (tally.unreadable(), tally.expected());
+        drop(tally);
+        let warnings = receiver.iter().filter(|event| matches!(event, Event::Warning(_))).count();
+        (read, unreadable, expected, warnings)
+    }
+
+    #[test]
+    fn files_that_change_vanish_or_cannot_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "0123456789").unwrap();
+        assert_eq!(read(&path, 10), (Some(b"0123456789".to_vec()), 0, 1, 0));
+        // It grew: what was there when it was looked at. It shrank: zeros, and a warning.
+        assert_eq!(read(&path, 4), (Some(b"0123".to_vec()), 0, 1, 0));
+        assert_eq!(read(&path, 12), (Some(b"0123456789\0\0".to_vec()), 0, 1, 1));
+        // It vanished: a warning. It cannot be read (here: a directory took its place): counted.
+        assert_eq!(read(&directory.path().join("gone"), 4), (None, 0, 0, 1));
+        assert_eq!(read(directory.path(), 4), (None, 1, 0, 1));
+    }
+}

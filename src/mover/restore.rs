@@ -1,0 +1,381 @@
+//! Writes a snapshot back: as files, or piped into a program.
+//!
+//! Everything that could be in the way is looked for before anything is written. A file appears under its name only
+//! when it is whole, so existing data is never half overwritten.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{ErrorKind, Write as _},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
+    },
+};
+
+use super::{
+    job::{Failure, FailureKind, Outcome, Program},
+    repository::{Entry, EntryKind, OpenSnapshot},
+    stream::Running,
+};
+
+mod write;
+
+use write::{Writer, refused};
+
+/// Files in the way that a failure names.
+const NAMED: usize = 5;
+/// Files are written by this many threads: small ones wait for the disk, not for us.
+const WRITERS: usize = 4;
+/// Files that wait for a writer.
+const WAITING_FILES: usize = 256;
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct Request {
+    /// None: where the files came from. Else below this directory.
+    pub into: Option<PathBuf>,
+    /// Only these; empty: all.
+    pub paths: Vec<PathBuf>,
+    /// Overwrite what differs.
+    pub overwrite: bool,
+    /// Only count.
+    pub dry_run: bool,
+}
+
+/// Writes files back.
+///
+/// # Errors
+/// Something is in the way (nothing was written then), or the destination or the repository refuses.
+pub fn files(snapshot: &OpenSnapshot, request: &Request) -> Result<Outcome, Failure> {
+    if request.into.is_none() && snapshot.has_streams() {
+        return Err(Failure::new(
+            FailureKind::DestinationRefused,
+            "this part of the restore point is a dump, not files",
+        )
+        .hint("restore it into its database, or name a directory to write it into"));
+    }
+    let selection = Selection::new(snapshot, request)?;
+    let survey = survey(snapshot, request, &selection)?;
+    if request.dry_run {
+        return Ok(Outcome::Restored { files: survey.files, bytes: survey.bytes });
+    }
+    write_all(snapshot, request, &selection, &survey)
+}
+
+/// Pipes a captured stream into a program.
+///
+/// # Errors
+/// There is no such stream, or the program failed or did not read all of it.
+pub fn stream(snapshot: &OpenSnapshot, file_name: &str, program: &Program) -> Result<Outcome, Failure> {
+    let entry = snapshot.file(file_name)?;
+    let EntryKind::File { size_bytes, content } = &entry.kind else {
+        return Err(Failure::new(FailureKind::Other, format!("`{file_name}` is no file")));
+    };
+    let at_destination = |failure: Failure| {
+        if failure.kind == FailureKind::SourceFailed {
+            return Failure::new(FailureKind::DestinationRefused, failure.message)
+                .hint("see what the program said; what it had written by then may be there");
+        }
+        failure
+    };
+    let (mut running, mut stdin) = Running::feeding(program)?;
+    let mut done = 0;
+    for blob in snapshot.blobs(content) {
+        let blob = blob?;
+        if let Err(error) = stdin.write_all(&blob) {
+            drop(stdin);
+            let told = running.wait().err().unwrap_or_else(|| {
+                running.failed(&format!("ended before it had read the whole stream `{file_name}` ({error})"))
+            });
+            return Err(at_destination(told));
+        }
+        done += blob.len() as u64;
+        snapshot.reporter().progress("writing", done, Some(*size_bytes));
+    }
+    drop(stdin);
+    running.wait().map_err(at_destination)?;
+    Ok(Outcome::Restored { files: 1, bytes: done })
+}
+
+/// Which entries are wanted, and where they go.
+#[derive(Debug)]
+struct Selection {
+    base: PathBuf,
+    in_place: bool,
+    /// Without leading slash; empty: all.
+    wanted: Vec<PathBuf>,
+    /// Paths that were captured, without leading slash.
+    roots: Vec<PathBuf>,
+}
+
+impl Selection {
+    fn new(snapshot: &OpenSnapshot, request: &Request) -> Result<Self, Failure> {
+        let relative = |path: &PathBuf| path.strip_prefix("/").unwrap_or(path).to_owned();
+        let base = match &request.into {
+            None => PathBuf::from("/"),
+            Some(into) if into.is_absolute() => into.clone(),
+            Some(into) => {
+                return Err(Failure::new(
+                    FailureKind::DestinationRefused,
+                    format!("the destination {} is not an absolute path", into.display()),
+                )
+                .hint("write it from the root"));
+            }
+        };
+        Ok(Self {
+            base,
+            in_place: request.into.is_none(),
+            wanted: request.paths.iter().map(relative).collect(),
+            roots: snapshot.roots().iter().map(relative).collect(),
+        })
+    }
+
+    fn holds(&self, entry: &Entry) -> bool {
+        self.wanted.is_empty() || self.wanted.iter().any(|path| entry.path.starts_with(path)) || self.is_frame(entry)
+    }
+
+    /// A directory that only leads to what is wanted: made where it is missing, else left alone.
+    fn is_frame(&self, entry: &Entry) -> bool {
+        let above = |paths: &[PathBuf]| paths.iter().any(|path| path.starts_with(&entry.path) && *path != entry.path);
+        let inside = self.roots.iter().any(|root| entry.path.starts_with(root));
+        let wanted = self.wanted.is_empty() || self.wanted.iter().any(|path| entry.path.starts_with(path));
+        matches!(entry.kind, EntryKind::Directory)
+            && ((above(&self.roots) && !inside) || (above(&self.wanted) && !wanted))
+    }
+
+    fn destination(&self, entry: &Entry) -> PathBuf {
+        self.base.join(&entry.path)
+    }
+}
+
+/// What would be written.
+#[derive(Debug, Default)]
+struct Survey {
+    files: u64,
+    bytes: u64,
+}
+
+/// Looks at every destination. Nothing is written.
+fn survey(snapshot: &OpenSnapshot, request: &Request, selection: &Selection) -> Result<Survey, Failure> {
+    let mut survey = Survey::default();
+    let mut in_the_way = Vec::new();
+    let mut count = 0_u64;
+    let mut found = vec![false; selection.wanted.len()];
+    for entry in snapshot.entries()? {
+        let entry = entry?;
+        for (path, found) in selection.wanted.iter().zip(&mut found) {
+            *found |= entry.path == *path;
+        }
+        if !selection.holds(&entry) {
+            continue;
+        }
+        match obstacle(&entry, selection, request.overwrite)? {
+            Existing::Obstacle(what) => {
+                count += 1;
+                if in_the_way.len() < NAMED {
+                    in_the_way.push(what);
+                }
+            }
+            Existing::Same => {}
+            Existing::Nothing | Existing::Replaceable => {
+                if !matches!(entry.kind, EntryKind::Directory | EntryKind::Socket) {
+                    survey.files += 1;
+                    survey.bytes += entry.size_bytes();
+                }
+            }
+        }
+    }
+    if let Some((path, _)) = selection.wanted.iter().zip(&found).find(|(_, found)| !**found) {
+        return Err(Failure::new(
+            FailureKind::DestinationRefused,
+            format!("/{} is not in the restore point; nothing was written", path.display()),
+        )
+        .hint("see `mainstay points show` for the paths that were captured"));
+    }
+    if count == 0 {
+        return Ok(survey);
+    }
+    let more = count - in_the_way.len() as u64;
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    let message = format!("in the way: {}{more}; nothing was written", in_the_way.join(", "));
+    Err(Failure::new(FailureKind::DestinationRefused, message))
+}
+
+/// What is at a destination.
+enum Existing {
+    Nothing,
+    /// What the entry says already, by size and time.
+    Same,
+    Replaceable,
+    /// In the way, in words.
+    Obstacle(String),
+}
+
+fn obstacle(entry: &Entry, selection: &Selection, overwrite: bool) -> Result<Existing, Failure> {
+    let path = selection.destination(entry);
+    let metadata = match fs::symlink_metadata(&path) {
+        Ok(metadata) => metadata,
+        // NotADirectory: its parent is in the way, and told.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Existing::Nothing);
+        }
+        Err(error) => return Err(refused("look at", &path, &error)),
+    };
+    if matches!(entry.kind, EntryKind::Directory) {
+        // Above what was captured, the host's own links may be followed; below, a link could lead anywhere.
+        let linked = selection.in_place && selection.is_frame(entry) && path.is_dir();
+        return Ok(if metadata.is_dir() || linked {
+            Existing::Replaceable
+        } else {
+            Existing::Obstacle(format!("{} (no directory)", path.display()))
+        });
+    }
+    if metadata.is_dir() {
+        return Ok(Existing::Obstacle(format!("{} (a directory)", path.display())));
+    }
+    if matches!(entry.kind, EntryKind::Socket) {
+        return Ok(Existing::Same);
+    }
+    if !overwrite {
+        return Ok(Existing::Obstacle(path.display().to_string()));
+    }
+    let same = matches!(entry.kind, EntryKind::File { .. })
+        && metadata.is_file()
+        && metadata.len() == entry.size_bytes()
+        && entry.modified.is_some()
+        && write::modified(&metadata) == entry.modified;
+    Ok(if same { Existing::Same } else { Existing::Replaceable })
+}
+
+fn write_all(
+    snapshot: &OpenSnapshot,
+    request: &Request,
+    selection: &Selection,
+    survey: &Survey,
+) -> Result<Outcome, Failure> {
+    let failure: Mutex<Option<Failure>> = Mutex::new(None);
+    let stop = AtomicBool::new(false);
+    let fail = |new: Failure| {
+        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(new);
+        stop.store(true, Ordering::SeqCst);
+    };
+    let (files, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+    let writer = Writer::new(snapshot);
+    // Directories get their metadata last: writing into them changes their times, and may need more permission.
+    let mut directories: Vec<Entry> = Vec::new();
+    let mut links: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
+    let mut further_links: Vec<(PathBuf, PathBuf)> = Vec::new();
+    let made = fs::create_dir_all(&selection.base).map_err(|error| refused("make", &selection.base, &error));
+
+    let (sender, receiver) = mpsc::sync_channel::<Entry>(WAITING_FILES);
+    let receiver = Mutex::new(receiver);
+
+    std::thread::scope(|scope| -> Result<(), Failure> {
+        // Dropped at the end of this scope at the latest: that is what ends the writers.
+        let sender = sender;
+        made?;
+        let (receiver, writer, files, bytes, stop, fail) = (&receiver, &writer, &files, &bytes, &stop, &fail);
+        let handles: Vec<_> = (0..WRITERS)
+            .map(|_| {
+                scope.spawn(move || {
+                    loop {
+                        let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                        let Ok(entry) = next else { return };
+                        if stop.load(Ordering::SeqCst) {
+                            continue;
+                        }
+                        match writer.write(&entry, &selection.destination(&entry)) {
+                            Ok(()) => {
+                                files.fetch_add(1, Ordering::Relaxed);
+                                let size = entry.size_bytes();
+                                let done = bytes.fetch_add(size, Ordering::Relaxed) + size;
+                                snapshot.reporter().progress("writing", done, Some(survey.bytes));
+                            }
+                            Err(failure) => fail(failure),
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut send = || -> Result<(), Failure> {
+            for entry in snapshot.entries()? {
+                let entry = entry?;
+                if stop.load(Ordering::SeqCst) {
+                    break;
+                }
+                if !selection.holds(&entry) {
+                    continue;
+                }
+                let path = selection.destination(&entry);
+                if matches!(entry.kind, EntryKind::Directory) {
+                    if write::make_directory(&path)? || !selection.is_frame(&entry) {
+                        directories.push(entry);
+                    }
+                    continue;
+                }
+                if let Some(key) = entry.link_key {
+                    if let Some(first) = links.get(&key) {
+                        further_links.push((first.clone(), path));
+                        continue;
+                    }
+                    links.insert(key, path.clone());
+                }
+                if let Existing::Same = obstacle(&entry, selection, request.overwrite)? {
+                    if !matches!(entry.kind, EntryKind::Socket) {
+                        writer.set_metadata(&entry, &path);
+                    }
+                    continue;
+                }
+                if !matches!(entry.kind, EntryKind::Socket) && sender.send(entry).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let sent = send();
+        if sent.is_err() {
+            stop.store(true, Ordering::SeqCst);
+        }
+        drop(sender);
+        for handle in handles {
+            if handle.join().is_err() {
+                fail(Failure::new(FailureKind::Other, "a writer met a condition that it does not know"));
+            }
+        }
+        sent
+    })
+    .unwrap_or_else(fail);
+
+    if !stop.load(Ordering::SeqCst) {
+        for (first, path) in &further_links {
+            match writer.link(first, path) {
+                Ok(()) => {
+                    files.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(failure) => {
+                    fail(failure);
+                    break;
+                }
+            }
+        }
+    }
+    for entry in directories.iter().rev() {
+        writer.set_metadata(entry, &selection.destination(entry));
+    }
+    let (files, bytes) = (files.into_inner(), bytes.into_inner());
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        None => Ok(Outcome::Restored { files, bytes }),
+        Some(mut failure) => {
+            failure.message.push_str(&format!("; {files} of {} files had been written, each whole", survey.files));
+            Err(failure)
+        }
+    }
+}
+
+/// The directory of a path; its own for `/`.
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}

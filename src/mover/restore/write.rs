@@ -1,0 +1,181 @@
+//! Writes single files of a snapshot with their metadata.
+
+use std::{
+    fs::{self, DirBuilder, OpenOptions, Permissions},
+    io::{self, ErrorKind},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use filetime::FileTime;
+use jiff::Timestamp;
+use rustix::fs::{CWD, FileType, Mode};
+
+use super::parent;
+use crate::mover::{
+    job::{Failure, FailureKind},
+    repository::{Content, Entry, EntryKind, OpenSnapshot, xattrs},
+};
+
+/// Runs of zeros of at least this length become holes.
+const HOLE_BYTES: usize = 64 << 10;
+
+/// Writes entries; shared by the threads of a restore.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    snapshot: &'a OpenSnapshot,
+    is_root: bool,
+    written: AtomicU64,
+}
+
+impl<'a> Writer<'a> {
+    /// For the entries of this snapshot.
+    pub fn new(snapshot: &'a OpenSnapshot) -> Self {
+        Self { snapshot, is_root: rustix::process::geteuid().is_root(), written: AtomicU64::new(0) }
+    }
+
+    /// Writes an entry beside its destination and then moves it there, over what is there.
+    ///
+    /// # Errors
+    /// The destination or the repository refuses.
+    pub fn write(&self, entry: &Entry, path: &Path) -> Result<(), Failure> {
+        let temporary = self.temporary(path);
+        let written = self.write_to(entry, &temporary).and_then(|()| {
+            self.set_metadata(entry, &temporary);
+            fs::rename(&temporary, path).map_err(|error| refused("write", path, &error))
+        });
+        if written.is_err() {
+            // It may not exist; the first failure is the one to tell.
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+
+    /// Makes a further hard link to a file that was written.
+    ///
+    /// # Errors
+    /// The destination refuses.
+    pub fn link(&self, first: &Path, path: &Path) -> Result<(), Failure> {
+        let temporary = self.temporary(path);
+        fs::hard_link(first, &temporary)
+            .and_then(|()| fs::rename(&temporary, path))
+            .and_then(|()| match fs::remove_file(&temporary) {
+                // Renaming one link over another of the same file leaves both.
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+                Ok(()) | Err(_) => Ok(()),
+            })
+            .map_err(|error| refused("link", path, &error))
+    }
+
+    /// Sets owner, permissions, extended attributes and times. What cannot be set is a warning.
+    pub fn set_metadata(&self, entry: &Entry, path: &Path) {
+        let warn = |what: &str, error: &io::Error| {
+            self.snapshot.reporter().warn(format!("cannot set {what} of /{}: {error}", entry.path.display()));
+        };
+        if self.is_root
+            && let Err(error) = std::os::unix::fs::lchown(path, entry.user_id, entry.group_id)
+        {
+            warn("the owner", &error);
+        }
+        let is_link = matches!(entry.kind, EntryKind::Link(_));
+        if let Some(mode) = entry.mode.filter(|_| !is_link)
+            && let Err(error) = fs::set_permissions(path, Permissions::from_mode(mode))
+        {
+            warn("the permissions", &error);
+        }
+        let attributes = entry.attributes.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+        if let Err(error) = xattrs::write(path, attributes) {
+            warn("the extended attributes", &error);
+        }
+        if let Some(modified) = entry.modified {
+            let time = file_time(modified);
+            if let Err(error) = filetime::set_symlink_file_times(path, time, time) {
+                warn("the time", &error);
+            }
+        }
+    }
+
+    fn write_to(&self, entry: &Entry, path: &Path) -> Result<(), Failure> {
+        let made = match &entry.kind {
+            EntryKind::File { size_bytes, content } => return self.write_file(*size_bytes, content, path),
+            EntryKind::Directory | EntryKind::Socket => Ok(()),
+            EntryKind::Link(target) => std::os::unix::fs::symlink(target, path),
+            EntryKind::Pipe => make_node(path, FileType::Fifo, 0),
+            EntryKind::CharacterDevice(device) => make_node(path, FileType::CharacterDevice, *device),
+            EntryKind::BlockDevice(device) => make_node(path, FileType::BlockDevice, *device),
+        };
+        made.map_err(|error| refused("make", path, &error))
+    }
+
+    fn write_file(&self, size_bytes: u64, content: &Content, path: &Path) -> Result<(), Failure> {
+        let failed = |error: io::Error| refused("write", path, &error);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+        let mut offset = 0;
+        for blob in self.snapshot.blobs(content) {
+            let blob = blob?;
+            for part in blob.chunks(HOLE_BYTES) {
+                if part.len() < HOLE_BYTES || part.iter().any(|byte| *byte != 0) {
+                    file.write_all_at(part, offset).map_err(failed)?;
+                }
+                offset += part.len() as u64;
+            }
+        }
+        if offset != size_bytes {
+            return Err(Failure::new(
+                FailureKind::RepositoryDamaged,
+                format!("{} has {offset} bytes in the repository, but should have {size_bytes}", path.display()),
+            ));
+        }
+        // A hole at the end is made by the length alone.
+        if offset > 0 { file.set_len(offset).map_err(failed) } else { Ok(()) }
+    }
+
+    fn temporary(&self, path: &Path) -> PathBuf {
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        parent(path).join(format!(".mainstay-{}-{number}", std::process::id()))
+    }
+}
+
+/// Makes a directory; true if it was not there.
+///
+/// # Errors
+/// The destination refuses.
+pub fn make_directory(path: &Path) -> Result<bool, Failure> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(refused("make", path, &error)),
+    }
+}
+
+/// When a file was changed last.
+pub fn modified(metadata: &fs::Metadata) -> Option<Timestamp> {
+    Timestamp::new(metadata.mtime(), i32::try_from(metadata.mtime_nsec()).ok()?).ok()
+}
+
+/// The failure for an error of the destination.
+pub fn refused(operation: &str, path: &Path, error: &io::Error) -> Failure {
+    let message = format!("cannot {operation} {}: {error}", path.display());
+    let kind = error.kind();
+    if kind == ErrorKind::PermissionDenied || kind == ErrorKind::ReadOnlyFilesystem {
+        Failure::new(FailureKind::PermissionDenied, message)
+            .hint("restore as a user that may write there, or into another directory")
+    } else if kind == ErrorKind::StorageFull || kind == ErrorKind::QuotaExceeded {
+        Failure::new(FailureKind::NoSpace, message).hint("free space at the destination, or restore elsewhere")
+    } else {
+        Failure::new(FailureKind::DestinationRefused, message)
+    }
+}
+
+fn make_node(path: &Path, kind: FileType, device: u64) -> io::Result<()> {
+    Ok(rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(0o600), device)?)
+}
+
+fn file_time(time: Timestamp) -> FileTime {
+    // `filetime` wants whole seconds rounded down and nanoseconds upwards from there.
+    let nanoseconds = time.as_nanosecond();
+    let seconds = i64::try_from(nanoseconds.div_euclid(1_000_000_000)).unwrap_or_default();
+    let rest = u32::try_from(nanoseconds.rem_euclid(1_000_000_000)).unwrap_or_default();
+    FileTime::from_unix_time(seconds, rest)
+}
