@@ -165,6 +165,15 @@ fn ended(report: &RestoreReport) -> CommandResult {
     }
 }
 
-fn unpack(_archive: &std::path::Path, _target: &Target, _existing: Existing) -> CommandResult {
-    Err(Failure::new("archives cannot be unpacked yet"))
+/// Unpacks an archive below a directory.
+fn unpack(archive: &std::path::Path, target: &Target, existing: Existing) -> CommandResult {
+    let Target::Directory(directory) = target else {
+        return Err(Failure::new(format!("{} is unpacked below a directory only", archive.display()))
+            .hint("name it with --into DIR, and move the files where they belong"));
+    };
+    crate::mover::archive::unpack(archive, directory, existing == Existing::Update).map_err(|error| {
+        Failure::new(format!("{} was not unpacked into {}", archive.display(), directory.display())).caused_by(error)
+    })?;
+    println!("unpacked {} into {}", archive.display(), directory.display());
+    Ok(Exit::Success)
 }

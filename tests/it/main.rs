@@ -1,3 +1,4 @@
 //! The hermetic tests: Rust and git are all that they need.
 
 mod mover;
+mod runs;
