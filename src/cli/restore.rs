@@ -97,8 +97,9 @@ pub fn execute(arguments: Arguments) -> CommandResult {
 }
 
 async fn restore(context: &Context, arguments: Arguments) -> CommandResult {
-    let Arguments { policy, point, before, sources, repository, into, in_place, database, existing, dry_run, yes, .. } =
-        arguments;
+    let Arguments {
+        policy, point, before, sources, repository, into, in_place, database, existing, dry_run, yes, ..
+    } = arguments;
     let Some(policy) = policy else { return Err(Failure::new("name the policy whose restore point is used")) };
     let target = match (into, in_place, database) {
         (Some(directory), _, _) => Target::Directory(

@@ -175,7 +175,8 @@ async fn other_work(context: &Context, policy: &PolicyName, work: &str) -> Resul
         }
         "verify" | "check" => {
             let only = (kind == "check").then_some(repository);
-            let of_policy = stored.compiled.document.spec.verify.as_ref().and_then(|verify| verify.read_data.as_deref());
+            let of_policy =
+                stored.compiled.document.spec.verify.as_ref().and_then(|verify| verify.read_data.as_deref());
             let documents = &stored.compiled.repositories;
             let of_repository = documents.iter().find(|document| document.metadata.name == repository);
             let of_repository = of_repository

@@ -151,7 +151,15 @@ fn text(actual: &ActualState, now: Timestamp, with_sources: bool) -> String {
             .to_owned();
     }
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["POLICY", "CONDITION", "LAST SUCCESS", "POINTS", "NEWEST", "SIZE", "NEXT RUN"]);
+    table.load_style(presets::NOTHING).set_header([
+        "POLICY",
+        "CONDITION",
+        "LAST SUCCESS",
+        "POINTS",
+        "NEWEST",
+        "SIZE",
+        "NEXT RUN",
+    ]);
     let mut messages = String::new();
     for (name, policy) in &actual.policies {
         let (condition, message) = condition(policy, now);
@@ -201,7 +209,9 @@ fn condition(policy: &ActualPolicy, _now: Timestamp) -> (&'static str, String) {
     }
     match &policy.last_run {
         Some(run) if run.phase == Phase::Failed => ("Failed", run.message.clone()),
-        _ if !policy.inventory.complete => ("Unknown", "not every repository could be seen; nothing expires".to_owned()),
+        _ if !policy.inventory.complete => {
+            ("Unknown", "not every repository could be seen; nothing expires".to_owned())
+        }
         _ if compiled.document.spec.suspend => ("Suspended", "its document says `suspend: true`".to_owned()),
         Some(run) => ("Ready", run.message.clone()),
         None => ("Ready", "it did not run yet".to_owned()),

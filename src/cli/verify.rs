@@ -37,8 +37,7 @@ pub struct Arguments {
 pub fn execute(arguments: Arguments) -> CommandResult {
     let Arguments { policy, repository, read_data, state } = arguments;
     let directory = state.directory()?;
-    let state =
-        State::open(&directory).map_err(|error| Failure::new("nothing was verified").caused_by(error))?;
+    let state = State::open(&directory).map_err(|error| Failure::new("nothing was verified").caused_by(error))?;
     asynchronous(async move {
         let context = Context::new(Arc::new(state), Some(stop_on_signals()?));
         let bounds = Bounds::within(LIMIT, context.stop.clone());

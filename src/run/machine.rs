@@ -139,7 +139,9 @@ impl Journal {
         self.entries.iter().find_map(|(step, outcome)| match step {
             Step::HookBefore(_) | Step::Stop | Step::Capture(_) | Step::Check | Step::Record => match outcome {
                 Some(Outcome::Failed(reason)) => Some(reason.clone()),
-                Some(Outcome::Interrupted) => Some(format!("the run's process went away while it was {}", doing(*step))),
+                Some(Outcome::Interrupted) => {
+                    Some(format!("the run's process went away while it was {}", doing(*step)))
+                }
                 Some(Outcome::Done) | None => None,
             },
             Step::Start | Step::HookAfter(_) | Step::Cleanup => None,
@@ -256,8 +258,7 @@ mod tests {
     fn a_good_run_takes_every_step_once_and_in_order() {
         use Step::*;
         let (steps, ending) = play(&FULL, |_| Outcome::Done);
-        let expected =
-            [HookBefore(0), Stop, Capture(0), Capture(1), Start, HookAfter(0), Check, Record, Cleanup];
+        let expected = [HookBefore(0), Stop, Capture(0), Capture(1), Start, HookAfter(0), Check, Record, Cleanup];
         assert_eq!(steps, expected);
         assert_eq!(ending, Ending::Succeeded { remarks: vec![] });
     }
@@ -267,8 +268,7 @@ mod tests {
         let (all, _) = play(&FULL, |_| Outcome::Done);
         for broken in all {
             for outcome in [Outcome::Failed("broken".into()), Outcome::Interrupted] {
-                let (steps, ending) =
-                    play(&FULL, |step| if step == broken { outcome.clone() } else { Outcome::Done });
+                let (steps, ending) = play(&FULL, |step| if step == broken { outcome.clone() } else { Outcome::Done });
                 let stopped = steps.iter().position(|step| *step == Step::Stop);
                 let started = steps.iter().rposition(|step| *step == Step::Start);
                 assert_eq!(stopped.is_some(), started.is_some(), "{broken:?}: {steps:?}");
@@ -284,8 +284,9 @@ mod tests {
                         assert_eq!(recorded, broken == Step::Start, "{broken:?}");
                     }
                 }
-                let recorded_before_capture_failed = matches!(broken, Step::HookBefore(_) | Step::Stop | Step::Capture(_))
-                    && steps.contains(&Step::Record);
+                let recorded_before_capture_failed =
+                    matches!(broken, Step::HookBefore(_) | Step::Stop | Step::Capture(_))
+                        && steps.contains(&Step::Record);
                 assert!(!recorded_before_capture_failed, "{broken:?}: {steps:?}");
             }
         }

@@ -12,7 +12,11 @@ use super::{
     inventory,
     movers::Bounds,
     repositories::maintenance_lease,
-    state::{leases::Lease, places::PlaceRecord, points::{StoredPoint, grace_seconds}},
+    state::{
+        leases::Lease,
+        places::PlaceRecord,
+        points::{StoredPoint, grace_seconds},
+    },
 };
 use crate::{
     mover::job::{Outcome, Task},
@@ -98,7 +102,8 @@ pub async fn clean(
         let lease = maintenance(context, place, now)?;
         context.job(place, Task::Forget { snapshots }, None, bounds, |_| ()).await?;
         let document = &place.document.spec;
-        let prune_has_its_own_time = document.maintenance.as_ref().is_some_and(|maintenance| maintenance.prune.is_some());
+        let prune_has_its_own_time =
+            document.maintenance.as_ref().is_some_and(|maintenance| maintenance.prune.is_some());
         if !prune_has_its_own_time {
             cleaned.freed_bytes += prune_under(context, place, bounds, &lease).await?;
         }
@@ -133,12 +138,7 @@ pub fn maintenance<'a>(context: &'a Context, place: &PlaceRecord, now: Timestamp
 }
 
 /// The lease is asked for as proof that it is held.
-async fn prune_under(
-    context: &Context,
-    place: &PlaceRecord,
-    bounds: &Bounds,
-    _: &Lease<'_>,
-) -> Result<u64, WorkError> {
+async fn prune_under(context: &Context, place: &PlaceRecord, bounds: &Bounds, _: &Lease<'_>) -> Result<u64, WorkError> {
     let outcome = context.job(place, Task::Prune, None, bounds, |_| ()).await?;
     Ok(if let Outcome::Pruned { freed_bytes } = outcome { freed_bytes } else { 0 })
 }

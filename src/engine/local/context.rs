@@ -1,10 +1,6 @@
 //! What every piece of work of this engine needs: the state, this program, limits, and who looks on.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     movers::{self, Bounds, MoverError, Word},
@@ -150,7 +146,9 @@ mod tests {
 
     #[test]
     fn bandwidths_are_read_in_both_kinds_of_unit() {
-        for (text, bytes) in [("20MiB", Some(20 << 20)), ("1.5GB", Some(1_500_000_000)), ("800", Some(800)), ("5X", None)] {
+        for (text, bytes) in
+            [("20MiB", Some(20 << 20)), ("1.5GB", Some(1_500_000_000)), ("800", Some(800)), ("5X", None)]
+        {
             assert_eq!(parse_bytes(text), bytes, "{text}");
         }
     }

@@ -40,7 +40,9 @@ pub enum MoverError {
     #[error("{} ({})", .0.message, .0.hint)]
     Failed(Failure),
     /// It took longer than the run may take.
-    #[error("the run took longer than its limit, and the mover for repository {repository} was ended; raise `limits.timeout`")]
+    #[error(
+        "the run took longer than its limit, and the mover for repository {repository} was ended; raise `limits.timeout`"
+    )]
     TimedOut {
         /// The repository.
         repository: String,
@@ -159,7 +161,11 @@ pub async fn carry_out(
         () = tokio::time::sleep_until(bounds.deadline) => Err(MoverError::TimedOut { repository: repository.clone() }),
         () = stop_asked => Err(MoverError::Stopped { repository: repository.clone() }),
     };
-    let kill = || if let Some(identity) = &identity { identity.kill_group() };
+    let kill = || {
+        if let Some(identity) = &identity {
+            identity.kill_group()
+        }
+    };
     let said = match result {
         Ok(said) => said,
         Err(error) => {

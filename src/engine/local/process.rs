@@ -218,7 +218,8 @@ mod tests {
     async fn a_program_that_takes_too_long_is_ended_with_its_children() {
         let mut identity = None;
         let program = argv(&["sh", "-c", "sleep 1000 & wait"]);
-        let error = execute(&program, Duration::from_millis(50), None, |started| identity = Some(started.clone())).await;
+        let error =
+            execute(&program, Duration::from_millis(50), None, |started| identity = Some(started.clone())).await;
         assert!(matches!(error, Err(ProgramError::TimedOut { .. })), "{error:?}");
         assert!(!identity.unwrap().is_alive());
     }

@@ -75,9 +75,10 @@ pub async fn recover_policy(
         let mut report = restore.report;
         report.phase = Phase::Failed;
         report.finished_at = Some(now);
-        report.message = "the restore's process went away before it was done; what it wrote so far is there. Change the \
+        report.message =
+            "the restore's process went away before it was done; what it wrote so far is there. Change the \
                           Restore document (for example its name) to try again"
-            .to_owned();
+                .to_owned();
         context.state.update_restore(&restore.name, &restore.content, &report, &restore.process, now)?;
         recovered.ended.push((restore.name, report.message));
     }
@@ -174,20 +175,17 @@ fn conclude_interrupted(
 }
 
 /// Starts a workload that nobody else will start.
-async fn wake(
-    context: &Context,
-    workload: &StoppedWorkload,
-    now: Timestamp,
-) -> Result<Result<(), String>, WorkError> {
+async fn wake(context: &Context, workload: &StoppedWorkload, now: Timestamp) -> Result<Result<(), String>, WorkError> {
     // Two guards at once (a daemon and a run) start it once.
     let name = format!("wake:{}", workload.policy);
     let _lease = match context.state.lease(&name, now)? {
         Ok(lease) => lease,
         Err(holder) => return Ok(Err(format!("process {} is starting it", holder.pid))),
     };
-    let still = context.state.stopped_workloads()?.into_iter().any(|other| {
-        other.policy == workload.policy && other.process == workload.process && !other.process.is_alive()
-    });
+    let still =
+        context.state.stopped_workloads()?.into_iter().any(|other| {
+            other.policy == workload.policy && other.process == workload.process && !other.process.is_alive()
+        });
     if !still {
         return Ok(Ok(()));
     }

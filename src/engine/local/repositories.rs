@@ -90,7 +90,11 @@ pub fn access(place: &PlaceRecord, state_directory: &Path) -> Result<RepositoryA
     } else {
         return Err(RepositoryError::NoPlace { name: name.clone() });
     };
-    Ok(RepositoryAccess { name: name.clone(), place: location, password: password(name, &spec.password, state_directory)? })
+    Ok(RepositoryAccess {
+        name: name.clone(),
+        place: location,
+        password: password(name, &spec.password, state_directory)?,
+    })
 }
 
 /// The lease that maintenance of a place takes: the same for every policy that shares the repository.

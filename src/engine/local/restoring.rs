@@ -13,12 +13,7 @@ use super::{
     movers::{Bounds, Word},
     process::{self, ProcessIdentity},
     recovery, runner, sources,
-    state::{
-        places::PlaceRecord,
-        points::StoredPoint,
-        restores::StoredRestore,
-        runs::StoppedWorkload,
-    },
+    state::{places::PlaceRecord, points::StoredPoint, restores::StoredRestore, runs::StoppedWorkload},
 };
 use crate::{
     actual::RestoreReport,
@@ -81,7 +76,8 @@ impl RestoreRequest {
                 (None, Some(database)) => Target::Database(database.clone()),
                 (Some(_), Some(_)) | (None, None) => {
                     return Err(WorkError::Refused(
-                        "`into` must name a `path` or a `database`; other destinations need the kubernetes engine".into(),
+                        "`into` must name a `path` or a `database`; other destinations need the kubernetes engine"
+                            .into(),
                     ));
                 }
             },
@@ -157,7 +153,8 @@ pub fn prepare(context: &Context, request: &RestoreRequest) -> Result<PreparedRe
     }
     let in_place = request.target == Target::InPlace;
     let spec = &stored.compiled.document.spec;
-    let quiesce = spec.quiesce.clone().filter(|_| in_place && spec.consistency == Consistency::Cold && !request.dry_run);
+    let quiesce =
+        spec.quiesce.clone().filter(|_| in_place && spec.consistency == Consistency::Cold && !request.dry_run);
     Ok(PreparedRestore {
         point: point.point.id.clone(),
         time: point.point.time,
@@ -213,7 +210,8 @@ pub async fn carry_out(
         context.state.add_stopped(workload, now)?;
         let limit = workload.quiesce.timeout.map_or(Duration::from_secs(300), |timeout| timeout.std());
         let stopped = process::execute(&workload.quiesce.stop, limit, context.stop.as_ref(), |_| ()).await;
-        failure = stopped.err().map(|error| runner::chain("stopping the workload failed, so nothing was written", &error));
+        failure =
+            stopped.err().map(|error| runner::chain("stopping the workload failed, so nothing was written", &error));
     }
     let mut written = false;
     for (index, (_, tasks)) in parts.into_iter().enumerate() {
@@ -525,9 +523,10 @@ pub async fn download(
     if output.symlink_metadata().is_ok() {
         return Err(WorkError::Refused(format!("{} exists; name another file with --output", output.display())));
     }
-    let hint = file_name.as_ref().filter(|_| source.is_some_and(|source| source.postgres.is_some())).map(|_| {
-        format!("it is in PostgreSQL's custom format; as SQL: pg_restore --file=- {}", output.display())
-    });
+    let hint = file_name
+        .as_ref()
+        .filter(|_| source.is_some_and(|source| source.postgres.is_some()))
+        .map(|_| format!("it is in PostgreSQL's custom format; as SQL: pg_restore --file=- {}", output.display()));
     let task = Task::Download { snapshot: part.part.snapshot.clone(), file_name, output: output.clone() };
     let bounds = Bounds::within(LIMIT, context.stop.clone());
     context.job(place, task, None, &bounds, |word| hear(&name, word)).await?;

@@ -23,7 +23,10 @@ use crate::{
     mover::job::{Input, Outcome as Result_, SnapshotLabel, Task},
     policy::{
         CompiledPolicy, PolicyName,
-        document::{Source, backup_policy::{Consistency, Hook}},
+        document::{
+            Source,
+            backup_policy::{Consistency, Hook},
+        },
     },
     restore_point::{Part, RestorePoint, RestorePointId},
     run::{
@@ -72,11 +75,7 @@ pub enum Notice {
 ///
 /// # Errors
 /// There is no such policy, or the state cannot be used. A run that fails is a result, not an error.
-pub async fn run(
-    context: &Context,
-    request: &RunRequest,
-    notice: &mut dyn FnMut(Notice),
-) -> Result<RunEnd, WorkError> {
+pub async fn run(context: &Context, request: &RunRequest, notice: &mut dyn FnMut(Notice)) -> Result<RunEnd, WorkError> {
     let stored = context.state.policy(&request.policy)?.ok_or_else(|| no_such_policy(&request.policy))?;
     if stored.withdrawn {
         return Err(WorkError::Refused(format!(
@@ -510,8 +509,7 @@ pub fn finish(report: &mut RunReport, ending: Ending, now: Timestamp) {
         }
         Ending::Failed { reason, recorded } => {
             report.phase = Phase::Failed;
-            report.message =
-                if recorded { format!("the restore point was recorded, but {reason}") } else { reason };
+            report.message = if recorded { format!("the restore point was recorded, but {reason}") } else { reason };
         }
     }
 }
@@ -587,7 +585,10 @@ fn places_in_order(context: &Context, policy: &CompiledPolicy) -> Result<Vec<Pla
             let name = &document.metadata.name;
             let place = places.iter().find(|place| place.current && place.repository == *name);
             place.cloned().ok_or_else(|| {
-                WorkError::Refused(format!("repository {name} of {} has no place; apply its document again", policy.name))
+                WorkError::Refused(format!(
+                    "repository {name} of {} has no place; apply its document again",
+                    policy.name
+                ))
             })
         })
         .collect()

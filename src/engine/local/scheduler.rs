@@ -281,10 +281,7 @@ impl Scheduler {
     }
 
     /// When the marked points of withdrawn policies are to be forgotten.
-    fn expired_of_withdrawn(
-        &self,
-        context: &Context,
-    ) -> Result<BTreeMap<PolicyName, Timestamp>, WorkError> {
+    fn expired_of_withdrawn(&self, context: &Context) -> Result<BTreeMap<PolicyName, Timestamp>, WorkError> {
         let mut due = BTreeMap::new();
         for (name, since, grace_seconds) in context.state.marked_of_withdrawn()? {
             let at = since + SignedDuration::from_secs(grace_seconds);
@@ -345,5 +342,9 @@ fn announcement(policy: &CompiledPolicy, scheduled: Timestamp, catch_up: bool, n
         scheduled_at: Some(scheduled),
         trigger: if catch_up { Trigger::CatchUp } else { Trigger::Schedule },
     };
-    RunReport { phase: Phase::Pending, message: "about to start".to_owned(), ..runner::first_report(policy, &request, now) }
+    RunReport {
+        phase: Phase::Pending,
+        message: "about to start".to_owned(),
+        ..runner::first_report(policy, &request, now)
+    }
 }

@@ -112,10 +112,8 @@ impl State {
     /// # Errors
     /// It cannot be made or read, or is from a newer version.
     pub fn open(directory: &Path) -> Result<Self, StateError> {
-        let open_error = |source: Box<dyn std::error::Error + Send + Sync>| StateError::Open {
-            path: directory.to_owned(),
-            source,
-        };
+        let open_error =
+            |source: Box<dyn std::error::Error + Send + Sync>| StateError::Open { path: directory.to_owned(), source };
         make_private_directory(directory).map_err(|error| open_error(error.into()))?;
         let connection = Connection::open(directory.join(FILE_NAME)).map_err(|error| open_error(error.into()))?;
         connection.busy_timeout(BUSY).map_err(|error| open_error(error.into()))?;

@@ -43,12 +43,19 @@ impl State {
         let connection = self.connection();
         let query = StateError::query;
         let mut statement = connection
-            .prepare_cached("SELECT sequence, at, policy, kind FROM events WHERE sequence > ?1 ORDER BY sequence LIMIT ?2")
+            .prepare_cached(
+                "SELECT sequence, at, policy, kind FROM events WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
+            )
             .map_err(query("reading events"))?;
         let after = i64::try_from(after_sequence).unwrap_or(i64::MAX);
         let rows = statement
             .query_map(params![after, MOST_EVENTS as i64], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, row.get::<_, String>(3)?))
+                Ok((
+                    row.get::<_, i64>(0)?,
+                    row.get::<_, String>(1)?,
+                    row.get::<_, String>(2)?,
+                    row.get::<_, String>(3)?,
+                ))
             })
             .map_err(query("reading events"))?;
         let mut events = Vec::new();
@@ -98,9 +105,11 @@ impl State {
     pub fn last_turn(&self, policy: &PolicyName, work: &str) -> Result<Option<Timestamp>, StateError> {
         let text: Option<String> = self
             .connection()
-            .query_row("SELECT at FROM turns WHERE policy = ?1 AND work = ?2", params![policy.to_string(), work], |row| {
-                row.get(0)
-            })
+            .query_row(
+                "SELECT at FROM turns WHERE policy = ?1 AND work = ?2",
+                params![policy.to_string(), work],
+                |row| row.get(0),
+            )
             .optional()
             .map_err(StateError::query("reading a turn"))?;
         Ok(text.as_deref().map(time))

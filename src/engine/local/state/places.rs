@@ -58,8 +58,10 @@ pub(super) fn put(transaction: &Transaction<'_>, policy: &CompiledPolicy) -> Res
         let found = statement.query_map(params![name, repository, key, shared], |row| row.get::<_, i64>(0))?.next();
         let id = match found.transpose()? {
             Some(id) => {
-                transaction
-                    .execute("UPDATE places SET document = ?1, current = 1 WHERE id = ?2", params![encode(document), id])?;
+                transaction.execute(
+                    "UPDATE places SET document = ?1, current = 1 WHERE id = ?2",
+                    params![encode(document), id],
+                )?;
                 id
             }
             None => {
@@ -80,7 +82,8 @@ pub(super) fn put(transaction: &Transaction<'_>, policy: &CompiledPolicy) -> Res
         kept.push(id);
     }
     let others = kept.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
-    transaction.execute(&format!("UPDATE places SET current = 0 WHERE policy = ?1 AND id NOT IN ({others})"), [name])?;
+    transaction
+        .execute(&format!("UPDATE places SET current = 0 WHERE policy = ?1 AND id NOT IN ({others})"), [name])?;
     Ok(())
 }
 

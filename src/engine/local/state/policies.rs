@@ -100,9 +100,7 @@ impl State {
             .prepare_cached("SELECT name, compiled, withdrawn, last_scheduled FROM policies ORDER BY name")
             .map_err(StateError::query("reading policies"))?;
         let rows = statement
-            .query_map([], |row| {
-                Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get::<_, String>(3)?))
-            })
+            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get::<_, String>(3)?)))
             .map_err(StateError::query("reading policies"))?;
         let mut policies = Vec::new();
         for row in rows {

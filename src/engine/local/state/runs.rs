@@ -184,8 +184,7 @@ impl State {
                 params![name, encode(report), success],
             )?;
             // A journal is needed only while its run is under way.
-            transaction
-                .execute("DELETE FROM journal WHERE policy = ?1 AND run = ?2", params![name, report.id.0])?;
+            transaction.execute("DELETE FROM journal WHERE policy = ?1 AND run = ?2", params![name, report.id.0])?;
             transaction.execute(
                 "DELETE FROM runs WHERE policy = ?1 AND (phase = 'Succeeded' OR swept = 1) AND id NOT IN \
                  (SELECT id FROM runs WHERE policy = ?1 ORDER BY started_at DESC LIMIT ?2)",
@@ -211,8 +210,10 @@ impl State {
     /// # Errors
     /// The state cannot be read.
     pub fn runs(&self, policy: &PolicyName) -> Result<Vec<StoredRun>, StateError> {
-        self.select_runs(&format!("SELECT {COLUMNS} FROM runs WHERE policy = ?1 ORDER BY started_at, id"), &[&policy
-            .to_string()])
+        self.select_runs(
+            &format!("SELECT {COLUMNS} FROM runs WHERE policy = ?1 ORDER BY started_at, id"),
+            &[&policy.to_string()],
+        )
     }
 
     /// Remembers that the snapshots which a failed run left behind are gone.
@@ -397,9 +398,8 @@ impl State {
     fn select_runs(&self, statement: &str, parameters: &[&dyn rusqlite::ToSql]) -> Result<Vec<StoredRun>, StateError> {
         let connection = self.connection();
         let mut statement = connection.prepare_cached(statement).map_err(StateError::query("reading runs"))?;
-        let texts = |row: &Row<'_>| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, Option<String>>(2)?))
-        };
+        let texts =
+            |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, Option<String>>(2)?));
         let rows = statement
             .query_map(parameters, texts)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
