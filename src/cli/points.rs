@@ -4,7 +4,11 @@ use clap::{Args, Subcommand};
 
 use super::CommandResult;
 
+mod download;
+mod hold;
 mod list;
+mod release;
+mod show;
 
 /// List, show, download, hold and release restore points.
 #[derive(Debug, Args)]
@@ -21,6 +25,14 @@ pub struct Arguments {
 enum PointsCommand {
     /// List restore points, with what keeps each and when it goes
     List(list::ListArguments),
+    /// Show one restore point with all its parts
+    Show(show::Arguments),
+    /// Write a restore point into a new file: files as tar.gz, a dump as it is
+    Download(download::Arguments),
+    /// Protect a restore point from expiry
+    Hold(hold::Arguments),
+    /// Take that protection away
+    Release(release::Arguments),
 }
 
 /// Carries the command out.
@@ -29,5 +41,9 @@ pub fn execute(arguments: Arguments) -> CommandResult {
     match command {
         None => list::execute(list),
         Some(PointsCommand::List(list)) => list::execute(list),
+        Some(PointsCommand::Show(arguments)) => show::execute(arguments),
+        Some(PointsCommand::Download(arguments)) => download::execute(arguments),
+        Some(PointsCommand::Hold(arguments)) => hold::execute(arguments),
+        Some(PointsCommand::Release(arguments)) => release::execute(arguments),
     }
 }

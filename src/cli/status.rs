@@ -1,14 +1,234 @@
-//! `mainstay status`.
+//! `mainstay status`: policies, their last and next runs, and what is wrong; or the offline inventory.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use comfy_table::{Table, presets};
+use jiff::{Timestamp, tz::TimeZone};
 
-use super::{CommandResult, Failure};
+use super::{CommandResult, Exit, Failure, StateArguments, run::asynchronous};
+use crate::{
+    actual::{ActualPolicy, ActualState},
+    engine::{
+        Engine as _,
+        local::{LocalEngine, runner::Size},
+    },
+    policy::PolicyName,
+    run::Phase,
+    schedule::{Schedule, next_runs},
+};
 
 /// Show policies, their last and next runs, and their conditions.
 #[derive(Debug, Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// Only this policy, as [NAMESPACE/]NAME, with its last run source by source
+    policy: Option<PolicyName>,
+    #[command(flatten)]
+    state: StateArguments,
+    /// Form of the status
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    /// Write the inventory that `plan --offline` reads; needs `-o json`
+    #[arg(long)]
+    inventory: bool,
+}
+
+/// Form of the status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
 
 /// Carries the command out.
-pub fn execute(_: Arguments) -> CommandResult {
-    Err(Failure::new("`mainstay status` is not built yet"))
+pub fn execute(arguments: Arguments) -> CommandResult {
+    let Arguments { policy, state, output, inventory: wants_inventory } = arguments;
+    if wants_inventory && output != Output::Json {
+        return Err(Failure::new("--inventory is written as JSON only").hint("add -o json"));
+    }
+    let directory = state.directory()?;
+    let now = Timestamp::now();
+    asynchronous(async move {
+        let wrap = |error| Failure::new("the status cannot be read").caused_by(error);
+        let engine = LocalEngine::open_read_only(&directory).map_err(wrap)?;
+        let mut actual = engine.observe(now).await.map_err(wrap)?;
+        if let Some(policy) = &policy {
+            actual.policies.retain(|name, _| name == policy);
+            if actual.policies.is_empty() {
+                return Err(Failure::new(format!("there is no policy {policy} in {}", directory.display()))
+                    .hint("`mainstay status` lists those that are; --state names another state"));
+            }
+        }
+        match (output, wants_inventory) {
+            (Output::Json, true) => print(&format!("{:#}\n", offline_inventory(&actual))),
+            (Output::Json, false) => print(&format!("{:#}\n", json(&actual, now))),
+            (Output::Text, _) => print(&text(&actual, now, policy.is_some())),
+        }
+        Ok(Exit::Success)
+    })
+}
+
+/// Prints; a reader that went away (`| head`) is no error.
+fn print(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn json(actual: &ActualState, now: Timestamp) -> serde_json::Value {
+    let policies: serde_json::Map<String, serde_json::Value> = actual
+        .policies
+        .iter()
+        .map(|(name, policy)| {
+            let points = &policy.inventory.points;
+            let value = serde_json::json!({
+                "condition": condition(policy, now).0,
+                "message": condition(policy, now).1,
+                "revision": policy.compiled.as_ref().and_then(|compiled| compiled.revision.clone()),
+                "running": policy.running,
+                "lastRun": policy.last_run,
+                "lastSuccess": policy.last_success,
+                "nextRun": next_run(policy, now),
+                "restorePoints": points.len(),
+                "newest": points.last().map(|point| &point.id),
+                "sizeBytes": points.last().map(|point| point.size_bytes),
+                "inventory": {"observedAt": policy.inventory.observed_at, "complete": policy.inventory.complete},
+            });
+            (name.to_string(), value)
+        })
+        .collect();
+    let restores: Vec<serde_json::Value> = actual
+        .restores
+        .iter()
+        .map(|((name, content), report)| serde_json::json!({"name": name, "content": content, "report": report}))
+        .collect();
+    serde_json::json!({
+        "formatVersion": 1, "observedAt": actual.observed_at, "complete": actual.complete,
+        "policies": policies, "restores": restores,
+    })
+}
+
+/// What `plan --offline` reads.
+fn offline_inventory(actual: &ActualState) -> serde_json::Value {
+    let policies: serde_json::Map<String, serde_json::Value> = actual
+        .policies
+        .iter()
+        .map(|(name, policy)| {
+            let points: Vec<serde_json::Value> = policy
+                .inventory
+                .points
+                .iter()
+                .map(|point| {
+                    let mut value = serde_json::json!({
+                        "id": point.id, "time": point.time, "sizeBytes": point.size_bytes,
+                    });
+                    if let Some(at) = point.verified_at {
+                        value["verifiedAt"] = serde_json::json!(at);
+                    }
+                    if point.held {
+                        value["held"] = serde_json::json!(true);
+                    }
+                    value
+                })
+                .collect();
+            let mut value = serde_json::json!({"restorePoints": points});
+            if let Some(compiled) = &policy.compiled {
+                value["schedule"] = serde_json::json!(compiled.document.spec.schedule.as_slice().join(", "));
+            }
+            if !policy.inventory.complete {
+                value["complete"] = serde_json::json!(false);
+            }
+            (name.to_string(), value)
+        })
+        .collect();
+    serde_json::json!({
+        "formatVersion": 1, "observedAt": actual.observed_at, "complete": actual.complete, "policies": policies,
+    })
+}
+
+fn text(actual: &ActualState, now: Timestamp, with_sources: bool) -> String {
+    if actual.policies.is_empty() && actual.restores.is_empty() {
+        return "There is no policy yet. `mainstay init` writes a first one, `mainstay apply` or a daemon applies it.\n"
+            .to_owned();
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header([
+        "POLICY",
+        "CONDITION",
+        "LAST SUCCESS",
+        "POINTS",
+        "NEWEST",
+        "SIZE",
+        "NEXT RUN",
+    ]);
+    let mut messages = String::new();
+    for (name, policy) in &actual.policies {
+        let (condition, message) = condition(policy, now);
+        let newest = policy.inventory.points.last();
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        table.add_row([
+            name.to_string(),
+            condition.to_owned(),
+            or_dash(policy.last_success.map(to_second)),
+            policy.inventory.points.len().to_string(),
+            or_dash(newest.map(|point| point.id.to_string())),
+            or_dash(newest.map(|point| Size(point.size_bytes).to_string())),
+            or_dash(next_run(policy, now).map(to_second)),
+        ]);
+        if condition != "Ready" {
+            messages.push_str(&format!("{name}: {message}\n"));
+        }
+        for source in policy.last_run.iter().filter(|_| with_sources).flat_map(|run| &run.sources) {
+            let note = source.message.as_ref().map_or(String::new(), |message| format!(" ({message})"));
+            messages.push_str(&format!(
+                "  {:<10} {} → {}: {} files, {} unreadable, {}, {} new, snapshot {}{note}\n",
+                format!("{:?}", source.phase).to_lowercase(),
+                source.source,
+                source.repository,
+                source.files,
+                source.unreadable,
+                Size(source.size_bytes),
+                Size(source.added_bytes),
+                source.snapshot.as_deref().and_then(|id| id.get(..12)).unwrap_or("-"),
+            ));
+        }
+    }
+    for ((name, _), report) in &actual.restores {
+        messages.push_str(&format!("restore {name}: {:?}: {}\n", report.phase, report.message));
+    }
+    let separator = if messages.is_empty() { "" } else { "\n" };
+    format!("{}\n{separator}{messages}", table.trim_fmt())
+}
+
+/// The condition of a policy, and why.
+fn condition(policy: &ActualPolicy, _now: Timestamp) -> (&'static str, String) {
+    let Some(compiled) = &policy.compiled else {
+        return ("Withdrawn", "its document is gone; its restore points stay".to_owned());
+    };
+    if let Some(running) = &policy.running {
+        return ("Running", format!("run {running} is under way"));
+    }
+    match &policy.last_run {
+        Some(run) if run.phase == Phase::Failed => ("Failed", run.message.clone()),
+        _ if !policy.inventory.complete => {
+            ("Unknown", "not every repository could be seen; nothing expires".to_owned())
+        }
+        _ if compiled.document.spec.suspend => ("Suspended", "its document says `suspend: true`".to_owned()),
+        Some(run) => ("Ready", run.message.clone()),
+        None => ("Ready", "it did not run yet".to_owned()),
+    }
+}
+
+fn next_run(policy: &ActualPolicy, now: Timestamp) -> Option<Timestamp> {
+    let spec = &policy.compiled.as_ref()?.document.spec;
+    if spec.suspend {
+        return None;
+    }
+    let zone = TimeZone::get(&spec.time_zone).ok()?;
+    let schedules: Vec<Schedule> =
+        spec.schedule.as_slice().iter().filter_map(|expression| Schedule::parse(expression, &zone).ok()).collect();
+    next_runs(&schedules, now, 1).first().copied()
+}
+
+fn to_second(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }

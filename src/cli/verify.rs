@@ -1,14 +1,75 @@
-//! `mainstay verify`.
+//! `mainstay verify`: the integrity of a policy's repositories.
+
+use std::sync::Arc;
 
 use clap::Args;
+use jiff::Timestamp;
 
-use super::{CommandResult, Failure};
+use super::{
+    CommandResult, Exit, Failure, StateArguments,
+    progress::Progress,
+    run::{asynchronous, failure, stop_on_signals},
+};
+use crate::{
+    engine::local::{context::Context, movers::Bounds, runner::Size, state::State, verifying},
+    policy::PolicyName,
+};
+
+/// How long it may take.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
 
 /// Check the integrity of a policy's repositories.
 #[derive(Debug, Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// The policy, as [NAMESPACE/]NAME
+    policy: PolicyName,
+    /// Only this repository
+    #[arg(long, value_name = "NAME")]
+    repository: Option<String>,
+    /// Share of the stored data to read back, such as `5%`; 0% looks at the structure only
+    #[arg(long, value_name = "SHARE", default_value = "0%", value_parser = share)]
+    read_data: f64,
+    #[command(flatten)]
+    state: StateArguments,
+}
 
 /// Carries the command out.
-pub fn execute(_: Arguments) -> CommandResult {
-    Err(Failure::new("`mainstay verify` is not built yet"))
+pub fn execute(arguments: Arguments) -> CommandResult {
+    let Arguments { policy, repository, read_data, state } = arguments;
+    let directory = state.directory()?;
+    let state = State::open(&directory).map_err(|error| Failure::new("nothing was verified").caused_by(error))?;
+    asynchronous(async move {
+        let context = Context::new(Arc::new(state), Some(stop_on_signals()?));
+        let bounds = Bounds::within(LIMIT, context.stop.clone());
+        let mut progress = Progress::new();
+        let hear = |repository: &str, word| progress.word(repository, &word);
+        let (only, now) = (repository.as_deref(), Timestamp::now());
+        let results = verifying::verify(&context, &policy, only, read_data, now, &bounds, hear).await;
+        progress.finish();
+        let mut failed = Vec::new();
+        for result in results.map_err(failure)? {
+            match result.problem {
+                None => println!(
+                    "{}: good, {} read back; {} restore points are verified",
+                    result.repository,
+                    Size(result.read_bytes),
+                    result.points.len()
+                ),
+                Some(problem) => failed.push(format!("repository {}: {problem}", result.repository)),
+            }
+        }
+        if failed.is_empty() {
+            return Ok(Exit::Success);
+        }
+        Err(Failure::new(format!("{policy} did not pass: {}", failed.join("; ")))
+            .hint("keep the repository as it is, look at its storage, and run the policy into another repository"))
+    })
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    text.trim_end_matches('%')
+        .parse::<f64>()
+        .ok()
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .ok_or_else(|| format!("`{text}` is not a share; write a number from 0% to 100%"))
 }

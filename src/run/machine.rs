@@ -170,10 +170,10 @@ impl Journal {
 /// What comes next in a run of this shape. An open step must have been concluded or interrupted before.
 pub fn next(shape: &Shape, journal: &Journal) -> Next {
     let failure = journal.failure();
-    if failure.is_none() {
-        if let Some(step) = forward(shape).find(|step| !journal.began(*step)) {
-            return Next::Do(step);
-        }
+    if failure.is_none()
+        && let Some(step) = forward(shape).find(|step| !journal.began(*step))
+    {
+        return Next::Do(step);
     }
     // From here on: on every path.
     let must_start = journal.began(Step::Stop) && !journal.did(Step::Start);
@@ -294,9 +294,12 @@ mod tests {
 
     #[test]
     fn a_failing_hook_before_the_capture_copies_nothing() {
-        let (steps, ending) = play(&FULL, |step| match step {
-            Step::HookBefore(_) => Outcome::Failed("hook 1 ended with 3".into()),
-            _ => Outcome::Done,
+        let (steps, ending) = play(&FULL, |step| {
+            if matches!(step, Step::HookBefore(_)) {
+                Outcome::Failed("hook 1 ended with 3".into())
+            } else {
+                Outcome::Done
+            }
         });
         assert_eq!(steps, [Step::HookBefore(0), Step::HookAfter(0)]);
         assert_eq!(ending, Ending::Failed { reason: "hook 1 ended with 3".into(), recorded: false });

@@ -12,3 +12,5 @@ mod simulator;
 mod status;
 mod tidy;
 mod writeback;
+mod engine;
+mod runs;

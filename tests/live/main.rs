@@ -1,6 +1,3 @@
-//! The live tests: the real peers. `tests/run` installs and starts them.
-
-mod restic;
 //! The live tests: the real binary against real servers and the real restic. `tests/run` starts the peers.
 //!
 //! A test whose peer is missing fails and says what to do; none is skipped. Nothing here looks inside the program: what
@@ -15,6 +12,7 @@ mod git;
 mod mariadb;
 mod postgres;
 mod promises;
+mod restic;
 mod s3;
 mod several;
 mod sqlite;

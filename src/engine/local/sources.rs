@@ -1,11 +1,21 @@
-//! Sources: from a policy's document to what a mover reads, and to the program that takes a dump back.
+//! Sources: from a policy's document to what a mover reads, and to the programs that take dumps back.
 
-use std::path::PathBuf;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use super::{context::WorkError, repositories::resolve};
 use crate::{
-    mover::job::{Input, Program, Stream, StreamCheck},
-    policy::document::{Source, source},
+    mover::{
+        dump::{self, Server},
+        job::{Input, Program},
+    },
+    policy::document::{
+        Source,
+        source::{Command, Database},
+    },
+    secret::Secret,
 };
 
 /// What a mover reads for a source. Secrets are read now.
@@ -21,53 +31,82 @@ pub fn input(source: &Source) -> Result<Input, WorkError> {
         });
     }
     if let Some(command) = &source.command {
-        return Ok(Input::Streams(vec![command_stream(&source.name, command)?]));
+        let environment = environment(&source.name, command)?;
+        return Ok(Input::Streams(vec![dump::command_stream(&source.name, command, environment)]));
     }
-    Err(WorkError::Refused(format!(
-        "source {} names nothing that this engine can read; give it paths, postgres, mysql, mariadb or command",
-        source.name
-    )))
+    let Some((server, database)) = database(source) else {
+        return Err(WorkError::Refused(format!(
+            "source {} names nothing that this engine can read; give it paths, postgres, mysql, mariadb or command",
+            source.name
+        )));
+    };
+    let password = password(&source.name, database)?;
+    Ok(Input::Streams(dump::streams(server, database, password.as_ref(), &Path::exists)))
 }
 
-fn command_stream(name: &str, command: &source::Command) -> Result<Stream, WorkError> {
-    let check = command.trailer.clone().map_or(StreamCheck::NotEmpty, StreamCheck::EndsWith);
-    Ok(Stream {
-        file_name: command.file_name.clone().unwrap_or_else(|| name.to_owned()),
-        program: Program { arguments: command.dump.clone(), environment: environment(name, command)? },
-        check,
-    })
+/// The programs that take the streams of a source back, each with the name of its file in the snapshot.
+/// `into`: this database instead of the one that it came from.
+///
+/// # Errors
+/// The source has no such program, or several databases would go into one.
+pub fn restore_programs(source: &Source, into: Option<&str>) -> Result<Vec<(String, Program)>, WorkError> {
+    let name = &source.name;
+    if let Some(command) = &source.command {
+        if into.is_some() {
+            return Err(WorkError::Refused(format!("source {name} is a command and knows no other database")));
+        }
+        let program = dump::command_restore_program(command, environment(name, command)?).ok_or_else(|| {
+            WorkError::Refused(format!(
+                "source {name} has no `command.restore`, so it cannot be put back; restore it --into a directory"
+            ))
+        })?;
+        return Ok(vec![(dump::command_file_name(name, command), program)]);
+    }
+    let Some((server, database)) = database(source) else {
+        return Err(WorkError::Refused(format!("source {name} cannot be put back in place")));
+    };
+    if into.is_some() && database.databases.len() > 1 {
+        return Err(WorkError::Refused(format!(
+            "source {name} holds several databases, which cannot all go into one; restore it --into a directory"
+        )));
+    }
+    let password = password(name, database)?;
+    let program = |from: &String| {
+        let into = into.unwrap_or(from);
+        let program = dump::restore_program(server, database, password.as_ref(), into, &[], &Path::exists);
+        (dump::file_name(server, from), program)
+    };
+    Ok(database.databases.iter().map(program).collect())
 }
 
-fn environment(
-    name: &str,
-    command: &source::Command,
-) -> Result<std::collections::BTreeMap<String, crate::secret::Secret>, WorkError> {
-    let mut environment = std::collections::BTreeMap::new();
+/// The files that a source's dumps have in a snapshot; empty: it is files and directories.
+pub fn file_names(source: &Source) -> Vec<String> {
+    if let Some(command) = &source.command {
+        return vec![dump::command_file_name(&source.name, command)];
+    }
+    let names = |(server, database): (Server, &Database)| {
+        database.databases.iter().map(|name| dump::file_name(server, name)).collect()
+    };
+    database(source).map(names).unwrap_or_default()
+}
+
+fn database(source: &Source) -> Option<(Server, &Database)> {
+    let postgres = source.postgres.as_ref().map(|database| (Server::Postgres, database));
+    let mysql = source.mysql.as_ref().map(|database| (Server::MySql, database));
+    let mariadb = source.mariadb.as_ref().map(|database| (Server::MariaDb, database));
+    postgres.or(mysql).or(mariadb)
+}
+
+fn password(name: &str, database: &Database) -> Result<Option<Secret>, WorkError> {
+    let what = format!("the password of source {name}");
+    Ok(database.password.as_ref().map(|reference| resolve(&what, reference)).transpose()?)
+}
+
+fn environment(name: &str, command: &Command) -> Result<BTreeMap<String, Secret>, WorkError> {
+    let mut environment = BTreeMap::new();
     for (variable, reference) in &command.environment {
         let what = format!("the environment variable {variable} of source {name}");
         environment.insert(variable.clone(), resolve(&what, reference)?);
     }
     Ok(environment)
-}
-
-/// The programs that take the streams of a source back, each with the name of its file in the snapshot.
-/// `database`: into this one instead of the one that it came from.
-///
-/// # Errors
-/// The source has no such program.
-pub fn restore_programs(source: &Source, database: Option<&str>) -> Result<Vec<(String, Program)>, WorkError> {
-    if let Some(command) = &source.command {
-        let name = &source.name;
-        if database.is_some() {
-            return Err(WorkError::Refused(format!("source {name} is a command and knows no other database")));
-        }
-        let Some(arguments) = command.restore.clone() else {
-            return Err(WorkError::Refused(format!(
-                "source {name} has no `command.restore`, so it cannot be put back; restore it --into a directory"
-            )));
-        };
-        let file_name = command.file_name.clone().unwrap_or_else(|| name.clone());
-        return Ok(vec![(file_name, Program { arguments, environment: environment(name, command)? })]);
-    }
-    Err(WorkError::Refused(format!("source {} cannot be put back in place", source.name)))
 }
