@@ -86,7 +86,7 @@ fn a_dump_is_downloaded_as_sql_that_the_real_client_takes() {
         &output.display().to_string(),
     ]);
     server.sql("CREATE DATABASE downloaded2");
-    server.sql(&format!("USE downloaded2; source {}", output.display()));
+    server.sql(&format!("USE downloaded2;\nsource {}", output.display()));
     assert_eq!(server.content("downloaded2").replace("downloaded2", "downloaded"), server.content("downloaded"));
 }
 
