@@ -1,3 +1,5 @@
+//! The forecast against replaying every run.
+
 use jiff::tz::TimeZone;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 

@@ -1,3 +1,5 @@
+//! Tables of cron expressions, clock changes and missed runs.
+
 use super::*;
 use crate::policy::PolicyName;
 

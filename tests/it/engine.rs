@@ -67,7 +67,7 @@ async fn what_is_due_is_started_once_and_the_budget_is_kept() {
     for policy in actual.policies.values() {
         assert_eq!(policy.inventory.points.len(), 1, "{:?}", policy.last_run);
     }
-    assert_eq!(engine.history(0).unwrap().iter().map(|event| event.sequence).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(engine.history(0).await.unwrap().iter().map(|event| event.sequence).collect::<Vec<_>>(), [1, 2]);
 }
 
 #[tokio::test]

@@ -1,16 +1,16 @@
 //! The hermetic tests: Rust and git are all that they need.
 
 mod documents;
+mod engine;
 mod git;
 mod mover;
 mod plan;
 mod plan_cases;
 mod quickstart;
 mod readme;
+mod runs;
 mod schedule;
 mod simulator;
 mod status;
 mod tidy;
 mod writeback;
-mod engine;
-mod runs;

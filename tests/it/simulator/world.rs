@@ -14,6 +14,7 @@ use mainstay::{
     restore_point::{Inventory, RestorePoint, RestorePointId},
     retention::{KeepRules, decide},
     run::Phase,
+    status::ledger::{Event, EventKind},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
@@ -346,5 +347,16 @@ impl Engine for World {
             state.restores.entry((restore.name.clone(), content)).or_insert(report);
             state.tell(format!("restore {}", restore.name));
         })
+    }
+
+    async fn record(&self, policy: &PolicyName, kind: EventKind, _: Timestamp) -> Result<(), EngineError> {
+        self.state().call(format!("record {policy}"), |state| state.tell(format!("record {policy} {kind:?}")))
+    }
+
+    async fn history(&self, _: u64) -> Result<Vec<Event>, EngineError> {
+        match self.state().boundary("history") {
+            Fault::Before | Fault::After => Err(transient("history".to_owned())),
+            Fault::None => Ok(Vec::new()),
+        }
     }
 }
