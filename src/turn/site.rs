@@ -288,18 +288,13 @@ fn fetch(checkout: &mut Checkout, memory: &Memory) -> Result<Fetched, TurnError>
 
 /// The message of a status commit: what is new in it.
 fn message(input: &StatusInput<'_>) -> String {
-    let runs: BTreeSet<String> = input
-        .events
-        .iter()
-        .filter_map(|event| match &event.kind {
-            ledger::EventKind::RunEnded(report) => Some(format!("{} {}", report.policy, report.id)),
-            _ => None,
-        })
-        .collect();
+    let run =
+        |event: &ledger::Event| matches!(event.kind, ledger::EventKind::RunEnded(_)).then(|| event.policy.to_string());
+    let runs: BTreeSet<String> = input.events.iter().filter_map(run).collect();
     match (runs.len(), &input.desired.revision) {
         (0, Some(revision)) => format!("status: as of {}", revision.short()),
         (0, None) => "status: update".to_owned(),
-        (1, _) => format!("status: run {}", runs.first().map_or("", String::as_str)),
-        (count, _) => format!("status: {count} runs"),
+        (1, _) => format!("status: a run of {} ended", runs.first().map_or("", String::as_str)),
+        (count, _) => format!("status: runs of {count} policies ended"),
     }
 }
