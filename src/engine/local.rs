@@ -98,7 +98,9 @@ impl LocalEngine {
     /// # Errors
     /// The state cannot be used.
     pub async fn recover(&self, now: Timestamp) -> Result<Recovered, EngineError> {
-        Ok(recovery::recover(&self.context, now).await?)
+        let recovered = recovery::recover(&self.context, now).await?;
+        restoring::take_up(&self.context, now, || self.scheduler.teller())?;
+        Ok(recovered)
     }
 
     /// Protects a restore point from expiry, or takes that protection away. False: there is no such point.
@@ -135,7 +137,7 @@ impl Engine for LocalEngine {
     }
 
     async fn restore(&self, restore: &Restore, now: Timestamp) -> Result<(), EngineError> {
-        Ok(restoring::start_document(&self.context, restore, now)?)
+        Ok(restoring::start_document(&self.context, restore, now, self.scheduler.teller())?)
     }
 
     async fn record(&self, policy: &PolicyName, kind: EventKind, now: Timestamp) -> Result<(), EngineError> {
