@@ -38,7 +38,7 @@ async fn in_place_needs_consent_and_says_what_to_do_with_what_is_there() {
     assert_eq!(content(&host), "spoiled!");
     let (code, said) = bad(host.mainstay(&["restore", "shop/nightly", "--in-place", "--yes"]));
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("exist") && said.contains("data/file"), "{said}");
+    assert!(said.contains("in the way") && said.contains("data/file"), "{said}");
     assert_eq!(content(&host), "spoiled!");
     let tried = ["restore", "shop/nightly", "--in-place", "--existing", "update", "--dry-run"];
     let said = good(host.mainstay(&tried));
@@ -199,7 +199,7 @@ async fn a_restore_document_that_fails_says_why() {
     let host = host_with_a_point(json!({})).await;
     let (engine, mut ended) = telling(&host);
     for (spec, part) in [
-        (json!({"into": null}), "exist"),
+        (json!({"into": null}), "in the way"),
         (json!({"restorePoint": "20200101-000000"}), "no restore point 20200101-000000"),
         (json!({"sources": ["database"]}), "database"),
     ] {
