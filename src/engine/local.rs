@@ -98,7 +98,9 @@ impl LocalEngine {
     /// # Errors
     /// The state cannot be used.
     pub async fn recover(&self, now: Timestamp) -> Result<Recovered, EngineError> {
-        Ok(recovery::recover(&self.context, now).await?)
+        let recovered = recovery::recover(&self.context, now).await?;
+        restoring::take_up(&self.context, now, || self.scheduler.teller())?;
+        Ok(recovered)
     }
 
     /// The number of the newest event of the history, whichever process wrote it; 0: there is none.
@@ -143,7 +145,7 @@ impl Engine for LocalEngine {
     }
 
     async fn restore(&self, restore: &Restore, now: Timestamp) -> Result<(), EngineError> {
-        Ok(restoring::start_document(&self.context, restore, now)?)
+        Ok(restoring::start_document(&self.context, restore, now, self.scheduler.teller())?)
     }
 
     async fn record(&self, policy: &PolicyName, kind: EventKind, now: Timestamp) -> Result<(), EngineError> {

@@ -3,100 +3,14 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    path::Path,
+    process::{Command, Stdio},
 };
 
 use jiff::Timestamp;
-use mainstay::{
-    engine::{Engine as _, local::LocalEngine},
-    policy::{CompiledPolicy, Location, PolicyName},
-    run::Phase,
-};
-use tempfile::TempDir;
+use mainstay::{engine::Engine as _, run::Phase};
 
-/// A host of its own: state, a repository, data.
-struct Host {
-    directory: TempDir,
-}
-
-impl Host {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::create_dir(directory.path().join("data")).unwrap();
-        fs::write(directory.path().join("data/file"), "content").unwrap();
-        Self { directory }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).display().to_string()
-    }
-
-    fn name() -> PolicyName {
-        PolicyName::new("shop", "nightly")
-    }
-
-    /// A policy with these fields over the usual ones.
-    fn policy(&self, more: serde_json::Value) -> CompiledPolicy {
-        let mut spec = serde_json::json!({
-            "repositories": ["disk"],
-            "sources": [{"name": "files", "paths": [self.text("data")]}],
-        });
-        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let document = serde_json::json!({
-            "apiVersion": "mainstay.dev/v1alpha1", "kind": "BackupPolicy",
-            "metadata": {"name": "nightly", "namespace": "shop"}, "spec": spec,
-        });
-        let repository = serde_json::json!({
-            "apiVersion": "mainstay.dev/v1alpha1", "kind": "Repository", "metadata": {"name": "disk"},
-            "spec": {"directory": self.text("repository"), "password": {"generate": true}},
-        });
-        let mut compiled = CompiledPolicy {
-            name: Self::name(),
-            document: serde_json::from_value(document).unwrap(),
-            repositories: vec![serde_json::from_value(repository).unwrap()],
-            cluster: "local".into(),
-            pushgateway: None,
-            revision: None,
-            source: Location { file: "backup.yaml".into(), line: 1, column: 1 },
-            spec_hash: String::new(),
-        };
-        compiled.spec_hash = compiled.content_hash();
-        compiled
-    }
-
-    fn engine(&self) -> LocalEngine {
-        LocalEngine::open(&self.path("state")).unwrap().with_program(env!("CARGO_BIN_EXE_mainstay").into())
-    }
-
-    async fn put(&self, more: serde_json::Value) {
-        self.engine().put(&self.policy(more)).await.unwrap();
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
-        command.args(arguments).arg("--state").arg(self.path("state"));
-        command
-    }
-
-    fn mainstay(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-}
-
-fn good(output: Output) -> String {
-    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{out}\n{error}");
-    out.into_owned()
-}
-
-fn count_lines(path: &Path) -> usize {
-    fs::read_to_string(path).unwrap_or_default().lines().count()
-}
+use crate::host::{Host, count_lines, good, walk};
 
 #[tokio::test]
 async fn a_run_is_restored_byte_for_byte() {
@@ -208,18 +122,4 @@ async fn the_same_scheduled_time_runs_once() {
     assert!(second.contains("was carried out already"), "{second}");
     let actual = host.engine().observe(Timestamp::now()).await.unwrap();
     assert_eq!(actual.policies[&Host::name()].inventory.points.len(), 1);
-}
-
-/// The content of all files below a directory.
-fn walk(directory: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(walk(&path));
-        } else {
-            found.push(fs::read_to_string(path).unwrap());
-        }
-    }
-    found
 }

@@ -163,7 +163,7 @@ pub async fn carry_out(
     };
     let kill = || {
         if let Some(identity) = &identity {
-            identity.kill_group()
+            identity.kill_tree()
         }
     };
     let said = match result {

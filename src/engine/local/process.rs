@@ -44,6 +44,28 @@ impl ProcessIdentity {
         u32::try_from(self.pid).ok().and_then(Self::of).as_ref() == Some(self)
     }
 
+    /// Ends a mover at once, and the programs that it started in groups of their own, if it is still this very process.
+    pub fn kill_tree(&self) {
+        if !self.is_alive() {
+            return;
+        }
+        let Some(pid) = Pid::from_raw(self.pid) else { return };
+        // Stopped first, so that it starts nothing more while its programs are looked for.
+        let _ = rustix::process::kill_process_group(pid, Signal::STOP);
+        let children = children();
+        let mut found = vec![self.pid];
+        let mut next = 0;
+        while let Some(parent) = found.get(next).copied() {
+            found.extend(children.iter().filter(|(_, of)| *of == parent).map(|(child, _)| *child));
+            next += 1;
+        }
+        for child in found.into_iter().skip(1).filter_map(Pid::from_raw) {
+            // It may have ended in between: nothing to do then.
+            let _ = rustix::process::kill_process(child, Signal::KILL);
+        }
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+    }
+
     /// Ends this process and its group at once, if it is still this very process. It must lead its own group.
     pub fn kill_group(&self) {
         if !self.is_alive() {
@@ -54,6 +76,17 @@ impl ProcessIdentity {
             let _ = rustix::process::kill_process_group(pid, Signal::KILL);
         }
     }
+}
+
+/// Every process with its parent, as `/proc` has them now.
+fn children() -> Vec<(i32, i32)> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let parent_of = |pid: i32| -> Option<i32> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(|pid| Some((pid, parent_of(pid)?))).collect()
 }
 
 /// Set to true when the run is asked to stop (by a signal).

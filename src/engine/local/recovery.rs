@@ -68,8 +68,12 @@ pub async fn recover_policy(
             }
         }
     }
+    // Before anything else is started: what writes for a restore that is gone must not write on.
+    context.state.end_abandoned()?;
     for restore in context.state.restores_under_way()?.into_iter().filter(|restore| !restore.process.is_alive()) {
-        if !concerns(&restore.name) {
+        // One that did not begin is taken up by the engine, see `restoring::take_up`.
+        let of_policy = restore.document.spec.policy.parse().is_ok_and(|policy| concerns(&policy));
+        if restore.report.phase == Phase::Pending || !of_policy {
             continue;
         }
         let mut report = restore.report;
@@ -103,7 +107,7 @@ async fn end(context: &Context, run: StoredRun, now: Timestamp) -> Result<String
     let StoredRun { mut report, process: _, child } = run;
     // Its mover or hook may have survived it, and must not write on.
     if let Some(child) = child {
-        child.kill_group();
+        child.kill_tree();
     }
     let (policy, id) = (report.policy.clone(), report.id.clone());
     let mut journal = context.state.journal(&policy, &id)?;

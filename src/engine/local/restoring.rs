@@ -185,15 +185,17 @@ pub async fn carry_out(
 ) -> Result<RestoreReport, WorkError> {
     let now = Timestamp::now();
     let PreparedRestore { point, time: _, size_bytes: _, policy, place, parts, quiesce, in_place, dry_run } = prepared;
-    let _lease = match in_place && !dry_run {
-        true => Some(context.state.lease(&runner::policy_lease(&policy.name), now)?.map_err(|holder| {
-            WorkError::Refused(format!(
-                "a run or another restore of {} is under way (process {}); try again when it is done",
-                policy.name, holder.pid
-            ))
-        })?),
-        false => None,
+    // One elsewhere is in nobody's way; its lease only tells who writes for it.
+    let name = match in_place && !dry_run {
+        true => runner::policy_lease(&policy.name),
+        false => format!("restore:{}:{}", policy.name, ProcessIdentity::own().pid),
     };
+    let lease = context.state.lease(&name, now)?.map_err(|holder| {
+        WorkError::Refused(format!(
+            "a run or another restore of {} is under way (process {}); try again when it is done",
+            policy.name, holder.pid
+        ))
+    })?;
     if in_place && !dry_run {
         recovery::recover_policy(context, Some(&policy.name), now).await?;
     }
@@ -225,7 +227,15 @@ pub async fn carry_out(
         let mut result = Ok((0, 0));
         for task in tasks {
             let bounds = Bounds::within(LIMIT, context.stop.clone());
-            match context.job(&place, task, None, &bounds, |word| hear(&name, word)).await {
+            let heard = |word: Word| {
+                if let Word::Started(mover) = &word
+                    && let Err(error) = lease.set_child(Some(mover))
+                {
+                    tracing::warn!("{}", runner::chain("the state does not know the mover of this restore", &error));
+                }
+                hear(&name, word);
+            };
+            match context.job(&place, task, None, &bounds, heard).await {
                 Ok(Outcome::Restored { files, bytes }) => {
                     result = result.map(|(all_files, all_bytes)| (all_files + files, all_bytes + bytes));
                 }
@@ -268,12 +278,17 @@ pub async fn carry_out(
     Ok(report)
 }
 
-/// Announces a Restore document and starts a process that carries it out; once for each document and content.
+/// Announces a Restore document and starts a process that carries it out; once for each document and content. `tell`
+/// is called when that process has ended.
 ///
 /// # Errors
-/// The state cannot be written, or the process cannot be started.
-pub fn start_document(context: &Context, restore: &Restore, now: Timestamp) -> Result<(), WorkError> {
-    use std::os::unix::process::CommandExt as _;
+/// The state cannot be written.
+pub fn start_document(
+    context: &Context,
+    restore: &Restore,
+    now: Timestamp,
+    tell: impl FnOnce(PolicyName) + Send + 'static,
+) -> Result<(), WorkError> {
     let content = restore.content_hash();
     let report = RestoreReport {
         restore_point: None,
@@ -288,8 +303,45 @@ pub fn start_document(context: &Context, restore: &Restore, now: Timestamp) -> R
     if !context.state.announce_restore(&restore.name, &content, &document, &report)? {
         return Ok(());
     }
+    start_process(context, &restore.name, &content, report, now, tell)
+}
+
+/// Takes up the restores whose process was gone before it began: a daemon that died between its intent and the start.
+/// With nothing to do it writes nothing.
+///
+/// # Errors
+/// The state cannot be used.
+pub fn take_up<T: FnOnce(PolicyName) + Send + 'static>(
+    context: &Context,
+    now: Timestamp,
+    tell: impl Fn() -> T,
+) -> Result<(), WorkError> {
+    let own = ProcessIdentity::own();
+    for restore in context.state.restores_under_way()? {
+        let StoredRestore { name, content, document: _, report, process } = restore;
+        let waits = report.phase == Phase::Pending && !process.is_alive();
+        // Of two daemons one gets it.
+        if waits && context.state.pass_restore(&name, &content, &process, &own)? {
+            tracing::warn!(restore = %name, "the process of this restore was gone before it began; it is started again");
+            start_process(context, &name, &content, report, now, tell())?;
+        }
+    }
+    Ok(())
+}
+
+/// Starts the process of a restore that is announced by this one.
+fn start_process(
+    context: &Context,
+    name: &PolicyName,
+    content: &str,
+    report: RestoreReport,
+    now: Timestamp,
+    tell: impl FnOnce(PolicyName) + Send + 'static,
+) -> Result<(), WorkError> {
+    use std::os::unix::process::CommandExt as _;
+    let own = ProcessIdentity::own();
     let child = std::process::Command::new(&context.program)
-        .args(["restore", "--document", &restore.name.to_string(), "--content", &content, "--state"])
+        .args(["restore", "--document", &name.to_string(), "--content", content, "--state"])
         .arg(context.state.directory())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -304,11 +356,18 @@ pub fn start_document(context: &Context, restore: &Restore, now: Timestamp) -> R
                 message: format!("the restore's process could not be started: {error}"),
                 ..report
             };
-            let own = ProcessIdentity::own();
-            return Ok(context.state.update_restore(&restore.name, &content, &failed, &own, now)?);
+            return Ok(context.state.update_restore(name, content, &failed, &own, now)?);
         }
     };
-    std::thread::spawn(move || child.wait());
+    // It names itself when it begins; until then it is known by this, so that one that ends before is noticed.
+    if let Some(identity) = ProcessIdentity::of(child.id()) {
+        context.state.pass_restore(name, content, &own, &identity)?;
+    }
+    let name = name.clone();
+    std::thread::spawn(move || {
+        let _ = child.wait();
+        tell(name);
+    });
     Ok(())
 }
 
@@ -328,9 +387,11 @@ pub async fn carry_out_document(
         return Ok(stored.report);
     }
     let own = ProcessIdentity::own();
-    let now = Timestamp::now();
     let running = RestoreReport { phase: Phase::Running, message: "under way".to_owned(), ..stored.report.clone() };
-    context.state.update_restore(name, content, &running, &own, now)?;
+    if !context.state.begin_restore(name, content, &running)? {
+        // Another process was quicker; what it does is in the state.
+        return Ok(context.state.restore(name, content)?.map_or(stored.report, |restore| restore.report));
+    }
     let report = match of_document(context, &stored).await {
         Ok(report) => report,
         Err(error) => RestoreReport {

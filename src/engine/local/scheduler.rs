@@ -70,6 +70,17 @@ impl Scheduler {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
     }
 
+    /// Tells that a child ended, from whatever thread waited for it.
+    pub fn teller(&self) -> impl FnOnce(PolicyName) + Send + 'static {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        move |policy| {
+            if let Some(ended) = ended {
+                // A full channel means that the loop is about to look anyway.
+                let _ = ended.try_send(policy);
+            }
+        }
+    }
+
     /// Starts what is due.
     ///
     /// # Errors
@@ -102,7 +113,10 @@ impl Scheduler {
                     Due::NotYet { next } => turn.look_again(next),
                     Due::Now { scheduled, missed: _, catch_up } => {
                         // One run for each policy: a time that comes while one is under way waits for its end.
-                        if !under_way.iter().any(|run| run.report.policy == name) {
+                        // A restore in place ends by itself, too; its policy is looked at again after it.
+                        if context.state.lease_holder(&runner::policy_lease(&name))?.is_some() {
+                            turn.look_again(now + LOOK_AGAIN);
+                        } else if !under_way.iter().any(|run| run.report.policy == name) {
                             let report = announcement(&timetable.compiled, scheduled, catch_up, now);
                             due_now.push((scheduled, report, last_scheduled));
                         }
@@ -247,16 +261,13 @@ impl Scheduler {
             under_way.insert(key.clone(), identity.clone());
         }
         let (policy, under_way) = (policy.clone(), Arc::clone(&self.maintenance_under_way));
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let tell = self.teller();
         std::thread::spawn(move || {
             let _ = child.wait();
             if let Some(key) = key {
                 under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             }
-            if let Some(ended) = ended {
-                // A full channel means that the loop is about to look anyway.
-                let _ = ended.try_send(policy);
-            }
+            tell(policy);
         });
         Ok(identity)
     }

@@ -22,12 +22,18 @@ impl State {
     pub fn lease(&self, name: &str, now: Timestamp) -> Result<Result<Lease<'_>, ProcessIdentity>, StateError> {
         let own = ProcessIdentity::own();
         let holder = self.write("taking a lease", |transaction| {
-            let holder: Option<String> = transaction
-                .query_row("SELECT process FROM leases WHERE name = ?1", [name], |row| row.get(0))
+            let known: Option<(String, Option<String>)> = transaction
+                .query_row("SELECT process, child FROM leases WHERE name = ?1", [name], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
                 .optional()?;
-            let holder = holder.and_then(|text| serde_json::from_str::<ProcessIdentity>(&text).ok());
-            if let Some(holder) = holder.filter(ProcessIdentity::is_alive) {
+            let (holder, child) = known.unzip();
+            if let Some(holder) = holder.as_deref().and_then(identity).filter(ProcessIdentity::is_alive) {
                 return Ok(Some(holder));
+            }
+            // What works for a holder that is gone must not work beside us.
+            if let Some(child) = child.flatten().as_deref().and_then(identity) {
+                child.kill_tree();
             }
             transaction.execute(
                 "INSERT OR REPLACE INTO leases (name, process, since) VALUES (?1, ?2, ?3)",
@@ -40,6 +46,65 @@ impl State {
             None => Ok(Lease { state: self, name: name.to_owned(), process: own }),
         })
     }
+
+    /// Who holds the lease of a name; none: it is free, or its holder is gone.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn lease_holder(&self, name: &str) -> Result<Option<ProcessIdentity>, StateError> {
+        let holder: Option<String> = self
+            .connection()
+            .query_row("SELECT process FROM leases WHERE name = ?1", [name], |row| row.get(0))
+            .optional()
+            .map_err(StateError::query("reading a lease"))?;
+        Ok(holder.as_deref().and_then(identity).filter(ProcessIdentity::is_alive))
+    }
+
+    /// Ends the movers that work on under leases whose holders are gone.
+    ///
+    /// # Errors
+    /// The state cannot be read or written.
+    pub fn end_abandoned(&self) -> Result<(), StateError> {
+        let held: Vec<(String, String, String)> = self
+            .connection()
+            .prepare_cached("SELECT name, process, child FROM leases WHERE child IS NOT NULL")
+            .and_then(|mut statement| {
+                statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+            })
+            .map_err(StateError::query("reading leases"))?;
+        for (name, process, child) in held {
+            if identity(&process).is_some_and(|holder| holder.is_alive()) {
+                continue;
+            }
+            if let Some(child) = identity(&child) {
+                child.kill_tree();
+            }
+            self.write("ending a lease", |transaction| {
+                transaction.execute("DELETE FROM leases WHERE name = ?1 AND process = ?2", params![name, process])
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Lease<'_> {
+    /// Remembers the mover that works under this lease, so that it can be ended when its holder is gone.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn set_child(&self, child: Option<&ProcessIdentity>) -> Result<(), StateError> {
+        self.state.write("writing a lease", |transaction| {
+            transaction.execute(
+                "UPDATE leases SET child = ?3 WHERE name = ?1 AND process = ?2",
+                params![self.name, encode(&self.process), child.map(encode)],
+            )?;
+            Ok(())
+        })
+    }
+}
+
+fn identity(text: &str) -> Option<ProcessIdentity> {
+    serde_json::from_str(text).ok()
 }
 
 impl Drop for Lease<'_> {
@@ -67,7 +132,7 @@ mod tests {
         let gone = ProcessIdentity { started_ticks: 1, ..ProcessIdentity::own() };
         state
             .write("test", |transaction| {
-                transaction.execute("INSERT INTO leases VALUES ('x', ?1, '2026-11-21T00:00:00Z')", [encode(&gone)])
+                transaction.execute("INSERT INTO leases VALUES ('x', ?1, '2026-11-21T00:00:00Z', NULL)", [encode(&gone)])
             })
             .unwrap();
         assert!(state.lease("x", now).unwrap().is_ok());

@@ -83,6 +83,49 @@ impl State {
         })
     }
 
+    /// Begins an announced restore in this process. False: another process began it.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn begin_restore(&self, name: &PolicyName, content: &str, report: &RestoreReport) -> Result<bool, StateError> {
+        self.write("beginning a restore", |transaction| {
+            let begun = transaction.execute(
+                "UPDATE restores SET report = ?3, phase = ?4, process = ?5 \
+                 WHERE name = ?1 AND content = ?2 AND phase = 'Pending'",
+                params![
+                    name.to_string(),
+                    content,
+                    encode(report),
+                    phase_text(report.phase),
+                    encode(&ProcessIdentity::own())
+                ],
+            )?;
+            Ok(begun > 0)
+        })
+    }
+
+    /// Passes a restore that did not begin yet from one process to another: from the one that announced it to the one
+    /// that will carry it out, or from one that is gone to its heir. False: it began, or somebody else has it.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn pass_restore(
+        &self,
+        name: &PolicyName,
+        content: &str,
+        from: &ProcessIdentity,
+        to: &ProcessIdentity,
+    ) -> Result<bool, StateError> {
+        self.write("passing a restore on", |transaction| {
+            let passed = transaction.execute(
+                "UPDATE restores SET process = ?4 \
+                 WHERE name = ?1 AND content = ?2 AND phase = 'Pending' AND process = ?3",
+                params![name.to_string(), content, encode(from), encode(to)],
+            )?;
+            Ok(passed > 0)
+        })
+    }
+
     /// One restore.
     ///
     /// # Errors

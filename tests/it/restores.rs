@@ -1,0 +1,260 @@
+//! Restores on the local engine: in place with consent and with the workload stopped, from an archive, and asked for by
+//! a document, which is carried out exactly once.
+
+use std::{fs, process::Stdio};
+
+use jiff::Timestamp;
+use mainstay::{
+    actual::RestoreReport,
+    engine::{Engine as _, local::LocalEngine},
+    policy::{Location, PolicyName, Restore},
+    run::Phase,
+};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::host::{Host, bad, good};
+
+/// A host with one restore point of `content`, and something else in the file since.
+async fn host_with_a_point(more: Value) -> Host {
+    let host = Host::new();
+    host.put(more).await;
+    good(host.mainstay(&["run", "shop/nightly"]));
+    fs::write(host.path("data/file"), "spoiled!").unwrap();
+    let _ = fs::remove_file(host.path("log"));
+    host
+}
+
+fn content(host: &Host) -> String {
+    fs::read_to_string(host.path("data/file")).unwrap()
+}
+
+#[tokio::test]
+async fn in_place_needs_consent_and_says_what_to_do_with_what_is_there() {
+    let host = host_with_a_point(json!({})).await;
+    let (code, said) = bad(host.mainstay(&["restore", "shop/nightly", "--in-place", "--existing", "update"]));
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("--yes") && said.contains("--dry-run"), "{said}");
+    assert_eq!(content(&host), "spoiled!");
+    let (code, said) = bad(host.mainstay(&["restore", "shop/nightly", "--in-place", "--yes"]));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("in the way") && said.contains("data/file"), "{said}");
+    assert_eq!(content(&host), "spoiled!");
+    let tried = ["restore", "shop/nightly", "--in-place", "--existing", "update", "--dry-run"];
+    let said = good(host.mainstay(&tried));
+    assert!(said.contains("nothing was written"), "{said}");
+    assert_eq!(content(&host), "spoiled!");
+    good(host.mainstay(&["restore", "shop/nightly", "--in-place", "--existing", "update", "--yes"]));
+    assert_eq!(content(&host), "content");
+}
+
+#[tokio::test]
+async fn a_cold_policy_is_stopped_for_a_restore_in_place_and_started_on_every_path() {
+    let host = Host::new();
+    let policy = host.policy(json!({"consistency": "Cold", "quiesce": host.quiesce()}));
+    host.engine().put(&policy).await.unwrap();
+    good(host.mainstay(&["run", "shop/nightly"]));
+    fs::write(host.path("data/file"), "spoiled!").unwrap();
+    fs::remove_file(host.path("log")).unwrap();
+    good(host.mainstay(&["restore", "shop/nightly", "--into", &host.text("elsewhere")]));
+    assert_eq!(host.log(), "", "a restore elsewhere leaves the workload alone");
+    let in_place = ["restore", "shop/nightly", "--in-place", "--existing", "update", "--yes"];
+    good(host.mainstay(&in_place));
+    assert_eq!((host.log().as_str(), content(&host).as_str()), ("stop\nstart\n", "content"));
+    // It fails, because something exists.
+    bad(host.mainstay(&["restore", "shop/nightly", "--in-place", "--yes"]));
+    assert_eq!(host.log(), "stop\nstart\nstop\nstart\n");
+    // It fails, because the workload does not stop; what it did before it failed is undone.
+    let mut quiesce = host.quiesce();
+    quiesce["stop"] = json!(["sh", "-c", format!("echo half >> {}; exit 1", host.text("log"))]);
+    host.put(json!({"consistency": "Cold", "quiesce": quiesce})).await;
+    fs::write(host.path("data/file"), "untouched").unwrap();
+    let (_, said) = bad(host.mainstay(&in_place));
+    assert!(said.contains("nothing was written"), "{said}");
+    assert_eq!(host.log(), "stop\nstart\nstop\nstart\nhalf\nstart\n");
+    assert_eq!(content(&host), "untouched");
+}
+
+/// A restore whose process is killed: what writes for it is ended, and only then the workload is started.
+#[tokio::test]
+async fn a_killed_restore_in_place_writes_no_further_and_its_workload_is_started() {
+    let host = Host::new();
+    let reached = host.fifo("reached");
+    let restore = format!("echo $$ > {}; cat >/dev/null; exec sleep 1000", reached.display());
+    host.put(json!({
+        "consistency": "Cold", "quiesce": host.quiesce(),
+        "sources": [{"name": "dump", "command": {"dump": ["echo", "rows"], "restore": ["sh", "-c", restore]}}],
+    }))
+    .await;
+    good(host.mainstay(&["run", "shop/nightly"]));
+    fs::remove_file(host.path("log")).unwrap();
+    let mut process = host
+        .command(&["restore", "shop/nightly", "--in-place", "--existing", "update", "--yes"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let writer: u32 = fs::read_to_string(&reached).unwrap().trim().parse().unwrap();
+    assert_eq!(host.log(), "stop\n");
+    let while_alive = host.engine().recover(Timestamp::now()).await.unwrap();
+    assert!(while_alive.started.is_empty(), "it is not gone: {while_alive:?}");
+    let (_, said) = bad(host.mainstay(&["run", "shop/nightly"]));
+    assert!(said.contains("a restore of shop/nightly is under way"), "{said}");
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let recovered = host.engine().recover(Timestamp::now()).await.unwrap();
+    assert_eq!(recovered.started, [Host::name()]);
+    assert_eq!(host.log(), "stop\nstart\n");
+    assert!(mainstay::engine::local::process::ProcessIdentity::of(writer).is_none(), "it writes on");
+    assert!(host.engine().recover(Timestamp::now()).await.unwrap().started.is_empty());
+}
+
+#[tokio::test]
+async fn an_archive_that_was_downloaded_is_unpacked_again() {
+    let host = host_with_a_point(json!({})).await;
+    let archive = host.text("files.tar.gz");
+    good(host.mainstay(&["points", "download", "shop/nightly", "--output", &archive]));
+    let unpack = |more: &[&str]| {
+        let arguments = [&["restore", "shop/nightly", "--archive", &archive], more].concat();
+        host.mainstay(&arguments)
+    };
+    let (_, said) = bad(unpack(&["--in-place", "--yes"]));
+    assert!(said.contains("--into"), "{said}");
+    let into = host.text("unpacked");
+    good(unpack(&["--into", &into]));
+    assert_eq!(crate::host::walk(&host.path("unpacked")), ["content"]);
+    let (_, said) = bad(unpack(&["--into", &into]));
+    assert!(said.contains("exist"), "{said}");
+    good(unpack(&["--into", &into, "--existing", "update"]));
+    fs::write(&archive, "not an archive").unwrap();
+    bad(unpack(&["--into", &into, "--existing", "update"]));
+    assert_eq!(crate::host::walk(&host.path("unpacked")), ["content"]);
+}
+
+fn document(host: &Host, spec: Value) -> Restore {
+    let mut whole = json!({"policy": "shop/nightly", "into": {"path": host.text("restored")}});
+    whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    let document = json!({
+        "apiVersion": "mainstay.dev/v1alpha1", "kind": "Restore", "metadata": {"name": "rescue", "namespace": "shop"},
+        "spec": whole,
+    });
+    Restore {
+        name: PolicyName::new("shop", "rescue"),
+        policy: Host::name(),
+        location: Location { file: "restore.backup.yaml".into(), line: 1, column: 1 },
+        document: serde_json::from_value(document).unwrap(),
+    }
+}
+
+/// An engine that tells of ended children.
+fn telling(host: &Host) -> (LocalEngine, mpsc::Receiver<PolicyName>) {
+    let engine = host.engine();
+    let (sender, ended) = mpsc::channel(8);
+    engine.tell_ended(sender);
+    (engine, ended)
+}
+
+async fn report(engine: &LocalEngine, restore: &Restore) -> RestoreReport {
+    let actual = engine.observe(Timestamp::now()).await.unwrap();
+    actual.restores[&(restore.name.clone(), restore.content_hash())].clone()
+}
+
+/// How many restores the history says have ended.
+async fn ended_restores(engine: &LocalEngine) -> usize {
+    let events = engine.history(0).await.unwrap();
+    events.iter().filter(|event| matches!(event.kind, mainstay::status::ledger::EventKind::RestoreEnded(_))).count()
+}
+
+#[tokio::test]
+async fn a_restore_document_is_carried_out_once_for_each_content() {
+    let host = host_with_a_point(json!({})).await;
+    let (engine, mut ended) = telling(&host);
+    let restore = document(&host, json!({}));
+    engine.restore(&restore, Timestamp::now()).await.unwrap();
+    ended.recv().await.unwrap();
+    let first = report(&engine, &restore).await;
+    assert_eq!((first.phase, first.sources.len()), (Phase::Succeeded, 1), "{}", first.message);
+    assert!(first.restore_point.is_some() && first.finished_at.is_some());
+    assert_eq!(crate::host::walk(&host.path("restored")), ["content"]);
+    // The same again, by another engine, with what was restored gone: nothing is done.
+    fs::remove_dir_all(host.path("restored")).unwrap();
+    host.engine().restore(&restore, Timestamp::now()).await.unwrap();
+    host.engine().recover(Timestamp::now()).await.unwrap();
+    assert_eq!(report(&engine, &restore).await, first);
+    assert_eq!(ended_restores(&engine).await, 1);
+    assert!(!host.path("restored").exists());
+    // Another content is another restore.
+    let other = document(&host, json!({"into": {"path": host.text("second")}}));
+    engine.restore(&other, Timestamp::now()).await.unwrap();
+    ended.recv().await.unwrap();
+    assert_eq!(report(&engine, &other).await.phase, Phase::Succeeded);
+    assert_eq!(crate::host::walk(&host.path("second")), ["content"]);
+    assert_eq!(ended_restores(&engine).await, 2);
+    let shown = good(host.mainstay(&["status"]));
+    assert!(shown.contains("restore shop/rescue: Succeeded"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_restore_document_that_fails_says_why() {
+    let host = host_with_a_point(json!({})).await;
+    let (engine, mut ended) = telling(&host);
+    for (spec, part) in [
+        (json!({"into": null}), "in the way"),
+        (json!({"restorePoint": "20200101-000000"}), "no restore point 20200101-000000"),
+        (json!({"sources": ["database"]}), "database"),
+    ] {
+        let restore = document(&host, spec.clone());
+        engine.restore(&restore, Timestamp::now()).await.unwrap();
+        ended.recv().await.unwrap();
+        let report = report(&engine, &restore).await;
+        assert_eq!(report.phase, Phase::Failed, "{spec}");
+        assert!(report.message.contains(part), "{spec}: {}", report.message);
+        assert_eq!(content(&host), "spoiled!");
+    }
+}
+
+/// The daemon died after it wrote down what it is about to do, and before anything was done.
+#[tokio::test]
+async fn a_pending_restore_of_a_daemon_that_died_is_taken_up_exactly_once() {
+    let host = host_with_a_point(json!({})).await;
+    let restore = document(&host, json!({}));
+    // A program that is not there in time stands for the death: it is announced, and no process of it ever begins.
+    let dead = LocalEngine::open(&host.path("state")).unwrap().with_program("/bin/true".into());
+    let (sender, mut ended) = mpsc::channel(8);
+    dead.tell_ended(sender);
+    dead.restore(&restore, Timestamp::now()).await.unwrap();
+    ended.recv().await.unwrap();
+    assert_eq!(report(&dead, &restore).await.phase, Phase::Pending);
+    let (engine, mut ended) = telling(&host);
+    let (other, mut other_ended) = telling(&host);
+    engine.recover(Timestamp::now()).await.unwrap();
+    other.recover(Timestamp::now()).await.unwrap();
+    ended.recv().await.unwrap();
+    let report = report(&engine, &restore).await;
+    assert_eq!(report.phase, Phase::Succeeded, "{}", report.message);
+    assert!(other_ended.try_recv().is_err(), "two daemons took it up");
+    engine.recover(Timestamp::now()).await.unwrap();
+    assert_eq!(ended_restores(&engine).await, 1);
+}
+
+/// Two processes for one document: a daemon was killed after it had started the first, and another started a second.
+#[tokio::test]
+async fn two_processes_of_one_restore_document_write_once() {
+    let host = Host::new();
+    let log = host.text("log");
+    let restore = ["sh", "-c", &format!("cat >/dev/null; echo written >> {log}")];
+    host.put(json!({"sources": [{"name": "dump", "command": {"dump": ["echo", "rows"], "restore": restore}}]})).await;
+    good(host.mainstay(&["run", "shop/nightly"]));
+    let restore = document(&host, json!({"into": null, "existing": "Update"}));
+    let announcer = LocalEngine::open(&host.path("state")).unwrap().with_program("/bin/true".into());
+    announcer.restore(&restore, Timestamp::now()).await.unwrap();
+    let content = restore.content_hash();
+    let arguments = ["restore", "--document", "shop/rescue", "--content", &content];
+    let processes: Vec<_> =
+        (0..3).map(|_| host.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()).collect();
+    for mut process in processes {
+        process.wait().unwrap();
+    }
+    assert_eq!(host.log(), "written\n");
+    assert_eq!(report(&announcer, &restore).await.phase, Phase::Succeeded);
+}

@@ -1,0 +1,175 @@
+//! What is kept and what goes, end to end on real repositories: expire, grace, forget, prune; and the work of a policy
+//! that has a schedule of its own.
+
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use mainstay::{
+    engine::{
+        Engine as _,
+        local::{
+            LocalEngine,
+            cleanup::{Cleaned, Extent, clean},
+            inventory,
+            movers::Bounds,
+        },
+    },
+    policy::document::SettingsSpec,
+    status::ledger::EventKind,
+};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::host::{Host, bad, good};
+
+fn hours(count: i64) -> SignedDuration {
+    SignedDuration::from_hours(count)
+}
+
+async fn clean_at(engine: &LocalEngine, now: Timestamp) -> Cleaned {
+    let bounds = Bounds::within(Duration::from_secs(60), None);
+    clean(engine.context(), &Host::name(), Extent::Whole, now, &bounds).await.unwrap()
+}
+
+/// How many snapshots the repositories list.
+async fn snapshots(engine: &LocalEngine) -> usize {
+    let found = inventory::refresh(engine.context(), &Host::name(), Timestamp::now()).await.unwrap();
+    assert!(found.complete, "{:?}", found.problems);
+    found.listed.values().map(Vec::len).sum()
+}
+
+async fn ids(host: &Host) -> Vec<String> {
+    host.actual().await.inventory.points.iter().map(|point| point.id.to_string()).collect()
+}
+
+/// A host with three restore points, of which the rules keep the newest.
+async fn three_points() -> Host {
+    let host = Host::new();
+    host.put(json!({"retention": {"keepLast": 1, "grace": "24h"}})).await;
+    for content in ["one", "two", "three"] {
+        fs::write(host.path("data/file"), content).unwrap();
+        good(host.mainstay(&["run", "shop/nightly"]));
+    }
+    host
+}
+
+#[tokio::test]
+async fn an_expired_point_is_forgotten_and_pruned_after_its_grace_and_not_before() {
+    let host = three_points().await;
+    let (engine, now) = (host.engine(), Timestamp::now());
+    let marked: Vec<bool> =
+        host.actual().await.inventory.points.iter().map(|point| point.expired_since.is_some()).collect();
+    assert_eq!(marked, [true, true, false]);
+    assert!(clean_at(&engine, now + hours(23)).await.forgotten.is_empty());
+    assert_eq!(snapshots(&engine).await, 3);
+    let before = ids(&host).await;
+    let cleaned = clean_at(&engine, now + hours(25)).await;
+    assert_eq!(cleaned.forgotten.iter().map(ToString::to_string).collect::<Vec<_>>(), before[..2]);
+    assert_eq!((ids(&host).await, snapshots(&engine).await), (before[2..].to_vec(), 1));
+    let events = engine.history(0).await.unwrap();
+    assert!(events.iter().any(|event| matches!(&event.kind, EventKind::Forgotten { points } if points.len() == 2)));
+    // The newest is kept, whatever time goes by.
+    assert!(clean_at(&engine, now + hours(24 * 4000)).await.forgotten.is_empty());
+    good(host.mainstay(&["restore", "shop/nightly", "--into", &host.text("restored")]));
+    assert_eq!(crate::host::walk(&host.path("restored")), ["three"]);
+}
+
+#[tokio::test]
+async fn an_edit_that_is_reverted_within_the_grace_loses_nothing() {
+    let host = three_points().await;
+    let (engine, now) = (host.engine(), Timestamp::now());
+    host.put(json!({"retention": {"keepLast": 3, "grace": "24h"}})).await;
+    assert_eq!(clean_at(&engine, now + hours(23)).await.taken_back.len(), 2);
+    let cleaned = clean_at(&engine, now + hours(1000)).await;
+    assert!(cleaned.forgotten.is_empty() && cleaned.marked.is_empty(), "{cleaned:?}");
+    assert_eq!(snapshots(&engine).await, 3);
+}
+
+#[tokio::test]
+async fn a_held_point_stays_until_it_is_released_and_has_its_grace_anew() {
+    let host = three_points().await;
+    let (engine, now) = (host.engine(), Timestamp::now());
+    let held = ids(&host).await.remove(0);
+    good(host.mainstay(&["points", "hold", "shop/nightly", &held]));
+    assert_eq!(clean_at(&engine, now + hours(25)).await.forgotten.len(), 1);
+    assert!(ids(&host).await.contains(&held));
+    good(host.mainstay(&["points", "release", "shop/nightly", &held]));
+    assert_eq!(clean_at(&engine, now + hours(50)).await.marked.len(), 1);
+    assert!(clean_at(&engine, now + hours(73)).await.forgotten.is_empty());
+    assert_eq!(clean_at(&engine, now + hours(75)).await.forgotten.len(), 1);
+    assert_eq!(ids(&host).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_repository_that_is_away_loses_nothing_and_is_not_made_anew() {
+    let host = three_points().await;
+    let (engine, now) = (host.engine(), Timestamp::now());
+    fs::rename(host.path("disk"), host.path("away")).unwrap();
+    let cleaned = clean_at(&engine, now + hours(25)).await;
+    assert!(cleaned.forgotten.is_empty() && cleaned.marked.is_empty(), "{cleaned:?}");
+    assert!(cleaned.held_up[0].contains("not every repository could be seen"), "{cleaned:?}");
+    assert!(!host.actual().await.inventory.complete);
+    assert_eq!(ids(&host).await.len(), 3, "what it held stays known");
+    let (_, said) = bad(host.mainstay(&["run", "shop/nightly"]));
+    assert!(said.contains("disk"), "{said}");
+    assert!(!host.path("disk").exists(), "a second repository was made where the first one is missing");
+    fs::rename(host.path("away"), host.path("disk")).unwrap();
+    assert_eq!(clean_at(&engine, now + hours(25)).await.forgotten.len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_failed_run_left_is_forgotten_by_the_next_good_one() {
+    let host = Host::new();
+    let sources = |dump: &str| {
+        json!({"sources": [
+            {"name": "files", "paths": [host.text("data")]},
+            {"name": "dump", "command": {"dump": ["sh", "-c", dump]}},
+        ]})
+    };
+    host.put(sources("echo rows; exit 1")).await;
+    bad(host.mainstay(&["run", "shop/nightly"]));
+    let engine = host.engine();
+    assert_eq!((ids(&host).await.len(), snapshots(&engine).await), (0, 1));
+    host.put(sources("echo rows")).await;
+    good(host.mainstay(&["run", "shop/nightly"]));
+    assert_eq!((ids(&host).await.len(), snapshots(&engine).await), (1, 2));
+}
+
+#[tokio::test]
+async fn work_with_a_schedule_of_its_own_is_started_when_it_is_due_and_all_of_it_is_done() {
+    let host = Host::new();
+    let maintenance = json!({"maintenance": {"prune": "0 5 * * *", "check": "0 5 * * *", "readData": "100%"}});
+    // All at the same time: one maintenance of a repository at a time, and none is left out.
+    let policy = host.policy_in(
+        &["disk"],
+        maintenance,
+        json!({"schedule": "0 1 1 1 *", "cleanup": {"schedule": "0 5 * * *"}, "verify": {"schedule": "0 5 * * *"},
+            "retention": {"keepLast": 1, "grace": "1h"}}),
+    );
+    let engine = host.engine();
+    engine.put(&policy).await.unwrap();
+    for content in ["one", "two"] {
+        fs::write(host.path("data/file"), content).unwrap();
+        good(host.mainstay(&["run", "shop/nightly"]));
+    }
+    assert_eq!(ids(&host).await.len(), 2, "a cleanup that has its own time is not done after a run");
+    let (sender, mut ended) = mpsc::channel(8);
+    engine.tell_ended(sender);
+    let (now, settings) = (Timestamp::now(), SettingsSpec::default());
+    let first = engine.schedule_turn(now, &settings).unwrap();
+    assert!(first.maintenance.is_empty() && first.next_due.is_some(), "{first:?}");
+    let frozen = SettingsSpec { freeze: true, ..settings.clone() };
+    assert!(engine.schedule_turn(now + hours(25), &frozen).unwrap().maintenance.is_empty());
+    let due = engine.schedule_turn(now + hours(25), &settings).unwrap();
+    let started: BTreeSet<&str> = due.maintenance.iter().map(|(_, work)| work.as_str()).collect();
+    assert_eq!(started, BTreeSet::from(["check disk", "cleanup", "prune disk", "verify"]));
+    assert!(engine.schedule_turn(now + hours(25), &settings).unwrap().maintenance.is_empty(), "started twice");
+    for _ in &due.maintenance {
+        ended.recv().await.unwrap();
+    }
+    let actual = host.actual().await;
+    assert!(actual.inventory.points.iter().all(|point| point.verified_at.is_some()));
+    let events = engine.history(0).await.unwrap();
+    let verified = events.iter().filter(|event| matches!(&event.kind, EventKind::Verified { problem: None, .. }));
+    assert_eq!(verified.count(), 2, "the check and the verification: {events:?}");
+}
