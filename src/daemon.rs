@@ -11,7 +11,10 @@ use tokio::{
 
 use crate::{
     apply::chain,
-    engine::{EngineError, local::LocalEngine},
+    engine::{
+        EngineError,
+        local::{LocalEngine, Recovered},
+    },
     git::checkout::CheckoutOptions,
     run::Phase,
     turn::{Site, SiteOptions, Turn, TurnError, turn},
@@ -130,8 +133,9 @@ pub async fn daemon(options: DaemonOptions) -> Result<(), DaemonError> {
         if watcher.is_none() {
             watcher = site.watch(wake_sender.clone());
         }
-        if wake.wants_turn() {
-            recover(&engine, now).await;
+        // Looked after in every round: nobody tells of the end of a run that another daemon started.
+        let recovered = recover(&engine, now).await;
+        if wake.wants_turn() || recovered {
             failures = match one_turn(&mut site, &engine, &window, now).await {
                 true => 0,
                 false => failures.saturating_add(1),
@@ -184,10 +188,14 @@ async fn one_turn(site: &mut Site, engine: &LocalEngine, window: &Window, now: T
     }
 }
 
-/// Fails what has no process any more, and wakes what it left still.
-async fn recover(engine: &LocalEngine, now: Timestamp) {
-    if let Err(error) = engine.recover(now).await {
-        tracing::error!(reason = chain(&error), "could not look after runs that vanished");
+/// Fails what has no process any more, and wakes what it left still. Whether there was something.
+async fn recover(engine: &LocalEngine, now: Timestamp) -> bool {
+    match engine.recover(now).await {
+        Ok(recovered) => recovered != Recovered::default(),
+        Err(error) => {
+            tracing::error!(reason = chain(&error), "could not look after runs that vanished");
+            false
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
         },
     },
     restore_point::RestorePointId,
-    run::{Phase, SourceReport},
+    run::{Phase, SourceReport, to_millisecond},
 };
 
 /// How long a restore may take.
@@ -202,7 +202,7 @@ pub async fn carry_out(
     let mut report = RestoreReport {
         restore_point: Some(point.clone()),
         phase: Phase::Running,
-        started_at: now,
+        started_at: to_millisecond(now),
         finished_at: None,
         message: String::new(),
         sources: parts.iter().map(|(report, _)| report.clone()).collect(),
@@ -269,7 +269,7 @@ pub async fn carry_out(
             Err(reason) => failure = Some(failure.map_or(reason.clone(), |failure| format!("{failure}; {reason}"))),
         }
     }
-    report.finished_at = Some(Timestamp::now());
+    report.finished_at = Some(to_millisecond(Timestamp::now()));
     (report.phase, report.message) = match failure {
         Some(reason) => (Phase::Failed, reason),
         None if dry_run => (Phase::Succeeded, format!("restore point {point} can be restored; nothing was written")),
@@ -293,7 +293,7 @@ pub fn start_document(
     let report = RestoreReport {
         restore_point: None,
         phase: Phase::Pending,
-        started_at: now,
+        started_at: to_millisecond(now),
         finished_at: None,
         message: "about to start".to_owned(),
         sources: Vec::new(),
@@ -396,7 +396,7 @@ pub async fn carry_out_document(
         Ok(report) => report,
         Err(error) => RestoreReport {
             phase: Phase::Failed,
-            finished_at: Some(Timestamp::now()),
+            finished_at: Some(to_millisecond(Timestamp::now())),
             message: error.chain(),
             ..running
         },

@@ -32,6 +32,7 @@ use crate::{
     run::{
         Phase, RunReport, SourceReport, Trigger,
         machine::{self, Ending, Journal, Next, Outcome, Shape, Step},
+        to_millisecond,
     },
 };
 
@@ -83,7 +84,7 @@ pub async fn run(context: &Context, request: &RunRequest, notice: &mut dyn FnMut
             request.policy
         )));
     }
-    let now = Timestamp::now();
+    let now = to_millisecond(Timestamp::now());
     let mut report = first_report(&stored.compiled, request, now);
     let lease_name = policy_lease(&request.policy);
     let _lease = match context.state.lease(&lease_name, now)? {
@@ -495,7 +496,7 @@ impl Run<'_> {
 
 /// Writes the end of a run into its report.
 pub fn finish(report: &mut RunReport, ending: Ending, now: Timestamp) {
-    report.finished_at = Some(now);
+    report.finished_at = Some(to_millisecond(now));
     match ending {
         Ending::Succeeded { remarks } => {
             report.phase = Phase::Succeeded;
