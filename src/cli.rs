@@ -8,6 +8,7 @@ mod apply;
 mod approve;
 mod completions;
 mod daemon;
+mod display;
 mod explain;
 mod init;
 mod man;

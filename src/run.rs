@@ -32,6 +32,12 @@ pub enum Trigger {
     Manual,
 }
 
+/// A time without what is below a millisecond: what is stored and shown is no finer.
+pub fn to_millisecond(time: Timestamp) -> Timestamp {
+    // Cut off and not rounded: a mark must never lie in the future.
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
+}
+
 /// What is known of a run: its result, source by source. A boundary format (JSON).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -12,7 +12,12 @@ pub fn start(verbose: u8, format: LogFormat) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        // It would be told on standard error, which is what cannot be written to; a run must outlive its reader.
+        .log_internal_errors(false);
     // A second start (in tests) keeps the first subscriber.
     let _ = match format {
         LogFormat::Text => builder.without_time().with_ansi(false).try_init(),

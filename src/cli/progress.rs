@@ -1,6 +1,6 @@
 //! Progress of long work: bars on a terminal, plain lines elsewhere.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write as _};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -26,7 +26,7 @@ impl Progress {
                 bar.set_message(step.to_owned());
                 bar.tick();
             }
-            None => eprintln!("{step}"),
+            None => say(step),
         }
     }
 
@@ -46,7 +46,7 @@ impl Progress {
                 bar.set_message(format!("{subject}: {step}"));
             }
             (Word::Warning(text), Some(bar)) => bar.suspend(|| eprintln!("warning: {subject}: {text}")),
-            (Word::Warning(text), None) => eprintln!("warning: {subject}: {text}"),
+            (Word::Warning(text), None) => say(&format!("warning: {subject}: {text}")),
             (Word::Progress { .. } | Word::Started(_), _) => {}
         }
     }
@@ -57,4 +57,9 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// One line on standard error. Whoever reads it may be gone, and the work must not end because of that.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }

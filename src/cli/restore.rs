@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::{
     CommandResult, Exit, Failure, StateArguments,
+    display::{files, second},
     progress::Progress,
     run::{asynchronous, failure, stop_on_signals},
 };
@@ -130,7 +131,7 @@ async fn restore(context: &Context, arguments: Arguments) -> CommandResult {
     let what = format!(
         "restore point {} of {policy}, captured {}, {}",
         prepared.point,
-        prepared.time,
+        second(prepared.time),
         Size(prepared.size_bytes)
     );
     if request.target == Target::InPlace && !yes && !dry_run {
@@ -149,11 +150,11 @@ fn ended(report: &RestoreReport) -> CommandResult {
     for source in &report.sources {
         let note = source.message.as_ref().map_or(String::new(), |message| format!(" ({message})"));
         println!(
-            "  {:<10} {} ← {}: {} files, {}{note}",
+            "  {:<10} {} ← {}: {}, {}{note}",
             format!("{:?}", source.phase).to_lowercase(),
             source.source,
             source.repository,
-            source.files,
+            files(source.files),
             Size(source.size_bytes)
         );
     }

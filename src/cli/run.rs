@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
-use super::{CommandResult, Exit, Failure, StateArguments, progress::Progress};
+use super::{CommandResult, Exit, Failure, StateArguments, display::files, progress::Progress};
 use crate::{
     engine::local::{
         cleanup::{self, Extent},
@@ -124,11 +124,11 @@ fn ended(report: &RunReport) -> CommandResult {
     for source in &report.sources {
         let note = source.message.as_ref().map_or(String::new(), |message| format!(" ({message})"));
         println!(
-            "  {:<10} {} → {}: {} files, {}, {} new, {:.1} s{note}",
+            "  {:<10} {} → {}: {}, {}, {} new, {:.1} s{note}",
             format!("{:?}", source.phase).to_lowercase(),
             source.source,
             source.repository,
-            source.files,
+            files(source.files),
             runner::Size(source.size_bytes),
             runner::Size(source.added_bytes),
             source.duration_milliseconds as f64 / 1000.0,

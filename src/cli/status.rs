@@ -4,9 +4,13 @@ use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{CommandResult, Exit, Failure, StateArguments, run::asynchronous};
+use super::{
+    CommandResult, Exit, Failure, StateArguments,
+    display::{files, second},
+    run::asynchronous,
+};
 use crate::{
-    actual::{ActualPolicy, ActualState},
+    actual::{ActualPolicy, ActualState, inventory},
     engine::{
         Engine as _,
         local::{LocalEngine, runner::Size},
@@ -60,7 +64,7 @@ pub fn execute(arguments: Arguments) -> CommandResult {
             }
         }
         match (output, wants_inventory) {
-            (Output::Json, true) => print(&format!("{:#}\n", offline_inventory(&actual))),
+            (Output::Json, true) => print(&inventory::write(&actual)),
             (Output::Json, false) => print(&format!("{:#}\n", json(&actual, now))),
             (Output::Text, _) => print(&text(&actual, now, policy.is_some())),
         }
@@ -107,44 +111,6 @@ fn json(actual: &ActualState, now: Timestamp) -> serde_json::Value {
     })
 }
 
-/// What `plan --offline` reads.
-fn offline_inventory(actual: &ActualState) -> serde_json::Value {
-    let policies: serde_json::Map<String, serde_json::Value> = actual
-        .policies
-        .iter()
-        .map(|(name, policy)| {
-            let points: Vec<serde_json::Value> = policy
-                .inventory
-                .points
-                .iter()
-                .map(|point| {
-                    let mut value = serde_json::json!({
-                        "id": point.id, "time": point.time, "sizeBytes": point.size_bytes,
-                    });
-                    if let Some(at) = point.verified_at {
-                        value["verifiedAt"] = serde_json::json!(at);
-                    }
-                    if point.held {
-                        value["held"] = serde_json::json!(true);
-                    }
-                    value
-                })
-                .collect();
-            let mut value = serde_json::json!({"restorePoints": points});
-            if let Some(compiled) = &policy.compiled {
-                value["schedule"] = serde_json::json!(compiled.document.spec.schedule.as_slice().join(", "));
-            }
-            if !policy.inventory.complete {
-                value["complete"] = serde_json::json!(false);
-            }
-            (name.to_string(), value)
-        })
-        .collect();
-    serde_json::json!({
-        "formatVersion": 1, "observedAt": actual.observed_at, "complete": actual.complete, "policies": policies,
-    })
-}
-
 fn text(actual: &ActualState, now: Timestamp, with_sources: bool) -> String {
     if actual.policies.is_empty() && actual.restores.is_empty() {
         return "There is no policy yet. `mainstay init` writes a first one, `mainstay apply` or a daemon applies it.\n"
@@ -168,11 +134,11 @@ fn text(actual: &ActualState, now: Timestamp, with_sources: bool) -> String {
         table.add_row([
             name.to_string(),
             condition.to_owned(),
-            or_dash(policy.last_success.map(to_second)),
+            or_dash(policy.last_success.map(second)),
             policy.inventory.points.len().to_string(),
             or_dash(newest.map(|point| point.id.to_string())),
             or_dash(newest.map(|point| Size(point.size_bytes).to_string())),
-            or_dash(next_run(policy, now).map(to_second)),
+            or_dash(next_run(policy, now).map(second)),
         ]);
         if condition != "Ready" {
             messages.push_str(&format!("{name}: {message}\n"));
@@ -180,11 +146,11 @@ fn text(actual: &ActualState, now: Timestamp, with_sources: bool) -> String {
         for source in policy.last_run.iter().filter(|_| with_sources).flat_map(|run| &run.sources) {
             let note = source.message.as_ref().map_or(String::new(), |message| format!(" ({message})"));
             messages.push_str(&format!(
-                "  {:<10} {} → {}: {} files, {} unreadable, {}, {} new, snapshot {}{note}\n",
+                "  {:<10} {} → {}: {}, {} unreadable, {}, {} new, snapshot {}{note}\n",
                 format!("{:?}", source.phase).to_lowercase(),
                 source.source,
                 source.repository,
-                source.files,
+                files(source.files),
                 source.unreadable,
                 Size(source.size_bytes),
                 Size(source.added_bytes),
@@ -227,8 +193,4 @@ fn next_run(policy: &ActualPolicy, now: Timestamp) -> Option<Timestamp> {
     let schedules: Vec<Schedule> =
         spec.schedule.as_slice().iter().filter_map(|expression| Schedule::parse(expression, &zone).ok()).collect();
     next_runs(&schedules, now, 1).first().copied()
-}
-
-fn to_second(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }

@@ -17,10 +17,10 @@ async fn the_inventory_that_status_writes_is_the_one_that_is_read() {
     assert_eq!(inventory::write(&read), text, "another form than the one format");
     let policy = &read.policies[&Host::name()];
     assert_eq!(policy.compiled.as_ref(), Some(&host.policy(json!({}))), "it tells what was applied");
-    assert_eq!(policy.inventory, mainstay::restore_point::Inventory {
-        observed_at: read.observed_at,
-        ..host.actual().await.inventory
-    });
+    assert_eq!(
+        policy.inventory,
+        mainstay::restore_point::Inventory { observed_at: read.observed_at, ..host.actual().await.inventory }
+    );
     bad(host.mainstay(&["status", "--inventory"]));
 }
 

@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
 
 use crate::{
+    cli::display::second,
     cli::{CommandResult, Exit, Failure, StateArguments, run::failure},
     engine::local::{restoring, runner, state::State},
     policy::{PolicyName, document::restore::PointChoice},
@@ -53,17 +54,17 @@ pub fn execute(arguments: Arguments) -> CommandResult {
         return Ok(Exit::Success);
     }
     println!("restore point {} of {policy}", point.id);
-    println!("  captured  {}", point.time);
+    println!("  captured  {}", second(point.time));
     println!("  size      {}", runner::Size(point.size_bytes));
     match point.verified_at {
-        Some(at) => println!("  verified  {at}"),
+        Some(at) => println!("  verified  {}", second(at)),
         None => println!("  verified  never; `mainstay verify {policy}` does it"),
     }
     if point.held {
         println!("  held      nothing expires it until `mainstay points release {policy} {}`", point.id);
     }
     if let Some(since) = point.expired_since {
-        println!("  expired   since {since}; a cleanup forgets it after the grace time");
+        println!("  expired   since {}; a cleanup forgets it after the grace time", second(since));
     }
     let mut table = Table::new();
     let header = ["SOURCE", "REPOSITORY", "FILES", "UNREADABLE", "SIZE", "NEW", "SNAPSHOT"];

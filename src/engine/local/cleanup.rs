@@ -3,9 +3,10 @@
 //! The order is that of promise 2: look at the repositories, and stop if one did not answer; mark and take marks back;
 //! write the intent to forget; forget; prune in two phases, one maintenance at a time for each repository.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
 use super::{
     context::{Context, WorkError},
@@ -28,6 +29,11 @@ use crate::{
 
 /// The note that says whether everything is frozen.
 pub const FREEZE_NOTE: &str = "freeze";
+
+/// How long a maintenance waits for another one of the same repository.
+const LONGEST_WAIT: Duration = Duration::from_secs(2 * 3600);
+/// How often it looks whether that one has ended.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 
 /// What a cleanup did.
 #[derive(Debug, Clone, Default)]
@@ -99,7 +105,7 @@ pub async fn clean(
     }
     for (id, snapshots) in work {
         let Some(place) = places.iter().find(|place| place.id == id) else { continue };
-        let lease = maintenance(context, place, now)?;
+        let lease = maintenance(context, place, now, bounds).await?;
         context.job(place, Task::Forget { snapshots }, None, bounds, |_| ()).await?;
         let document = &place.document.spec;
         let prune_has_its_own_time =
@@ -120,21 +126,37 @@ pub async fn clean(
 /// # Errors
 /// Another maintenance is under way there, or it failed.
 pub async fn prune(context: &Context, place: &PlaceRecord, now: Timestamp, bounds: &Bounds) -> Result<u64, WorkError> {
-    let lease = maintenance(context, place, now)?;
+    let lease = maintenance(context, place, now, bounds).await?;
     prune_under(context, place, bounds, &lease).await
 }
 
-/// The lease that allows maintenance of a place.
+/// The lease that allows maintenance of a place. Waits for its turn: what is due at the same time is done one after
+/// the other.
 ///
 /// # Errors
-/// Another process holds it.
-pub fn maintenance<'a>(context: &'a Context, place: &PlaceRecord, now: Timestamp) -> Result<Lease<'a>, WorkError> {
-    context.state.lease(&maintenance_lease(place), now)?.map_err(|holder| {
-        WorkError::Refused(format!(
-            "another maintenance of repository {} is under way (process {}); it is done at the next cleanup",
-            place.repository, holder.pid
-        ))
-    })
+/// Another process holds it for longer than this may wait, or the wait was ended.
+pub async fn maintenance<'a>(
+    context: &'a Context,
+    place: &PlaceRecord,
+    now: Timestamp,
+    bounds: &Bounds,
+) -> Result<Lease<'a>, WorkError> {
+    let name = maintenance_lease(place);
+    let until = bounds.deadline.min(Instant::now() + LONGEST_WAIT);
+    loop {
+        let holder = match context.state.lease(&name, now)? {
+            Ok(lease) => return Ok(lease),
+            Err(holder) => holder,
+        };
+        let asked_to_stop = bounds.stop.as_ref().is_some_and(|stop| *stop.borrow());
+        if asked_to_stop || Instant::now() >= until {
+            return Err(WorkError::Refused(format!(
+                "another maintenance of repository {} is under way (process {}); it is done at the next cleanup",
+                place.repository, holder.pid
+            )));
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
 }
 
 /// The lease is asked for as proof that it is held.

@@ -4,7 +4,7 @@
 //! in place takes the policy's lease, so that no run captures what is half written, and stops the workload of a `Cold`
 //! policy for its time.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 
@@ -12,23 +12,31 @@ use super::{
     context::{Context, WorkError},
     movers::{Bounds, Word},
     process::{self, ProcessIdentity},
-    recovery, runner, sources,
-    state::{places::PlaceRecord, points::StoredPoint, restores::StoredRestore, runs::StoppedWorkload},
+    recovery, runner,
+    state::{places::PlaceRecord, runs::StoppedWorkload},
 };
 use crate::{
     actual::RestoreReport,
-    mover::job::{Outcome, Program, Task},
+    mover::job::{Outcome, Task},
     policy::{
-        CompiledPolicy, PolicyName, Restore,
+        CompiledPolicy, PolicyName,
         document::{
-            Source,
             backup_policy::Consistency,
             restore::{Existing, PointChoice, RestoreSpec},
         },
     },
     restore_point::RestorePointId,
-    run::{Phase, SourceReport},
+    run::{Phase, SourceReport, to_millisecond},
 };
+
+mod choice;
+mod document;
+mod download;
+
+pub use choice::choose;
+use choice::{place_of, tasks};
+pub use document::{carry_out_document, start_document, take_up};
+pub use download::{Downloaded, download};
 
 /// How long a restore may take.
 const LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -202,7 +210,7 @@ pub async fn carry_out(
     let mut report = RestoreReport {
         restore_point: Some(point.clone()),
         phase: Phase::Running,
-        started_at: now,
+        started_at: to_millisecond(now),
         finished_at: None,
         message: String::new(),
         sources: parts.iter().map(|(report, _)| report.clone()).collect(),
@@ -269,330 +277,11 @@ pub async fn carry_out(
             Err(reason) => failure = Some(failure.map_or(reason.clone(), |failure| format!("{failure}; {reason}"))),
         }
     }
-    report.finished_at = Some(Timestamp::now());
+    report.finished_at = Some(to_millisecond(Timestamp::now()));
     (report.phase, report.message) = match failure {
         Some(reason) => (Phase::Failed, reason),
         None if dry_run => (Phase::Succeeded, format!("restore point {point} can be restored; nothing was written")),
         None => (Phase::Succeeded, format!("restore point {point} was restored")),
     };
     Ok(report)
-}
-
-/// Announces a Restore document and starts a process that carries it out; once for each document and content. `tell`
-/// is called when that process has ended.
-///
-/// # Errors
-/// The state cannot be written.
-pub fn start_document(
-    context: &Context,
-    restore: &Restore,
-    now: Timestamp,
-    tell: impl FnOnce(PolicyName) + Send + 'static,
-) -> Result<(), WorkError> {
-    let content = restore.content_hash();
-    let report = RestoreReport {
-        restore_point: None,
-        phase: Phase::Pending,
-        started_at: now,
-        finished_at: None,
-        message: "about to start".to_owned(),
-        sources: Vec::new(),
-    };
-    let mut document = restore.document.clone();
-    document.spec.policy = restore.policy.to_string();
-    if !context.state.announce_restore(&restore.name, &content, &document, &report)? {
-        return Ok(());
-    }
-    start_process(context, &restore.name, &content, report, now, tell)
-}
-
-/// Takes up the restores whose process was gone before it began: a daemon that died between its intent and the start.
-/// With nothing to do it writes nothing.
-///
-/// # Errors
-/// The state cannot be used.
-pub fn take_up<T: FnOnce(PolicyName) + Send + 'static>(
-    context: &Context,
-    now: Timestamp,
-    tell: impl Fn() -> T,
-) -> Result<(), WorkError> {
-    let own = ProcessIdentity::own();
-    for restore in context.state.restores_under_way()? {
-        let StoredRestore { name, content, document: _, report, process } = restore;
-        let waits = report.phase == Phase::Pending && !process.is_alive();
-        // Of two daemons one gets it.
-        if waits && context.state.pass_restore(&name, &content, &process, &own)? {
-            tracing::warn!(restore = %name, "the process of this restore was gone before it began; it is started again");
-            start_process(context, &name, &content, report, now, tell())?;
-        }
-    }
-    Ok(())
-}
-
-/// Starts the process of a restore that is announced by this one.
-fn start_process(
-    context: &Context,
-    name: &PolicyName,
-    content: &str,
-    report: RestoreReport,
-    now: Timestamp,
-    tell: impl FnOnce(PolicyName) + Send + 'static,
-) -> Result<(), WorkError> {
-    use std::os::unix::process::CommandExt as _;
-    let own = ProcessIdentity::own();
-    let child = std::process::Command::new(&context.program)
-        .args(["restore", "--document", &name.to_string(), "--content", content, "--state"])
-        .arg(context.state.directory())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .process_group(0)
-        .spawn();
-    let mut child = match child {
-        Ok(child) => child,
-        Err(error) => {
-            let failed = RestoreReport {
-                phase: Phase::Failed,
-                finished_at: Some(now),
-                message: format!("the restore's process could not be started: {error}"),
-                ..report
-            };
-            return Ok(context.state.update_restore(name, content, &failed, &own, now)?);
-        }
-    };
-    // It names itself when it begins; until then it is known by this, so that one that ends before is noticed.
-    if let Some(identity) = ProcessIdentity::of(child.id()) {
-        context.state.pass_restore(name, content, &own, &identity)?;
-    }
-    let name = name.clone();
-    std::thread::spawn(move || {
-        let _ = child.wait();
-        tell(name);
-    });
-    Ok(())
-}
-
-/// Carries an announced Restore document out, in its own process.
-///
-/// # Errors
-/// It was not announced, or the state cannot be used.
-pub async fn carry_out_document(
-    context: &Context,
-    name: &PolicyName,
-    content: &str,
-) -> Result<RestoreReport, WorkError> {
-    let stored = context.state.restore(name, content)?.ok_or_else(|| {
-        WorkError::Refused(format!("there is no restore {name} with this content in the state; apply its document"))
-    })?;
-    if stored.report.phase != Phase::Pending {
-        return Ok(stored.report);
-    }
-    let own = ProcessIdentity::own();
-    let running = RestoreReport { phase: Phase::Running, message: "under way".to_owned(), ..stored.report.clone() };
-    if !context.state.begin_restore(name, content, &running)? {
-        // Another process was quicker; what it does is in the state.
-        return Ok(context.state.restore(name, content)?.map_or(stored.report, |restore| restore.report));
-    }
-    let report = match of_document(context, &stored).await {
-        Ok(report) => report,
-        Err(error) => RestoreReport {
-            phase: Phase::Failed,
-            finished_at: Some(Timestamp::now()),
-            message: error.chain(),
-            ..running
-        },
-    };
-    context.state.update_restore(name, content, &report, &own, Timestamp::now())?;
-    Ok(report)
-}
-
-async fn of_document(context: &Context, stored: &StoredRestore) -> Result<RestoreReport, WorkError> {
-    let spec = &stored.document.spec;
-    let policy = spec.policy.parse().map_err(|error: crate::policy::PolicyNameError| {
-        WorkError::Refused(format!("the Restore document names no policy: {error}"))
-    })?;
-    let request = RestoreRequest::from_document(policy, spec)?;
-    let prepared = prepare(context, &request)?;
-    carry_out(context, prepared, &mut |_, _| ()).await
-}
-
-/// The restore point that is meant.
-///
-/// # Errors
-/// There is none.
-pub fn choose<'a>(
-    policy: &PolicyName,
-    points: &'a [StoredPoint],
-    choice: &PointChoice,
-) -> Result<&'a StoredPoint, WorkError> {
-    let good = || points.iter().filter(|point| !point.forgetting);
-    let found = match choice {
-        PointChoice::Name(name) if name == "latest" => good().next_back(),
-        PointChoice::Name(id) => good().find(|point| point.point.id.0 == *id),
-        PointChoice::Before { before } => good().rev().find(|point| point.point.time < *before),
-    };
-    found.ok_or_else(|| {
-        let asked = match choice {
-            PointChoice::Name(name) if name == "latest" => format!("{policy} has no restore point yet"),
-            PointChoice::Name(id) => format!("{policy} has no restore point {id}"),
-            PointChoice::Before { before } => format!("{policy} has no restore point before {before}"),
-        };
-        WorkError::Refused(format!("{asked}; `mainstay points {policy}` lists what there is"))
-    })
-}
-
-/// The place to restore from: the first that holds all sources that are asked for.
-fn place_of<'a>(
-    places: &'a [PlaceRecord],
-    point: &StoredPoint,
-    request: &RestoreRequest,
-) -> Result<&'a PlaceRecord, WorkError> {
-    let all: std::collections::BTreeSet<&str> = match request.sources.is_empty() {
-        true => point.parts.iter().map(|part| part.part.source.as_str()).collect(),
-        false => request.sources.iter().map(String::as_str).collect(),
-    };
-    let holds = |place: &PlaceRecord| {
-        all.iter().all(|source| point.parts.iter().any(|part| part.place == place.id && part.part.source == *source))
-    };
-    let named = |place: &&PlaceRecord| request.repository.as_ref().is_none_or(|name| *name == place.repository);
-    places.iter().filter(named).find(|place| holds(place)).ok_or_else(|| {
-        let whole: Vec<&str> =
-            places.iter().filter(|place| holds(place)).map(|place| place.repository.as_str()).collect();
-        let sources: Vec<&str> = all.iter().copied().collect();
-        WorkError::Refused(format!(
-            "no repository that is asked for holds {} of restore point {}; these do: {}",
-            sources.join(", "),
-            point.point.id,
-            if whole.is_empty() { "none".to_owned() } else { whole.join(", ") }
-        ))
-    })
-}
-
-fn tasks(
-    request: &RestoreRequest,
-    source: Option<&Source>,
-    name: &str,
-    snapshot: &str,
-) -> Result<Vec<Task>, WorkError> {
-    let overwrite = request.existing == Existing::Update;
-    let files = |into: Option<PathBuf>| Task::RestoreFiles {
-        snapshot: snapshot.to_owned(),
-        into,
-        paths: Vec::new(),
-        overwrite,
-        dry_run: request.dry_run,
-    };
-    let is_files = source.is_some_and(|source| source.paths.is_some());
-    let database = match &request.target {
-        Target::Directory(directory) => return Ok(vec![files(Some(directory.clone()))]),
-        Target::InPlace if is_files => return Ok(vec![files(None)]),
-        Target::Database(_) if is_files => {
-            return Err(WorkError::Refused(format!(
-                "source {name} is files and cannot go into a database; choose other sources with --source"
-            )));
-        }
-        Target::InPlace => None,
-        Target::Database(database) => Some(database.as_str()),
-    };
-    let Some(source) = source else {
-        return Err(WorkError::Refused(format!(
-            "source {name} is no longer in the policy, so where it came from is not known; restore it --into a directory"
-        )));
-    };
-    if request.target == Target::InPlace && !overwrite {
-        return Err(WorkError::Refused(format!(
-            "source {name} would be written over what is there; allow it with --existing update (in a document \
-             `existing: Update`), or restore it elsewhere"
-        )));
-    }
-    if request.dry_run {
-        return Ok(Vec::new());
-    }
-    let stream = |(file_name, program): (String, Program)| Task::RestoreStream {
-        snapshot: snapshot.to_owned(),
-        file_name,
-        program,
-    };
-    Ok(sources::restore_programs(source, database)?.into_iter().map(stream).collect())
-}
-
-/// What a download wrote.
-#[derive(Debug)]
-pub struct Downloaded {
-    /// The file.
-    pub file: PathBuf,
-    /// Its size.
-    pub size_bytes: u64,
-    /// What to do with it, where that is not plain.
-    pub hint: Option<String>,
-}
-
-/// Writes one source of a restore point into a new file: files as tar.gz, a dump as it is.
-///
-/// # Errors
-/// There is no such point or source, the file exists, or the mover fails.
-pub async fn download(
-    context: &Context,
-    policy: &PolicyName,
-    choice: &PointChoice,
-    source: Option<String>,
-    file: Option<String>,
-    output: Option<PathBuf>,
-    hear: &mut dyn FnMut(&str, Word),
-) -> Result<Downloaded, WorkError> {
-    let stored = context.state.policy(policy)?.ok_or_else(|| runner::no_such_policy(policy))?;
-    let points = context.state.points(policy)?;
-    let point = choose(policy, &points, choice)?;
-    let mut names: Vec<&str> = point.parts.iter().map(|part| part.part.source.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let name = match (source, names.as_slice()) {
-        (Some(source), names) if names.contains(&source.as_str()) => source,
-        (None, [only]) => (*only).to_owned(),
-        (_, names) => {
-            return Err(WorkError::Refused(format!(
-                "choose one source of restore point {} with --source: {}",
-                point.point.id,
-                names.join(", ")
-            )));
-        }
-    };
-    let places = context.state.places(policy)?;
-    let found = places.iter().find_map(|place| {
-        let part = point.parts.iter().find(|part| part.place == place.id && part.part.source == name)?;
-        Some((place, part))
-    });
-    let Some((place, part)) = found else {
-        return Err(WorkError::Refused(format!("no repository of {policy} holds source {name} any more")));
-    };
-    let source = stored.compiled.document.spec.sources.iter().find(|source| source.name == name);
-    let files = source.map(sources::file_names).unwrap_or_default();
-    let file_name = match (file, files.as_slice()) {
-        (Some(file), _) => Some(file),
-        (None, []) => None,
-        (None, [only]) => Some(only.clone()),
-        (None, several) => {
-            return Err(WorkError::Refused(format!(
-                "source {name} holds several dumps; choose one with --file: {}",
-                several.join(", ")
-            )));
-        }
-    };
-    let ending = file_name.clone().unwrap_or_else(|| format!("{name}.tar.gz"));
-    let output = output.unwrap_or_else(|| PathBuf::from(format!("{}-{}-{ending}", policy.name(), point.point.id)));
-    let refuse = |error: std::io::Error| WorkError::Refused(format!("cannot write to {}: {error}", output.display()));
-    let output = std::path::absolute(&output).map_err(refuse)?;
-    if output.symlink_metadata().is_ok() {
-        return Err(WorkError::Refused(format!("{} exists; name another file with --output", output.display())));
-    }
-    let hint = file_name
-        .as_ref()
-        .filter(|_| source.is_some_and(|source| source.postgres.is_some()))
-        .map(|_| format!("it is in PostgreSQL's custom format; as SQL: pg_restore --file=- {}", output.display()));
-    let task = Task::Download { snapshot: part.part.snapshot.clone(), file_name, output: output.clone() };
-    let bounds = Bounds::within(LIMIT, context.stop.clone());
-    context.job(place, task, None, &bounds, |word| hear(&name, word)).await?;
-    let size_bytes = std::fs::metadata(&output)
-        .map_err(|error| WorkError::Refused(format!("{} cannot be read: {error}", output.display())))?
-        .len();
-    Ok(Downloaded { file: output, size_bytes, hint })
 }

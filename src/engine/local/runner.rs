@@ -6,41 +6,41 @@ use jiff::Timestamp;
 
 use super::{
     cleanup::{self, Extent},
-    context::{Context, WorkError, bandwidth},
-    inventory::size_of_one_copy,
-    movers::{self, Bounds, MoverError, Word},
+    context::{Context, WorkError},
+    movers::{Bounds, Word},
     process::{self, ProcessIdentity},
-    recovery, sources,
+    recovery,
     state::{
         places::PlaceRecord,
-        points::{StoredPart, StoredPoint},
+        points::StoredPart,
         runs::{Begun, StoppedWorkload},
     },
     test_pause::pause_at,
     verifying,
 };
 use crate::{
-    mover::job::{Input, Outcome as Result_, SnapshotLabel, Task},
     policy::{
         CompiledPolicy, PolicyName,
-        document::{
-            Source,
-            backup_policy::{Consistency, Hook},
-        },
+        document::backup_policy::{Consistency, Hook},
     },
-    restore_point::{Part, RestorePoint, RestorePointId},
+    restore_point::RestorePointId,
     run::{
-        Phase, RunReport, SourceReport, Trigger,
-        machine::{self, Ending, Journal, Next, Outcome, Shape, Step},
+        RunReport, Trigger,
+        machine::{self, Journal, Next, Outcome, Shape, Step},
+        to_millisecond,
     },
 };
+
+mod capture;
+mod record;
+mod report;
+
+pub use report::{Size, chain, finish, first_report};
 
 /// How long a hook, a stop or a start may take where nothing is said.
 const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a run may take where nothing is said.
 const DEFAULT_RUN_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
-/// How many warnings of a mover are kept in a report.
-const MOST_WARNINGS: usize = 5;
 
 /// Which run.
 #[derive(Debug, Clone)]
@@ -83,7 +83,7 @@ pub async fn run(context: &Context, request: &RunRequest, notice: &mut dyn FnMut
             request.policy
         )));
     }
-    let now = Timestamp::now();
+    let now = to_millisecond(Timestamp::now());
     let mut report = first_report(&stored.compiled, request, now);
     let lease_name = policy_lease(&request.policy);
     let _lease = match context.state.lease(&lease_name, now)? {
@@ -308,155 +308,6 @@ impl Run<'_> {
         result.map_err(|error| chain("stopping the workload failed, so nothing was captured", &error))
     }
 
-    async fn capture(&mut self, index: usize, notice: &mut dyn FnMut(Notice)) -> Result<(), String> {
-        let repositories = self.places.len().max(1);
-        let source = self.policy.document.spec.sources.get(index / repositories).cloned();
-        let place = self.places.get(index % repositories).cloned();
-        let (Some(source), Some(place)) = (source, place) else {
-            return Err("the policy has no source or no repository; apply its document again".to_owned());
-        };
-        notice(Notice::Step(format!("capture {} into {}", source.name, place.repository)));
-        self.set_source(index, Phase::Running, |_| ());
-        let began = std::time::Instant::now();
-        let mut warnings = Vec::new();
-        let result = self.capture_one(&source, &place, notice, &mut warnings).await;
-        self.remember_child(None);
-        let duration_milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let (more, shown) = (warnings.len().saturating_sub(MOST_WARNINGS), warnings.len().min(MOST_WARNINGS));
-        let mut told = warnings[..shown].join("; ");
-        if more > 0 {
-            told.push_str(&format!("; and {more} more warnings"));
-        }
-        match result {
-            Ok(mut part) => {
-                part.part.duration_milliseconds = duration_milliseconds;
-                let captured = part.part.clone();
-                self.parts.push(part);
-                self.set_source(index, Phase::Succeeded, |report| {
-                    report.size_bytes = captured.size_bytes;
-                    report.added_bytes = captured.added_bytes;
-                    report.files = captured.files;
-                    report.unreadable = captured.unreadable;
-                    report.snapshot = Some(captured.snapshot);
-                    report.duration_milliseconds = duration_milliseconds;
-                    report.message = (!told.is_empty()).then_some(told);
-                });
-                Ok(())
-            }
-            Err(error) => {
-                let reason = error.chain();
-                self.set_source(index, Phase::Failed, |report| {
-                    report.duration_milliseconds = duration_milliseconds;
-                    report.message = Some(reason.clone());
-                });
-                Err(format!("source {} was not captured into {}: {reason}", source.name, place.repository))
-            }
-        }
-    }
-
-    async fn capture_one(
-        &mut self,
-        source: &Source,
-        place: &PlaceRecord,
-        notice: &mut dyn FnMut(Notice),
-        warnings: &mut Vec<String>,
-    ) -> Result<StoredPart, WorkError> {
-        if !place.initialised {
-            self.context.job(place, Task::Initialise, None, &self.bounds, |_| ()).await?;
-            self.context.state.set_initialised(place.id)?;
-            if let Some(place) = self.places.iter_mut().find(|other| other.id == place.id) {
-                place.initialised = true;
-            }
-        }
-        let input = sources::input(source)?;
-        let is_stream = matches!(input, Input::Streams(_));
-        let task = Task::Capture {
-            label: SnapshotLabel {
-                policy: self.policy.name.clone(),
-                run: self.report.id.clone(),
-                source: source.name.clone(),
-                sources: self.policy.document.spec.sources.len(),
-                host: self.policy.cluster.clone(),
-            },
-            time: self.report.started_at,
-            input,
-        };
-        let subject = format!("{} → {}", source.name, place.repository);
-        let outcome = self
-            .context
-            .job(place, task, bandwidth(&self.policy), &self.bounds, |word| {
-                match &word {
-                    Word::Started(child) => self.remember_child(Some(child)),
-                    Word::Warning(text) => warnings.push(text.clone()),
-                    Word::Progress { .. } => {}
-                }
-                notice(Notice::Word(subject.clone(), word));
-            })
-            .await?;
-        let Result_::Captured { snapshot, size_bytes, added_bytes, files, unreadable } = outcome else {
-            return Err(MoverError::WrongAnswer { repository: place.repository.clone() }.into());
-        };
-        if is_stream && size_bytes == 0 {
-            // The mover refuses an empty stream, too; a restore point of nothing must not depend on one guard.
-            return Err(WorkError::Refused(format!("source {} gave nothing at all; look at its program", source.name)));
-        }
-        let part = Part {
-            source: source.name.clone(),
-            repository: place.repository.clone(),
-            snapshot,
-            size_bytes,
-            added_bytes,
-            files,
-            unreadable,
-            duration_milliseconds: 0,
-        };
-        Ok(StoredPart { place: place.id, part })
-    }
-
-    /// Looks whether every repository lists every snapshot of this run: a store may say yes and have kept nothing.
-    async fn check(&self) -> Result<(), WorkError> {
-        for place in &self.places {
-            let task = Task::List { policy: Some(self.policy.name.clone()) };
-            let outcome = self.context.job(place, task, None, &self.bounds, |_| ()).await?;
-            let listed = movers::snapshots(&place.repository, outcome)?;
-            for part in self.parts.iter().filter(|part| part.place == place.id) {
-                let there = listed.iter().any(|snapshot| {
-                    snapshot.id == part.part.snapshot
-                        && snapshot.label.run == self.report.id
-                        && snapshot.size_bytes == part.part.size_bytes
-                });
-                if !there {
-                    return Err(WorkError::Refused(format!(
-                        "repository {} does not list what source {} was captured into; look at its storage",
-                        place.repository, part.part.source
-                    )));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn record(&mut self) -> Result<(), WorkError> {
-        let expected = self.policy.document.spec.sources.len() * self.places.len();
-        if self.parts.len() != expected {
-            return Err(WorkError::Refused(format!(
-                "only {} of {expected} parts were captured; this is a defect of Mainstay, please report it",
-                self.parts.len()
-            )));
-        }
-        let point = RestorePoint {
-            id: self.report.id.clone(),
-            time: self.report.started_at,
-            size_bytes: size_of_one_copy(&self.parts),
-            verified_at: None,
-            held: false,
-            expired_since: None,
-            parts: Vec::new(),
-        };
-        let stored = StoredPoint { point, parts: self.parts.clone(), forgetting: false };
-        Ok(self.context.state.record_point(&self.report, &stored)?)
-    }
-
     async fn clean(&self, notice: &mut dyn FnMut(Notice)) -> Result<(), String> {
         let spec = &self.policy.document.spec;
         let extent = if spec.cleanup.is_none() { Extent::Whole } else { Extent::Mark };
@@ -480,98 +331,6 @@ impl Run<'_> {
             true => Ok(()),
             false => Err(cleaned.held_up.join("; ")),
         }
-    }
-
-    fn set_source(&mut self, index: usize, phase: Phase, change: impl FnOnce(&mut SourceReport)) {
-        if let Some(report) = self.report.sources.get_mut(index) {
-            report.phase = phase;
-            change(report);
-        }
-        if let Err(error) = self.context.state.update_run(&self.report) {
-            tracing::warn!("{}", chain("the state does not know how far this run is", &error));
-        }
-    }
-}
-
-/// Writes the end of a run into its report.
-pub fn finish(report: &mut RunReport, ending: Ending, now: Timestamp) {
-    report.finished_at = Some(now);
-    match ending {
-        Ending::Succeeded { remarks } => {
-            report.phase = Phase::Succeeded;
-            let added: u64 = report.sources.iter().map(|source| source.added_bytes).sum();
-            let mut message = format!("restore point {} recorded, {} new", report.id, Size(added));
-            for remark in remarks {
-                message.push_str("; ");
-                message.push_str(&remark);
-            }
-            report.message = message;
-        }
-        Ending::Failed { reason, recorded } => {
-            report.phase = Phase::Failed;
-            report.message = if recorded { format!("the restore point was recorded, but {reason}") } else { reason };
-        }
-    }
-}
-
-/// A number of bytes for people.
-#[derive(Debug, Clone, Copy)]
-pub struct Size(pub u64);
-
-impl std::fmt::Display for Size {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut value = self.0 as f64;
-        for unit in ["B", "KiB", "MiB", "GiB"] {
-            if value < 1024.0 {
-                let digits = usize::from(unit != "B");
-                return write!(formatter, "{value:.digits$} {unit}");
-            }
-            value /= 1024.0;
-        }
-        write!(formatter, "{value:.1} TiB")
-    }
-}
-
-/// A message with the whole chain of its causes.
-pub fn chain(message: &str, error: &dyn std::error::Error) -> String {
-    let mut text = format!("{message}: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
-}
-
-/// The report of a run that begins now.
-pub fn first_report(policy: &CompiledPolicy, request: &RunRequest, now: Timestamp) -> RunReport {
-    let scheduled_at = request.scheduled_at.unwrap_or(now);
-    let pairs = policy.document.spec.sources.iter().flat_map(|source| {
-        policy.repositories.iter().map(|repository| (source.name.clone(), repository.metadata.name.clone()))
-    });
-    RunReport {
-        policy: policy.name.clone(),
-        id: RestorePointId::from_time(scheduled_at),
-        trigger: request.trigger,
-        scheduled_at,
-        started_at: now,
-        finished_at: None,
-        phase: Phase::Running,
-        message: "under way".to_owned(),
-        sources: pairs
-            .map(|(source, repository)| SourceReport {
-                source,
-                repository,
-                phase: Phase::Pending,
-                size_bytes: 0,
-                added_bytes: 0,
-                files: 0,
-                unreadable: 0,
-                duration_milliseconds: 0,
-                snapshot: None,
-                message: None,
-            })
-            .collect(),
     }
 }
 

@@ -51,7 +51,7 @@ pub async fn verify(
         if !place.current && !points.iter().any(|point| point.parts.iter().any(|part| part.place == place.id)) {
             continue;
         }
-        let _lease = cleanup::maintenance(context, place, now)?;
+        let _lease = cleanup::maintenance(context, place, now, bounds).await?;
         let task = Task::Check { read_data_percent };
         let outcome = context.job(place, task, None, bounds, |word| hear(&place.repository, word)).await;
         let (read_bytes, problem) = match outcome {

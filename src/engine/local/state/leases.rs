@@ -132,7 +132,8 @@ mod tests {
         let gone = ProcessIdentity { started_ticks: 1, ..ProcessIdentity::own() };
         state
             .write("test", |transaction| {
-                transaction.execute("INSERT INTO leases VALUES ('x', ?1, '2026-11-21T00:00:00Z', NULL)", [encode(&gone)])
+                transaction
+                    .execute("INSERT INTO leases VALUES ('x', ?1, '2026-11-21T00:00:00Z', NULL)", [encode(&gone)])
             })
             .unwrap();
         assert!(state.lease("x", now).unwrap().is_ok());

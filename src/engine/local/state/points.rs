@@ -10,6 +10,7 @@ use super::{State, StateError, encode, events, time};
 use crate::{
     policy::{CompiledPolicy, PolicyName},
     restore_point::{Part, RestorePoint, RestorePointId},
+    run::to_millisecond,
     status::ledger::EventKind,
 };
 
@@ -273,7 +274,7 @@ impl State {
             let mut statement = transaction.prepare_cached(statement)?;
             let mut changed = Vec::new();
             for id in points {
-                if statement.execute(params![policy.to_string(), id.0, at.to_string()])? > 0 {
+                if statement.execute(params![policy.to_string(), id.0, to_millisecond(at).to_string()])? > 0 {
                     changed.push(id.clone());
                 }
             }

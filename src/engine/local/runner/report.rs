@@ -1,0 +1,92 @@
+//! The report of a run: how it begins, how it ends, and how it is told.
+
+use jiff::Timestamp;
+
+use super::RunRequest;
+use crate::{
+    policy::CompiledPolicy,
+    restore_point::RestorePointId,
+    run::{Phase, RunReport, SourceReport, machine::Ending, to_millisecond},
+};
+
+/// Writes the end of a run into its report.
+pub fn finish(report: &mut RunReport, ending: Ending, now: Timestamp) {
+    report.finished_at = Some(to_millisecond(now));
+    match ending {
+        Ending::Succeeded { remarks } => {
+            report.phase = Phase::Succeeded;
+            let added: u64 = report.sources.iter().map(|source| source.added_bytes).sum();
+            let mut message = format!("restore point {} recorded, {} new", report.id, Size(added));
+            for remark in remarks {
+                message.push_str("; ");
+                message.push_str(&remark);
+            }
+            report.message = message;
+        }
+        Ending::Failed { reason, recorded } => {
+            report.phase = Phase::Failed;
+            report.message = if recorded { format!("the restore point was recorded, but {reason}") } else { reason };
+        }
+    }
+}
+
+/// A number of bytes for people.
+#[derive(Debug, Clone, Copy)]
+pub struct Size(pub u64);
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut value = self.0 as f64;
+        for unit in ["B", "KiB", "MiB", "GiB"] {
+            if value < 1024.0 {
+                let digits = usize::from(unit != "B");
+                return write!(formatter, "{value:.digits$} {unit}");
+            }
+            value /= 1024.0;
+        }
+        write!(formatter, "{value:.1} TiB")
+    }
+}
+
+/// A message with the whole chain of its causes.
+pub fn chain(message: &str, error: &dyn std::error::Error) -> String {
+    let mut text = format!("{message}: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// The report of a run that begins now.
+pub fn first_report(policy: &CompiledPolicy, request: &RunRequest, now: Timestamp) -> RunReport {
+    let scheduled_at = request.scheduled_at.unwrap_or(now);
+    let pairs = policy.document.spec.sources.iter().flat_map(|source| {
+        policy.repositories.iter().map(|repository| (source.name.clone(), repository.metadata.name.clone()))
+    });
+    RunReport {
+        policy: policy.name.clone(),
+        id: RestorePointId::from_time(scheduled_at),
+        trigger: request.trigger,
+        scheduled_at,
+        started_at: now,
+        finished_at: None,
+        phase: Phase::Running,
+        message: "under way".to_owned(),
+        sources: pairs
+            .map(|(source, repository)| SourceReport {
+                source,
+                repository,
+                phase: Phase::Pending,
+                size_bytes: 0,
+                added_bytes: 0,
+                files: 0,
+                unreadable: 0,
+                duration_milliseconds: 0,
+                snapshot: None,
+                message: None,
+            })
+            .collect(),
+    }
+}
