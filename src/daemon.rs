@@ -1,6 +1,6 @@
 //! The daemon: a loop over a closed set of wakes. Events only wake it; the work is done in a turn, at its own pace.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
@@ -13,6 +13,7 @@ use crate::{
     apply::chain,
     engine::{EngineError, local::LocalEngine},
     git::checkout::CheckoutOptions,
+    policy::PolicyName,
     run::Phase,
     turn::{Site, SiteOptions, Turn, TurnError, turn},
     web::{self, Window},
@@ -122,6 +123,7 @@ pub async fn daemon(options: DaemonOptions) -> Result<(), DaemonError> {
     let mut wake = Wake::Poll;
     let mut next_poll = Instant::now();
     let mut failures: u32 = 0;
+    let mut ahead = BTreeSet::new();
     loop {
         if wake == Wake::Shutdown {
             break;
@@ -138,7 +140,7 @@ pub async fn daemon(options: DaemonOptions) -> Result<(), DaemonError> {
             };
             next_poll = Instant::now() + pause(poll, failures, watcher.is_some());
         }
-        let next_due = start_due(&engine, &site, now);
+        let next_due = start_due(&engine, &site, &mut ahead, now);
         wake = next_wake(&mut wakes, next_poll, next_due).await;
     }
     tracing::info!("asked to end; runs that are under way go on by themselves");
@@ -204,8 +206,14 @@ fn tell_ended(engine: &LocalEngine, wake: mpsc::Sender<Wake>) {
     });
 }
 
-/// Starts what is due; tells when the next thing is.
-fn start_due(engine: &LocalEngine, site: &Site, now: Timestamp) -> Option<Timestamp> {
+/// Starts what is due; tells when the next thing is. `ahead`: what the last look found to lie ahead of the clock, so
+/// that each is told once.
+fn start_due(
+    engine: &LocalEngine,
+    site: &Site,
+    ahead: &mut BTreeSet<(PolicyName, Timestamp)>,
+    now: Timestamp,
+) -> Option<Timestamp> {
     match tokio::task::block_in_place(|| engine.schedule_turn(now, site.settings())) {
         Ok(turn) => {
             for (policy, run) in &turn.started {
@@ -217,6 +225,11 @@ fn start_due(engine: &LocalEngine, site: &Site, now: Timestamp) -> Option<Timest
             for (policy, scheduled) in &turn.skipped {
                 tracing::warn!(%policy, %scheduled, "skipped: its deadline had passed");
             }
+            let found: BTreeSet<(PolicyName, Timestamp)> = turn.ahead.into_iter().collect();
+            for (policy, last_scheduled) in found.difference(ahead) {
+                tracing::warn!(%policy, %last_scheduled, "the clock went back: nothing starts before this time comes again");
+            }
+            *ahead = found;
             turn.next_due
         }
         Err(error) => {
