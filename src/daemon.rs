@@ -1,6 +1,6 @@
 //! The daemon: a loop over a closed set of wakes. Events only wake it; the work is done in a turn, at its own pace.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
@@ -13,7 +13,7 @@ use crate::{
     apply::chain,
     engine::{EngineError, local::LocalEngine},
     git::checkout::CheckoutOptions,
-    policy::document::SettingsSpec,
+    policy::{PolicyName, document::SettingsSpec},
     turn::{SiteOptions, TurnError},
     web::{self, Window},
 };
@@ -149,6 +149,7 @@ async fn watch_and_turn(
     let mut wake = Wake::Poll;
     let mut next_poll = Instant::now() + poll;
     let mut next_due = None;
+    let mut ahead = BTreeSet::new();
     let mut runs_wait_until = Some(Instant::now() + FIRST_TURN);
     while wake != Wake::Shutdown {
         let outcome = turns.ended();
@@ -179,7 +180,7 @@ async fn watch_and_turn(
             wanted = false;
         }
         if runs_wait_until.is_none_or(|until| until <= Instant::now()) && (wake.wants_look() || outcome.is_some()) {
-            next_due = start_due(engine, turns.settings(), Timestamp::now());
+            next_due = start_due(engine, turns.settings(), &mut ahead, Timestamp::now());
         }
         wake = next_wake(&mut wakes, next_poll, next_due, turns.patience()).await;
     }
@@ -192,8 +193,14 @@ async fn recover(engine: Arc<LocalEngine>) {
     }
 }
 
-/// Starts what is due; tells when the next thing is.
-fn start_due(engine: &LocalEngine, settings: &SettingsSpec, now: Timestamp) -> Option<Timestamp> {
+/// Starts what is due; tells when the next thing is. `ahead`: what the last look found to lie ahead of the clock, so
+/// that each is told once.
+fn start_due(
+    engine: &LocalEngine,
+    settings: &SettingsSpec,
+    ahead: &mut BTreeSet<(PolicyName, Timestamp)>,
+    now: Timestamp,
+) -> Option<Timestamp> {
     match block_in_place(|| engine.schedule_turn(now, settings)) {
         Ok(turn) => {
             for (policy, run) in &turn.started {
@@ -205,6 +212,11 @@ fn start_due(engine: &LocalEngine, settings: &SettingsSpec, now: Timestamp) -> O
             for (policy, scheduled) in &turn.skipped {
                 tracing::warn!(%policy, %scheduled, "skipped: its deadline had passed");
             }
+            let found: BTreeSet<(PolicyName, Timestamp)> = turn.ahead.into_iter().collect();
+            for (policy, last_scheduled) in found.difference(ahead) {
+                tracing::warn!(%policy, %last_scheduled, "the clock went back: nothing starts before this time comes again");
+            }
+            *ahead = found;
             turn.next_due
         }
         Err(error) => {

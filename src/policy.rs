@@ -248,8 +248,8 @@ impl Restore {
         hex::encode(Sha256::digest(content))
     }
 
-    /// Whether it writes over what the policy protects.
+    /// Whether it may write over what is there: in place, or anywhere with `existing: Update`. It needs consent.
     pub fn is_in_place(&self) -> bool {
-        self.document.spec.into.is_none()
+        self.document.spec.into.is_none() || self.document.spec.existing == document::restore::Existing::Update
     }
 }

@@ -19,7 +19,7 @@ use jiff::{
 };
 
 pub use self::{
-    due::{Due, MISSED_LIMIT, due},
+    due::{CLOCK_SLACK, Due, MISSED_LIMIT, due},
     expression::ScheduleError,
 };
 

@@ -40,6 +40,9 @@ pub enum Due {
 /// Beyond this many missed times, nobody counts.
 pub const MISSED_LIMIT: u32 = 1000;
 
+/// A clock that is set back by no more than this is being kept right, and nobody needs to look.
+pub const CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(60);
+
 /// A start up to this long after its time is punctual: the scheduler's own pace, not a catch-up.
 const PUNCTUAL: SignedDuration = SignedDuration::from_secs(60);
 

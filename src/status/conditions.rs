@@ -10,7 +10,8 @@ use super::StatusInput;
 use crate::{
     plan::Refusal,
     policy::PolicyName,
-    run::{Phase, RunReport},
+    run::{Phase, RunReport, Trigger},
+    schedule::CLOCK_SLACK,
 };
 
 /// One condition.
@@ -58,6 +59,8 @@ pub enum Health {
     Broken,
     /// The last run failed.
     Failed,
+    /// The clock went back behind its last run: nothing starts until that time comes again.
+    Ahead,
     /// A change waits for consent.
     Refused,
     /// The restore points cannot be seen.
@@ -76,7 +79,7 @@ impl Health {
     /// Whether a person must look at it.
     pub fn needs_attention(self) -> bool {
         match self {
-            Self::Broken | Self::Failed | Self::Refused | Self::Unseen => true,
+            Self::Broken | Self::Failed | Self::Ahead | Self::Refused | Self::Unseen => true,
             Self::Waiting | Self::Good | Self::Suspended | Self::Withdrawn => false,
         }
     }
@@ -118,6 +121,14 @@ pub fn judge(input: &StatusInput<'_>, name: &PolicyName, last_run: Option<&RunRe
         return (Health::Suspended, "The schedule is paused by the document.".to_owned());
     }
     match last_run {
+        Some(run) if run.trigger != Trigger::Manual && run.scheduled_at > input.now + CLOCK_SLACK => {
+            let message = format!(
+                "The clock went back: run {} is of {}, which is still to come. Nothing starts before. Check the clock; \
+                 `mainstay run {name}` makes a restore point meanwhile.",
+                run.id, run.scheduled_at
+            );
+            (Health::Ahead, message)
+        }
         Some(run) => (Health::Good, format!("Run {} succeeded.", run.id)),
         None => (Health::Waiting, "It has not run yet.".to_owned()),
     }
@@ -129,6 +140,7 @@ pub fn conditions(health: Health, message: &str, before: &[Condition], now: Time
     let (reason, ready, reconciling, stalled) = match health {
         Health::Broken => ("DocumentNotInForce", False, False, True),
         Health::Refused => ("ApprovalNeeded", False, False, True),
+        Health::Ahead => ("ClockWentBack", Unknown, False, True),
         Health::Failed => ("RunFailed", False, True, False),
         Health::Unseen => ("InventoryIncomplete", Unknown, True, False),
         Health::Waiting => ("NotRunYet", Unknown, True, False),

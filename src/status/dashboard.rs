@@ -160,9 +160,13 @@ fn table(page: &mut String, policies: &BTreeMap<PolicyName, PolicyStatus>) {
         let next = match policy.health {
             Health::Suspended => "suspended".to_owned(),
             Health::Withdrawn => "withdrawn".to_owned(),
-            Health::Broken | Health::Failed | Health::Refused | Health::Unseen | Health::Waiting | Health::Good => {
-                status.next_run.map_or_else(|| "–".to_owned(), time)
-            }
+            Health::Broken
+            | Health::Failed
+            | Health::Ahead
+            | Health::Refused
+            | Health::Unseen
+            | Health::Waiting
+            | Health::Good => status.next_run.map_or_else(|| "–".to_owned(), time),
         };
         put(
             page,
@@ -191,6 +195,7 @@ fn condition(health: Health) -> &'static str {
     match health {
         Health::Broken => "❌ Stalled",
         Health::Failed => "❌ Run failed",
+        Health::Ahead => "⚠️ Clock went back",
         Health::Refused => "⚠️ Waits for consent",
         Health::Unseen => "⚠️ Not readable",
         Health::Waiting => "⏳ Not run yet",

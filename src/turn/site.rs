@@ -183,10 +183,20 @@ impl Site {
             .collect();
         findings.extend(fetched.files.freeze(&mut desired));
         desired.revision = fetched.revision.clone();
-        let are_settings_unknown = fetched.files.content.is_empty() || desired.deletion_blocked.is_some();
-        if are_settings_unknown && desired.settings == SettingsSpec::default() {
-            // Settings that cannot be read now stay in force, above all a freeze.
+        // Settings that cannot be read now stay in force, above all a freeze and whose commits are believed. Any file that
+        // cannot be read may be the one that holds them.
+        let are_settings_unknown =
+            fetched.files.content.is_empty() || desired.deletion_blocked.is_some() || !desired.frozen_files.is_empty();
+        if are_settings_unknown
+            && desired.settings == SettingsSpec::default()
+            && self.memory.settings != SettingsSpec::default()
+        {
             desired.settings = self.memory.settings.clone();
+            desired.deletion_blocked.get_or_insert_with(|| {
+                "there were Settings, and now there are none but files that cannot be read; nothing is deleted until \
+                 these are mended, and the former settings stay in force"
+                    .to_owned()
+            });
         }
         let problems = [&fetched.deletion_blocked, &desired.deletion_blocked].into_iter().flatten().cloned().collect();
         if let Some(reason) = &fetched.deletion_blocked {

@@ -63,6 +63,11 @@ async fn what_is_due_is_started_once_and_the_budget_is_kept() {
     assert_eq!(engine.schedule_turn(later, &settings).unwrap().started.len(), 1);
     ended.recv().await.unwrap();
     assert!(engine.schedule_turn(later, &settings).unwrap().started.is_empty());
+    // The clock goes back: nothing starts, and it is said why.
+    let back = engine.schedule_turn(now - SignedDuration::from_hours(1), &settings).unwrap();
+    let ahead: Vec<String> = back.ahead.iter().map(|(name, _)| name.to_string()).collect();
+    assert_eq!((back.started.len(), ahead), (0, vec!["shop/one".to_owned(), "shop/two".to_owned()]));
+    assert_eq!(engine.schedule_turn(later, &settings).unwrap().ahead, []);
     let actual = engine.observe(later).await.unwrap();
     for policy in actual.policies.values() {
         assert_eq!(policy.inventory.points.len(), 1, "{:?}", policy.last_run);

@@ -42,7 +42,12 @@ fn worlds_keep_their_promises() {
     // A world in which nothing ever happens keeps every promise: see that things do happen.
     println!("{totals:?}");
     assert!(
-        totals.runs > 0 && totals.refusals > 0 && totals.approvals > 0 && totals.forgotten > 0 && totals.crashes > 0
+        totals.runs > 0
+            && totals.refusals > 0
+            && totals.approvals > 0
+            && totals.forgotten > 0
+            && totals.crashes > 0
+            && totals.deletions > 0
     );
 }
 
@@ -68,6 +73,8 @@ struct Totals {
     approvals: usize,
     forgotten: usize,
     crashes: usize,
+    /// Policies that went with all their restore points.
+    deletions: usize,
 }
 
 impl Totals {
@@ -79,6 +86,7 @@ impl Totals {
             approvals: count("author: approves"),
             forgotten: count("forgets"),
             crashes: count("killed"),
+            deletions: count("for good"),
         }
     }
 
@@ -89,6 +97,7 @@ impl Totals {
             approvals: self.approvals + other.approvals,
             forgotten: self.forgotten + other.forgotten,
             crashes: self.crashes + other.crashes,
+            deletions: self.deletions + other.deletions,
         }
     }
 }

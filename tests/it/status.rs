@@ -316,6 +316,20 @@ fn a_run_under_way_is_not_written_and_its_end_is() {
 }
 
 #[test]
+fn a_clock_that_went_back_is_said() {
+    let mut world = World::new();
+    let said = |world: &World| text(&world.documents(&BTreeMap::new()), "status/shop/nightly.yaml");
+    for (now, is_ahead) in [("2026-11-21T01:59:30Z", false), ("2026-11-21T01:00:00Z", true)] {
+        world.now = time(now);
+        let status = said(&world);
+        assert_eq!(status.contains("reason: ClockWentBack"), is_ahead, "{now}: {status}");
+    }
+    // A run by hand has no place in the schedule.
+    world.policy("shop/nightly").last_run.as_mut().expect("a run").trigger = Trigger::Manual;
+    assert!(!said(&world).contains("ClockWentBack"));
+}
+
+#[test]
 fn the_document_of_a_policy_that_is_gone_goes_and_those_of_others_stay() {
     let world = World::new();
     let mut before = world.documents(&BTreeMap::new()).write;

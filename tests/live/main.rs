@@ -13,6 +13,7 @@ mod mariadb;
 mod postgres;
 mod promises;
 mod restic;
+mod retention;
 mod s3;
 mod several;
 mod sqlite;

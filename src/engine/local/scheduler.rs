@@ -20,14 +20,13 @@ use crate::{
     policy::{CompiledPolicy, PolicyName, document::SettingsSpec},
     restore_point::RestorePointId,
     run::{Phase, RunReport, Trigger},
-    schedule::{Due, Schedule, due},
+    schedule::{CLOCK_SLACK, Due, Schedule, due},
 };
 
 /// How soon to look again while a run is under way that is not our own child, so that nobody tells us of its end.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 /// How soon to look again when the start of a process failed.
 const TRY_AGAIN: SignedDuration = SignedDuration::from_secs(30);
-
 /// What one turn of the scheduler did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScheduleTurn {
@@ -37,6 +36,9 @@ pub struct ScheduleTurn {
     pub maintenance: Vec<(PolicyName, String)>,
     /// Scheduled times that were given up because their deadline had passed.
     pub skipped: Vec<(PolicyName, Timestamp)>,
+    /// Policies whose last scheduled time lies in the future, because the clock went back, and that time: none of them
+    /// starts before it, so that no scheduled time runs twice.
+    pub ahead: Vec<(PolicyName, Timestamp)>,
     /// Runs that are due but wait for the concurrency budget.
     pub waiting: usize,
     /// When to look again; none: nothing is scheduled.
@@ -108,6 +110,9 @@ impl Scheduler {
             }
             let Some(timetable) = self.timetable(&name, text) else { continue };
             if !timetable.suspend {
+                if last_scheduled > now + CLOCK_SLACK {
+                    turn.ahead.push((name.clone(), last_scheduled));
+                }
                 let (jitter, deadline) = (timetable.jitter, timetable.deadline);
                 match due(&timetable.schedules, jitter, deadline, &name, last_scheduled, now) {
                     Due::NotYet { next } => turn.look_again(next),

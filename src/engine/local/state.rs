@@ -91,7 +91,8 @@ impl From<StateError> for EngineError {
             }
             StateError::Decode { source, .. } => Self::Permanent {
                 operation,
-                hint: "restore the state directory, or remove it: restore points are found again in the repositories"
+                hint: "restore the state directory from a copy; do not remove it: it holds generated repository \
+                       passwords (keys/) and the places of the restore points"
                     .into(),
                 source: Some(Box::new(source)),
             },

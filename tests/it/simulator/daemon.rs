@@ -1,9 +1,10 @@
-//! The daemon of the simulated world: the real plan and schedule, and the order of calls in which a plan is applied.
+//! The daemon of the simulated world: the real plan, apply and schedule.
 
 use jiff::{SignedDuration, tz::TimeZone};
 use mainstay::{
-    engine::{Engine as _, EngineError},
-    plan::{Action, Change, diff},
+    apply::apply,
+    engine::Engine as _,
+    plan::diff,
     policy::PolicyName,
     restore_point::RestorePointId,
     retention::{self, Sweep},
@@ -33,33 +34,8 @@ pub fn turn(world: &World, author: &Author) {
             }
             state.plan = Some(plan.clone());
         }
-        // Create before delete; an error ends only the policy that it belongs to.
-        for action in [Action::Create, Action::Update, Action::Delete, Action::Restore] {
-            for change in plan.changes.iter().filter(|change| change.action == action) {
-                let _ = carry_out(world, change, now).await;
-            }
-        }
+        apply(&plan, world, now).await;
     });
-}
-
-async fn carry_out(world: &World, change: &Change, now: jiff::Timestamp) -> Result<(), EngineError> {
-    match change.action {
-        Action::Create | Action::Update => {
-            if let Some(after) = &change.after {
-                world.put(after).await?;
-            }
-        }
-        Action::Delete => world.withdraw(&change.policy).await?,
-        Action::Restore => {
-            if let Some(restore) = &change.restore {
-                world.restore(restore, now).await?;
-            }
-        }
-    }
-    if !change.losses.is_empty() {
-        world.expire(&change.policy, &change.losses, now).await?;
-    }
-    Ok(())
 }
 
 /// Starts every policy that is due and has no run under way.

@@ -10,7 +10,7 @@ use mainstay::{
     actual::{ActualPolicy, ActualState, RestoreReport},
     engine::{Engine, EngineError},
     plan::{Effect, Plan},
-    policy::{CompiledPolicy, PolicyName, Restore},
+    policy::{CompiledPolicy, PolicyName, Restore, document::backup_policy::Deletion},
     restore_point::{Inventory, RestorePoint, RestorePointId},
     retention::{KeepRules, decide},
     run::Phase,
@@ -305,10 +305,18 @@ impl Engine for World {
 
     async fn withdraw(&self, policy: &PolicyName) -> Result<(), EngineError> {
         self.state().call(format!("withdraw {policy}"), |state| {
-            if let Some(store) = state.stores.get_mut(policy) {
-                store.compiled = None;
+            let Some(store) = state.stores.get_mut(policy) else { return };
+            let before = store.compiled.take();
+            // Nobody marks anything of a policy that is gone: what its end was to take must be marked by now, however
+            // often the daemon died on the way here.
+            let is_for_good = before.is_some_and(|before| before.document.spec.deletion == Deletion::Confirm)
+                && !store.points.is_empty();
+            let left = store.points.iter().find(|point| !point.held && point.expired_since.is_none());
+            let left = left.filter(|_| is_for_good).map(|point| point.id.clone());
+            state.tell(format!("withdraw {policy}{}", if is_for_good { " for good" } else { "" }));
+            if let Some(id) = left {
+                state.broke(format!("{policy}: deletion: Confirm leaves {id} behind"));
             }
-            state.tell(format!("withdraw {policy}"));
         })
     }
 

@@ -1,6 +1,6 @@
 //! What a restore uses: the restore point, the place that holds it, and what a mover has to do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{RestoreRequest, Target};
 use crate::{
@@ -94,6 +94,12 @@ pub(super) fn tasks(
     };
     let is_files = source.is_some_and(|source| source.paths.is_some());
     let database = match &request.target {
+        Target::Directory(directory) if !has_names(directory) => {
+            return Err(WorkError::Refused(format!(
+                "restoring below {} is restoring in place; say so with --in-place, or name another directory",
+                directory.display()
+            )));
+        }
         Target::Directory(directory) => return Ok(vec![files(Some(directory.clone()))]),
         Target::InPlace if is_files => return Ok(vec![files(None)]),
         Target::Database(_) if is_files => {
@@ -115,6 +121,15 @@ pub(super) fn tasks(
              `existing: Update`), or restore it elsewhere"
         )));
     }
+    if let Some(database) = database
+        && !overwrite
+        && is_own_database(source, database)
+    {
+        return Err(WorkError::Refused(format!(
+            "database {database} is the one that source {name} protects, and what is in it would be overwritten; \
+             name another database, or restore in place with --in-place --existing update"
+        )));
+    }
     if request.dry_run {
         return Ok(Vec::new());
     }
@@ -124,4 +139,15 @@ pub(super) fn tasks(
         program,
     };
     Ok(sources::restore_programs(source, database)?.into_iter().map(stream).collect())
+}
+
+/// Whether a source captures this database.
+fn is_own_database(source: &Source, database: &str) -> bool {
+    let servers = [&source.postgres, &source.mysql, &source.mariadb];
+    servers.into_iter().flatten().any(|server| server.databases.iter().any(|own| own == database))
+}
+
+/// Whether a path is more than the root.
+fn has_names(path: &Path) -> bool {
+    path.components().any(|part| matches!(part, std::path::Component::Normal(_)))
 }
