@@ -1,59 +1,41 @@
 //! The daemon: a loop over a closed set of wakes. Events only wake it; the work is done in a turn, at its own pace.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
-    signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
+    task::{JoinHandle, block_in_place},
     time::{Instant, sleep_until},
 };
 
 use crate::{
     apply::chain,
-    engine::{
-        EngineError,
-        local::{LocalEngine, Recovered},
-    },
+    engine::{EngineError, local::LocalEngine},
     git::checkout::CheckoutOptions,
-    run::Phase,
-    turn::{Site, SiteOptions, Turn, TurnError, turn},
+    policy::document::SettingsSpec,
+    turn::{SiteOptions, TurnError},
     web::{self, Window},
 };
 
 pub mod memory;
+pub mod turns;
+pub mod wake;
 
-/// The longest time without a look at the wall clock, so that a clock that was set is noticed.
+use turns::{Outcome, Turns};
+pub use wake::Wake;
+use wake::{StateWatcher, WAKE_QUEUE};
+
+/// The longest time without a look at the clock and at the runs that are under way: a clock that was set, a process that
+/// vanished and an event that the system dropped are noticed.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// Wakes that may queue up before the loop takes them; more of the same kind change nothing.
-const WAKE_QUEUE: usize = 64;
-
-/// Why the loop goes round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wake {
-    /// The watched repository changed on this host.
-    GitChanged,
-    /// It is time to ask the remote repository.
-    Poll,
-    /// The forge said that something was pushed.
-    Webhook,
-    /// A policy is due.
-    Due,
-    /// A run, a restore or a cleanup ended.
-    RunEnded,
-    /// A signal asked for the end.
-    Shutdown,
-}
-
-impl Wake {
-    /// Whether the documents or the status may have changed.
-    fn wants_turn(self) -> bool {
-        match self {
-            Self::GitChanged | Self::Poll | Self::Webhook | Self::RunEnded => true,
-            Self::Due | Self::Shutdown => false,
-        }
-    }
-}
+/// How long the first turn may take before runs that are due are started without it: a commit that was made while no
+/// daemon was there, above all a freeze, counts first.
+const FIRST_TURN: Duration = Duration::from_secs(10);
+/// How long a turn that is under way may go on after a signal asked for the end.
+const LAST_TURN: Duration = Duration::from_secs(10);
+/// The name of the lease that a daemon holds.
+const LEASE: &str = "daemon";
 
 /// What the daemon is told at its start.
 #[derive(Debug)]
@@ -66,6 +48,8 @@ pub struct DaemonOptions {
     pub write_back: bool,
     /// How often a remote repository is asked.
     pub poll: Duration,
+    /// How long one exchange with the repository may take.
+    pub git_timeout: Duration,
     /// Where `/healthz`, `/readyz` and `/metrics` are served; none: nowhere.
     pub listen: Option<SocketAddr>,
 }
@@ -74,13 +58,24 @@ pub struct DaemonOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// The state cannot be used.
-    #[error("cannot use the state in {directory}")]
+    #[error("cannot use the state in {}", directory.display())]
     State {
         /// Which.
         directory: PathBuf,
         /// Why.
         #[source]
         source: EngineError,
+    },
+    /// Another daemon works on the same state.
+    #[error(
+        "another daemon (process {pid}) works on the state in {}; end it first, or name another directory with --state",
+        directory.display()
+    )]
+    AlreadyRunning {
+        /// Its process.
+        pid: i32,
+        /// The state.
+        directory: PathBuf,
     },
     /// The address cannot be bound.
     #[error("cannot listen on {address}")]
@@ -104,117 +99,102 @@ pub enum DaemonError {
 /// # Errors
 /// Something that a person must mend before the daemon can start.
 pub async fn daemon(options: DaemonOptions) -> Result<(), DaemonError> {
-    let DaemonOptions { checkout, state_directory, write_back, poll, listen } = options;
-    let (wake_sender, mut wakes) = mpsc::channel(WAKE_QUEUE);
-    signals(&wake_sender).map_err(DaemonError::Signals)?;
+    let DaemonOptions { checkout, state_directory, write_back, poll, git_timeout, listen } = options;
+    let (wake_sender, wakes) = mpsc::channel(WAKE_QUEUE);
+    wake::signals(&wake_sender).map_err(DaemonError::Signals)?;
 
-    let engine = LocalEngine::open(&state_directory)
-        .map_err(|source| DaemonError::State { directory: state_directory.clone(), source })?;
+    let failed = |source| DaemonError::State { directory: state_directory.clone(), source };
+    let engine = Arc::new(LocalEngine::open(&state_directory).map_err(failed)?);
+    let state = Arc::clone(&engine.context().state);
+    let lease = state.lease(LEASE, Timestamp::now()).map_err(|error| failed(error.into()))?;
+    let _lease =
+        lease.map_err(|holder| DaemonError::AlreadyRunning { pid: holder.pid, directory: state_directory.clone() })?;
     let window = Window::default();
     window.look().not_ready = Some("the first turn is still to come".to_owned());
     let (stop, stopped) = watch::channel(false);
     if let Some(address) = listen {
         let listener = web::listen(address).await.map_err(|source| DaemonError::Listen { address, source })?;
+        let address = listener.local_addr().unwrap_or(address);
         tracing::info!(%address, "serving /healthz, /readyz and /metrics");
         tokio::spawn(web::serve(listener, window.clone(), stopped));
     }
+    wake::ended_children(&engine, wake_sender.clone());
+    let _state_watcher = StateWatcher::start(&state_directory, wake_sender.clone()).inspect_err(|error| {
+        tracing::warn!(reason = chain(error), "the state is not watched; it is looked at instead")
+    });
 
-    let mut site = Site::new(SiteOptions { checkout, state_directory, write_back }).map_err(DaemonError::Site)?;
-    tell_ended(&engine, wake_sender.clone());
-    let mut watcher = None;
-    let mut wake = Wake::Poll;
-    let mut next_poll = Instant::now();
-    let mut failures: u32 = 0;
-    loop {
-        if wake == Wake::Shutdown {
-            break;
-        }
-        let now = Timestamp::now();
-        if watcher.is_none() {
-            watcher = site.watch(wake_sender.clone());
-        }
-        // Looked after in every round: nobody tells of the end of a run that another daemon started.
-        let recovered = recover(&engine, now).await;
-        if wake.wants_turn() || recovered {
-            failures = match one_turn(&mut site, &engine, &window, now).await {
-                true => 0,
-                false => failures.saturating_add(1),
-            };
-            next_poll = Instant::now() + pause(poll, failures, watcher.is_some());
-        }
-        let next_due = start_due(&engine, &site, now);
-        wake = next_wake(&mut wakes, next_poll, next_due).await;
-    }
+    let options = SiteOptions { checkout, state_directory, write_back };
+    let turns = Turns::new(Arc::clone(&engine), window, options, git_timeout, wake_sender.clone());
+    let mut turns = turns.map_err(DaemonError::Site)?;
+    watch_and_turn(&engine, &mut turns, poll, wake_sender, wakes).await;
+
     tracing::info!("asked to end; runs that are under way go on by themselves");
+    turns.finish(LAST_TURN).await;
     let _ = stop.send(true);
     Ok(())
 }
 
-/// One turn, told to the log and the metrics. Whether it went well.
-async fn one_turn(site: &mut Site, engine: &LocalEngine, window: &Window, now: Timestamp) -> bool {
-    let began = Instant::now();
-    let result = turn(site, engine, now).await;
-    let mut shown = window.look();
-    shown.metrics.turn_ended(result.is_ok(), began.elapsed().as_secs_f64());
-    match result {
-        Ok(Turn { plan, actual, findings, applied, published }) => {
-            shown.not_ready = None;
-            shown.metrics.planned(&plan, findings);
-            shown.metrics.observed(&actual);
-            for run in site.ended_runs() {
-                shown.metrics.run_ended(&run.policy.to_string(), run.phase == Phase::Succeeded);
+/// The loop.
+async fn watch_and_turn(
+    engine: &Arc<LocalEngine>,
+    turns: &mut Turns,
+    poll: Duration,
+    wake_sender: mpsc::Sender<Wake>,
+    mut wakes: mpsc::Receiver<Wake>,
+) {
+    let mut recovery: Option<JoinHandle<()>> = None;
+    let mut git_watcher = None;
+    let mut failures: u32 = 0;
+    let mut wanted = true;
+    let mut wake = Wake::Poll;
+    let mut next_poll = Instant::now() + poll;
+    let mut next_due = None;
+    let mut runs_wait_until = Some(Instant::now() + FIRST_TURN);
+    while wake != Wake::Shutdown {
+        let outcome = turns.ended();
+        if let Some(outcome) = outcome {
+            runs_wait_until = None;
+            failures = if outcome == Outcome::Good { 0 } else { failures.saturating_add(1) };
+            if outcome == Outcome::NoGit {
+                // What was watched may be gone, or another repository may stand in its place.
+                git_watcher = None;
+            } else if git_watcher.is_none() {
+                git_watcher = turns.site().and_then(|site| site.watch(wake_sender.clone()));
+                // What was committed before it was watched.
+                wanted |= git_watcher.is_some();
             }
-            if let Err(reason) = &published {
-                shown.metrics.git_failed();
-                tracing::warn!(%reason, "the status could not be written back; the next turn tries again");
-            }
-            tracing::debug!(
-                changes = applied.done.len(),
-                refused = plan.refusals.len(),
-                milliseconds = began.elapsed().as_millis() as u64,
-                "turn"
-            );
-            published.is_ok() && applied.failed.is_empty()
+            next_poll = Instant::now() + pause(poll, failures, git_watcher.is_some());
         }
-        Err(error) => {
-            if matches!(error, TurnError::Git(_)) {
-                shown.metrics.git_failed();
-            }
-            let reason = chain(&error);
-            tracing::error!(%reason, "this turn changed nothing; schedules go on as they are");
-            shown.not_ready = Some(reason);
-            false
+        if wake == Wake::WatchLost {
+            git_watcher = None;
         }
+        if wake == Wake::Poll {
+            next_poll = Instant::now() + pause(poll, failures, git_watcher.is_some());
+        }
+        if wake.wants_look() && recovery.as_ref().is_none_or(JoinHandle::is_finished) {
+            recovery = Some(tokio::spawn(recover(Arc::clone(engine))));
+        }
+        wanted |= wake.wants_turn();
+        if (wanted || turns.has_news()) && turns.start() {
+            wanted = false;
+        }
+        if runs_wait_until.is_none_or(|until| until <= Instant::now()) && (wake.wants_look() || outcome.is_some()) {
+            next_due = start_due(engine, turns.settings(), Timestamp::now());
+        }
+        wake = next_wake(&mut wakes, next_poll, next_due, turns.patience()).await;
     }
 }
 
-/// Fails what has no process any more, and wakes what it left still. Whether there was something.
-async fn recover(engine: &LocalEngine, now: Timestamp) -> bool {
-    match engine.recover(now).await {
-        Ok(recovered) => recovered != Recovered::default(),
-        Err(error) => {
-            tracing::error!(reason = chain(&error), "could not look after runs that vanished");
-            false
-        }
+/// Fails what has no process any more, and wakes what it left still.
+async fn recover(engine: Arc<LocalEngine>) {
+    if let Err(error) = engine.recover(Timestamp::now()).await {
+        tracing::error!(reason = chain(&error), "could not look after runs that vanished");
     }
-}
-
-/// A child process that ended becomes a wake.
-fn tell_ended(engine: &LocalEngine, wake: mpsc::Sender<Wake>) {
-    let (sender, mut ended) = mpsc::channel(WAKE_QUEUE);
-    engine.tell_ended(sender);
-    tokio::spawn(async move {
-        while ended.recv().await.is_some() {
-            if wake.send(Wake::RunEnded).await.is_err() {
-                break;
-            }
-        }
-    });
 }
 
 /// Starts what is due; tells when the next thing is.
-fn start_due(engine: &LocalEngine, site: &Site, now: Timestamp) -> Option<Timestamp> {
-    match tokio::task::block_in_place(|| engine.schedule_turn(now, site.settings())) {
+fn start_due(engine: &LocalEngine, settings: &SettingsSpec, now: Timestamp) -> Option<Timestamp> {
+    match block_in_place(|| engine.schedule_turn(now, settings)) {
         Ok(turn) => {
             for (policy, run) in &turn.started {
                 tracing::info!(%policy, %run, "run started");
@@ -235,11 +215,17 @@ fn start_due(engine: &LocalEngine, site: &Site, now: Timestamp) -> Option<Timest
 }
 
 /// Waits for the next wake: an event, the poll or the next due time, whichever comes first.
-async fn next_wake(wakes: &mut mpsc::Receiver<Wake>, next_poll: Instant, next_due: Option<Timestamp>) -> Wake {
+async fn next_wake(
+    wakes: &mut mpsc::Receiver<Wake>,
+    next_poll: Instant,
+    next_due: Option<Timestamp>,
+    patience: Option<Duration>,
+) -> Wake {
     let until_due = next_due
         .map(|due| Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default())
         .unwrap_or(LONGEST_WAIT)
-        .min(LONGEST_WAIT);
+        .min(LONGEST_WAIT)
+        .min(patience.unwrap_or(LONGEST_WAIT));
     tokio::select! {
         biased;
         wake = wakes.recv() => wake.unwrap_or(Wake::Shutdown),
@@ -255,20 +241,4 @@ fn pause(poll: Duration, failures: u32, watched: bool) -> Duration {
     }
     // A watched repository wakes the loop by itself; asking is only for what a watcher can miss.
     if watched { poll.max(Duration::from_secs(300)) } else { poll.mul_f64(0.9 + 0.2 * rand::random::<f64>()) }
-}
-
-/// SIGTERM and SIGINT become a wake.
-fn signals(wake: &mpsc::Sender<Wake>) -> std::io::Result<()> {
-    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let mut stream = signal(kind)?;
-        let wake = wake.clone();
-        tokio::spawn(async move {
-            while stream.recv().await.is_some() {
-                if wake.send(Wake::Shutdown).await.is_err() {
-                    break;
-                }
-            }
-        });
-    }
-    Ok(())
 }

@@ -159,7 +159,7 @@ impl Policy {
             name: self.name.clone(),
             document: self.document.clone(),
             repositories: self.repositories.clone(),
-            cluster: settings.cluster.clone().unwrap_or_else(|| "local".to_owned()),
+            cluster: cluster(settings).to_owned(),
             pushgateway: settings.pushgateway.clone(),
             revision: revision.map(str::to_owned),
             source: self.location.clone(),
@@ -168,6 +168,31 @@ impl Policy {
         compiled.spec_hash = compiled.content_hash();
         compiled
     }
+
+    /// Whether compiling it gives the content of `compiled`; makes and hashes nothing, for most policies of most plans
+    /// have not changed.
+    pub fn is_compiled_as(&self, compiled: &CompiledPolicy, settings: &SettingsSpec) -> bool {
+        let CompiledPolicy {
+            name,
+            document,
+            repositories,
+            cluster: compiled_cluster,
+            pushgateway,
+            revision: _,
+            source: _,
+            spec_hash: _,
+        } = compiled;
+        self.name == *name
+            && self.document == *document
+            && self.repositories == *repositories
+            && cluster(settings) == compiled_cluster
+            && settings.pushgateway == *pushgateway
+    }
+}
+
+/// The name of this host or cluster.
+fn cluster(settings: &SettingsSpec) -> &str {
+    settings.cluster.as_deref().unwrap_or("local")
 }
 
 /// What the engine stores for a policy, and what a run reads: the normalised documents. A boundary format (JSON).

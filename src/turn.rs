@@ -8,7 +8,7 @@ use crate::{
     apply::{Applied, apply, chain},
     daemon::memory::MemoryError,
     engine::{Engine, EngineError},
-    git::{GitError, signature::SignatureError},
+    git::GitError,
     plan::{Plan, diff::plan},
 };
 
@@ -29,6 +29,8 @@ pub struct Turn {
     pub applied: Applied,
     /// Whether the status arrived; else why not, in words. The next turn tries again.
     pub published: Result<(), String>,
+    /// The newest event that it saw; what comes later is for the next turn.
+    pub newest_sequence: u64,
 }
 
 /// Why a turn changed nothing.
@@ -37,9 +39,9 @@ pub enum TurnError {
     /// The documents could not be read.
     #[error("the watched repository cannot be read")]
     Git(#[from] GitError),
-    /// The newest commit is not signed as the settings ask.
-    #[error("the newest commit is not believed")]
-    Signature(#[from] SignatureError),
+    /// Git did not answer in time, and another turn took over.
+    #[error("git did not answer in time")]
+    GivenUp,
     /// The engine could not be observed.
     #[error("the engine cannot be observed")]
     Engine(#[from] EngineError),
@@ -54,16 +56,17 @@ pub enum TurnError {
 /// Nothing was changed: the documents, the engine or the memory could not be read.
 pub async fn turn<E: Engine>(site: &mut Site, engine: &E, now: Timestamp) -> Result<Turn, TurnError> {
     let fetched = block_in_place(|| site.fetch())?;
-    let loaded = block_in_place(|| site.load(&fetched))?;
+    let (loaded, approvals) = block_in_place(|| site.load(fetched))?;
     let before = engine.observe(now).await?;
-    let plan = plan(&loaded.desired, &before, &fetched.approvals, now);
+    let plan = plan(&loaded.desired, &before, &approvals, now);
     let applied = apply(&plan, engine, now).await;
     let actual = if applied.done.is_empty() { before } else { engine.observe(now).await? };
     let events = engine.history(site.published_sequence()).await?;
-    let published = block_in_place(|| site.publish(&loaded, &plan, &applied, &actual, &events, now));
+    let published = block_in_place(|| site.publish(&loaded, &plan, &applied, &actual, &events, now))?;
     block_in_place(|| site.remember(&loaded.desired, &events, published.is_ok()))?;
     Ok(Turn {
         findings: loaded.findings.len(),
+        newest_sequence: site.seen_sequence(),
         plan,
         actual,
         applied,

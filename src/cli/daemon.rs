@@ -31,6 +31,9 @@ pub struct Arguments {
     /// How often a remote repository is asked, such as 60s; one on this host is watched and reacts at once
     #[arg(long, value_name = "DURATION", default_value = "60s", env = "MAINSTAY_POLL")]
     poll: DurationText,
+    /// How long one exchange with a remote repository may take before it is given up and tried again
+    #[arg(long, value_name = "DURATION", default_value = "15m", env = "MAINSTAY_GIT_TIMEOUT")]
+    git_timeout: DurationText,
     /// Serve /healthz, /readyz and /metrics here, such as 127.0.0.1:9797
     #[arg(long, value_name = "ADDRESS:PORT", env = "MAINSTAY_LISTEN")]
     listen: Option<SocketAddr>,
@@ -91,7 +94,7 @@ impl CheckoutArguments {
 
 /// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
-    let Arguments { checkout, state, poll, listen, no_write_back } = arguments;
+    let Arguments { checkout, state, poll, git_timeout, listen, no_write_back } = arguments;
     let state_directory = state.directory()?;
     std::fs::create_dir_all(&state_directory).map_err(|error| {
         Failure::new(format!("cannot make the state directory {}", state_directory.display()))
@@ -101,14 +104,21 @@ pub fn execute(arguments: Arguments) -> CommandResult {
     if poll.seconds() < 1 {
         return Err(Failure::new("--poll is shorter than a second").hint("write for instance --poll 60s"));
     }
+    if git_timeout.seconds() < 1 {
+        return Err(Failure::new("--git-timeout is shorter than a second").hint("write for instance --git-timeout 15m"));
+    }
     let options = DaemonOptions {
         checkout: checkout.options(&state_directory)?,
         state_directory,
         write_back: !no_write_back,
         poll: poll.std(),
+        git_timeout: git_timeout.std(),
         listen,
     };
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::new("cannot start").caused_by(error))?;
-    runtime.block_on(daemon(options)).map_err(|error| Failure::new("the daemon cannot go on").caused_by(error))?;
+    let result = runtime.block_on(daemon(options));
+    // A thread that still waits for git must not keep the process.
+    runtime.shutdown_background();
+    result.map_err(|error| Failure::new("the daemon cannot go on").caused_by(error))?;
     Ok(Exit::Success)
 }

@@ -103,6 +103,14 @@ impl LocalEngine {
         Ok(recovered)
     }
 
+    /// The number of the newest event of the history, whichever process wrote it; 0: there is none.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn newest_sequence(&self) -> Result<u64, EngineError> {
+        Ok(self.context.state.newest_sequence()?)
+    }
+
     /// Protects a restore point from expiry, or takes that protection away. False: there is no such point.
     ///
     /// # Errors

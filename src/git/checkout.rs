@@ -156,6 +156,11 @@ impl Checkout {
         &self.options.branch
     }
 
+    /// The watched directory inside the repository.
+    pub fn path(&self) -> &Path {
+        &self.options.path
+    }
+
     /// The remote, where it is one.
     pub fn remote(&self) -> Option<&Remote> {
         self.remote.as_ref()

@@ -115,13 +115,12 @@ impl<'a> Draft<'a> {
 
     /// A policy that the engine runs, and whose applied form is known.
     fn update(&mut self, policy: &Policy, before: &CompiledPolicy, actual: &ActualPolicy) {
-        let after = self.compile(policy);
-        let is_same_content = is_same_content(before, &after);
-        let is_same_document = before.spec_hash == after.spec_hash;
-        if is_same_content && is_same_document {
+        if policy.is_compiled_as(before, &self.desired.settings) {
             self.unchanged += 1;
             return;
         }
+        let after = self.compile(policy);
+        let is_same_document = before.spec_hash == after.spec_hash;
         if is_same_document || before.spec_hash != before.content_hash() {
             let difference = match is_same_document {
                 true => by_hand(&after, before),
@@ -332,17 +331,6 @@ impl<'a> Draft<'a> {
             frozen,
         }
     }
-}
-
-/// Compares what counts, without hashing: most policies of most plans have not changed.
-fn is_same_content(one: &CompiledPolicy, other: &CompiledPolicy) -> bool {
-    let CompiledPolicy { name, document, repositories, cluster, pushgateway, revision: _, source: _, spec_hash: _ } =
-        one;
-    *name == other.name
-        && *document == other.document
-        && *repositories == other.repositories
-        && *cluster == other.cluster
-        && *pushgateway == other.pushgateway
 }
 
 /// What a hand has changed, in words.

@@ -37,6 +37,13 @@ fn times_of_a_zone() {
         ("*/20 8-9 * * mon-FRI", "UTC", "2026-11-20T09:30:00Z", vec!["2026-11-20 09:40", "2026-11-23 08:00"]),
         ("0 5 * * 7", "UTC", "2026-11-21T12:00:00Z", vec!["2026-11-22 05:00", "2026-11-29 05:00"]),
         ("0 5 * * 5-7", "UTC", "2026-11-21T12:00:00Z", vec!["2026-11-22 05:00", "2026-11-27 05:00"]),
+        ("0 5 * * FRI-SUN", "UTC", "2026-11-21T12:00:00Z", vec!["2026-11-22 05:00", "2026-11-27 05:00"]),
+        (
+            "0 5 * * 1/3",
+            "UTC",
+            "2026-11-21T12:00:00Z",
+            vec!["2026-11-23 05:00", "2026-11-26 05:00", "2026-11-30 05:00"],
+        ),
         // Both day fields: either is enough, unless one has a star; a star with a step is not one.
         ("0 0 1 * 1", "UTC", "2026-11-29T00:00:00Z", vec!["2026-11-30 00:00", "2026-12-01 00:00", "2026-12-07 00:00"]),
         ("0 0 */10 * 1", "UTC", "2026-11-29T00:00:00Z", vec!["2026-11-30 00:00", "2026-12-01 00:00"]),
@@ -61,9 +68,16 @@ fn changes_of_the_clock() {
         ("0 2,3 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", vec!["2026-03-29 01:00", "2026-03-30 00:00"]),
         ("*/30 * * * *", "Europe/Berlin", "2026-03-29T00:00:00Z", vec!["2026-03-29 00:30", "2026-03-29 01:00"]),
         ("30 0 * * *", "America/Santiago", "2026-09-05T12:00:00Z", vec!["2026-09-06 04:00", "2026-09-07 03:30"]),
-        // Autumn: 02:00 to 03:00 comes twice. A named hour runs at the first.
+        // Autumn: 02:00 to 03:00 comes twice. One time of day runs at the first.
         ("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", vec!["2026-10-25 00:30", "2026-10-26 01:30"]),
-        ("30 2,14 * * *", "Europe/Berlin", "2026-10-24T13:00:00Z", vec!["2026-10-25 00:30", "2026-10-25 13:30"]),
+        // More than one time of day is a rhythm: it follows the clock.
+        (
+            "30 2,14 * * *",
+            "Europe/Berlin",
+            "2026-10-24T13:00:00Z",
+            vec!["2026-10-25 00:30", "2026-10-25 01:30", "2026-10-25 13:30"],
+        ),
+        ("30 2,14 * * *", "Europe/Berlin", "2026-03-28T14:00:00Z", vec!["2026-03-29 12:30", "2026-03-30 00:30"]),
         (
             "30 * * * *",
             "Europe/Berlin",
@@ -72,10 +86,33 @@ fn changes_of_the_clock() {
         ),
         // Half an hour, on an island.
         ("15 2 * * *", "Australia/Lord_Howe", "2026-10-03T12:00:00Z", vec!["2026-10-03 15:30", "2026-10-04 15:15"]),
-        // A day that never was.
-        ("0 2 * * *", "Pacific/Apia", "2011-12-29T13:00:00Z", vec!["2011-12-30 10:00", "2011-12-30 12:00"]),
+        // A day that never was: nothing runs for it.
+        ("0 2 * * *", "Pacific/Apia", "2011-12-29T13:00:00Z", vec!["2011-12-30 12:00", "2011-12-31 12:00"]),
     ] {
         assert_eq!(next(expression, time_zone, after, expected.len()), expected, "{expression} {time_zone}");
+    }
+}
+
+/// Looking back finds the times that looking ahead does, on nights with a change of clocks too.
+#[test]
+fn the_latest_time_is_the_last_of_the_next_ones() {
+    let nights = [("Europe/Berlin", "2026-03-28T12:00:00Z"), ("Europe/Berlin", "2026-10-24T12:00:00Z")];
+    let islands = [("Australia/Lord_Howe", "2026-10-03T02:00:00Z"), ("America/Santiago", "2026-09-05T12:00:00Z")];
+    for (time_zone, floor) in nights.into_iter().chain(islands) {
+        for expression in
+            ["30 2 * * *", "0 2 * * *", "0 3 * * *", "30 0 * * *", "*/20 * * * *", "15 2,3 * * *", "0 0 * * 0"]
+        {
+            let (schedule, floor) = (schedule(expression, time_zone), time(floor));
+            let mut latest = None;
+            for minutes in (0..2 * 24 * 60).step_by(5) {
+                let now = floor + SignedDuration::from_mins(minutes);
+                let from = latest.unwrap_or(floor);
+                latest = schedule.next_after(from).filter(|next| *next <= now).or(latest);
+                let message = format!("{expression} {time_zone} {now}");
+                assert_eq!(schedule.latest_between(floor, now), latest, "{message}");
+                assert_eq!(schedule.latest_between(now, now), None, "{message}");
+            }
+        }
     }
 }
 
@@ -93,15 +130,23 @@ fn wrong_expressions_say_what_to_do() {
         ("@nightly", "not a known name"),
         ("@every 1h", "not a known name"),
         ("60 2 * * *", "`60` is not a minute"),
-        ("0 24 * * *", "write 0-23"),
+        ("0 24 * * *", "Kubernetes reads 0-23,"),
         ("0 2 0 * *", "not a day of month"),
-        ("0 2 L * *", "not a day of month"),
+        ("0 2 L * *", "`L` is not a day of month"),
+        ("0 2 * * 5L", "`5L` is not a day of week"),
+        ("0 2 1 * +1", "`+1` is not a day of week"),
+        ("0 2 * JANFEB *", "`JANFEB` is not a month"),
+        ("0 2 * * 1-", "`1-` is not a day of week"),
+        ("/5 2 * * *", "`/5` is not a minute"),
+        ("*/5/5 2 * * *", "not a minute"),
+        ("1,61 2 * * *", "`61` is not a minute"),
+        ("@reboot", "write @hourly"),
         ("0 2 15W * *", "not a day of month"),
         ("0 2 * * 1#2", "not a day of week"),
         ("0 mon * * *", "not a hour"),
         ("0 2 * foo *", "1-12 or JAN-DEC"),
-        ("0 22-4 * * *", "write 4-22"),
-        ("*/0 * * * *", "never moves on"),
+        ("0 22-4 * * *", "a rising range"),
+        ("*/0 * * * *", "`*/0` is not a minute"),
         ("0 2,, * * *", "not a hour"),
         ("0 +2 * * *", "not a hour"),
         ("0 99999999999999999999 * * *", "not a hour"),

@@ -9,13 +9,13 @@ use super::TurnError;
 use crate::{
     actual::ActualState,
     apply::{Applied, chain},
-    daemon::{Wake, memory::Memory},
+    daemon::{Wake, memory::Memory, turns::GitClock},
     desired::DesiredState,
     git::{
         GitError, Revision,
-        checkout::{Checkout, CheckoutOptions, Files},
+        checkout::{Checkout, CheckoutOptions, Files, files_at},
         history::COMMITS_LIMIT,
-        signature,
+        signature::{self, SignatureError},
         watch::{Notice, Watcher},
         writeback::{PublishOptions, Published, STATUS_BRANCH, WritebackError, publish_status},
     },
@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// What is watched, and where the memory is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SiteOptions {
     /// The watched repository, branch and path.
     pub checkout: CheckoutOptions,
@@ -44,6 +44,7 @@ pub struct SiteOptions {
 /// The watched repository, and what is remembered of it from turn to turn.
 pub struct Site {
     options: SiteOptions,
+    clock: GitClock,
     checkout: Option<Checkout>,
     cache: ParseCache,
     memory: Memory,
@@ -54,8 +55,8 @@ pub struct Site {
 
 /// What git says in one turn.
 pub struct Fetched {
-    /// The head of the watched branch.
-    pub revision: Revision,
+    /// The commit that counts: the head of the watched branch, or what was applied last; none: nothing counts.
+    pub revision: Option<Revision>,
     /// Its documents.
     pub files: std::sync::Arc<Files>,
     /// What was consented to in its history.
@@ -76,19 +77,20 @@ pub struct Asked {
 
 impl Site {
     /// Reads the memory of the last turn. The repository is opened by the first fetch, so that one which is not there
-    /// yet is a condition and not an end.
+    /// yet is a condition and not an end. Ended runs up to `counted_sequence` were counted before.
     ///
     /// # Errors
     /// The memory is damaged.
-    pub fn new(options: SiteOptions) -> Result<Self, TurnError> {
+    pub fn new(options: SiteOptions, clock: GitClock, counted_sequence: Option<u64>) -> Result<Self, TurnError> {
         let memory = Memory::load(&options.state_directory)?;
         Ok(Self {
             options,
+            clock,
             checkout: None,
             cache: ParseCache::default(),
             memory,
             ended_runs: Vec::new(),
-            counted_sequence: None,
+            counted_sequence,
         })
     }
 
@@ -102,6 +104,11 @@ impl Site {
         self.memory.published_sequence
     }
 
+    /// Number of the newest event that a turn of this process has seen.
+    pub fn seen_sequence(&self) -> u64 {
+        self.counted_sequence.unwrap_or_default().max(self.memory.published_sequence)
+    }
+
     /// The runs that ended since the last call.
     pub fn ended_runs(&mut self) -> Vec<RunReport> {
         std::mem::take(&mut self.ended_runs)
@@ -112,11 +119,15 @@ impl Site {
         let checkout = self.checkout.as_ref()?;
         let directory = checkout.watch_directory()?;
         let notice = move |notice| {
-            if let Notice::Lost(reason) = notice {
-                tracing::warn!(%reason, "watching the repository was interrupted");
-            }
+            let why = match notice {
+                Notice::Changed => Wake::GitChanged,
+                Notice::Lost(reason) => {
+                    tracing::warn!(%reason, "watching the repository was interrupted");
+                    Wake::WatchLost
+                }
+            };
             // A full queue holds a wake already, and one is enough.
-            let _ = wake.try_send(Wake::GitChanged);
+            let _ = wake.try_send(why);
         };
         match Watcher::start(directory, checkout.branch(), notice) {
             Ok(watcher) => Some(watcher),
@@ -130,14 +141,18 @@ impl Site {
     /// Asks git: where the branch is, what its documents say, what was approved.
     ///
     /// # Errors
-    /// The documents cannot be known. A directory that vanished, one without documents and a rewritten history are no
-    /// errors here: they block deletion.
+    /// The documents cannot be known. A branch or directory that vanished, one without documents, a rewritten history
+    /// and a commit that is not believed are no errors here: they block deletion.
     pub fn fetch(&mut self) -> Result<Fetched, TurnError> {
-        let checkout = match &mut self.checkout {
-            Some(checkout) => checkout,
-            none => none.insert(Checkout::open(self.options.checkout.clone())?),
-        };
-        let fetched = fetch(checkout, &self.memory);
+        let Self { options, clock, checkout, memory, .. } = self;
+        let fetched = clock.time(|| {
+            let checkout = match checkout {
+                Some(checkout) => checkout,
+                none => none.insert(Checkout::open(options.checkout.clone())?),
+            };
+            fetch(checkout, memory)
+        });
+        let fetched = fetched.unwrap_or(Err(TurnError::GivenUp));
         if fetched.is_err() {
             // A repository that was replaced under us is opened anew by the next turn.
             self.checkout = None;
@@ -145,38 +160,45 @@ impl Site {
         fetched
     }
 
-    /// Turns the documents into what is asked for.
+    /// Turns the documents into what is asked for. A commit that is not signed as the settings in force ask, or as its
+    /// own settings ask, counts for nothing: what was applied last stays asked for, and the dashboard says why.
     ///
     /// # Errors
-    /// The commit is not signed as the settings in force ask, or as its own settings ask: nothing of it counts.
-    pub fn load(&mut self, fetched: &Fetched) -> Result<Asked, TurnError> {
+    /// The documents that were applied last cannot be read.
+    pub fn load(&mut self, mut fetched: Fetched) -> Result<(Asked, Approvals), TurnError> {
+        let mut asked = self.asked(&fetched);
+        if let Err(error) = self.check_signature(&fetched, &asked.desired.settings) {
+            let Some(checkout) = &self.checkout else { return Err(TurnError::GivenUp) };
+            fetched = applied_last(checkout, &self.memory, &error)?;
+            asked = self.asked(&fetched);
+        }
+        Ok((asked, fetched.approvals))
+    }
+
+    fn asked(&mut self, fetched: &Fetched) -> Asked {
         let Loaded { mut desired, diagnostics } = load(&fetched.files.content, EngineKind::Local, &mut self.cache);
         let mut findings: Vec<String> = diagnostics
             .iter()
             .map(|finding| format!("{}: {} [{}]", finding.location, finding.message, finding.rule.id()))
             .collect();
         findings.extend(fetched.files.freeze(&mut desired));
-        desired.revision = Some(fetched.revision.clone());
+        desired.revision = fetched.revision.clone();
         let are_settings_unknown = fetched.files.content.is_empty() || desired.deletion_blocked.is_some();
         if are_settings_unknown && desired.settings == SettingsSpec::default() {
             // Settings that cannot be read now stay in force, above all a freeze.
             desired.settings = self.memory.settings.clone();
         }
-        let mut problems = Vec::new();
-        for reason in [&fetched.deletion_blocked, &desired.deletion_blocked].into_iter().flatten() {
-            problems.push(reason.clone());
-        }
+        let problems = [&fetched.deletion_blocked, &desired.deletion_blocked].into_iter().flatten().cloned().collect();
         if let Some(reason) = &fetched.deletion_blocked {
             desired.deletion_blocked = Some(reason.clone());
         }
-        self.check_signature(fetched, &desired.settings)?;
-        Ok(Asked { desired, findings, problems })
+        Asked { desired, findings, problems }
     }
 
-    /// Publishes what the turn learned; nothing new, no commit.
+    /// Publishes what the turn learned; nothing new, no commit. The inner error: the status branch cannot be written.
     ///
     /// # Errors
-    /// The status branch cannot be written.
+    /// The exchange was given up.
     pub fn publish(
         &mut self,
         asked: &Asked,
@@ -185,8 +207,8 @@ impl Site {
         actual: &ActualState,
         events: &[ledger::Event],
         now: Timestamp,
-    ) -> Result<(), WritebackError> {
-        let (true, Some(checkout)) = (self.options.write_back, &self.checkout) else { return Ok(()) };
+    ) -> Result<Result<(), WritebackError>, TurnError> {
+        let (true, Some(checkout)) = (self.options.write_back, &self.checkout) else { return Ok(Ok(())) };
         let Asked { desired, findings, problems } = asked;
         let path = &self.options.checkout.path;
         let approve_arguments = match path.components().any(|part| matches!(part, std::path::Component::Normal(_))) {
@@ -212,11 +234,11 @@ impl Site {
             author_email: "mainstay@localhost",
             now,
         };
-        match publish_status(&options, &input, &message(&input))? {
+        let published = self.clock.time(|| publish_status(&options, &input, &message(&input)));
+        Ok(published.ok_or(TurnError::GivenUp)?.map(|published| match published {
             Published::Unchanged => {}
             Published::Committed(revision) => tracing::info!(revision = revision.short(), "status written back"),
-        }
-        Ok(())
+        }))
     }
 
     /// Keeps what the next turn needs to know. Writes only what changed.
@@ -255,17 +277,28 @@ impl Site {
 
     /// The newest commit must be signed as the settings in force ask, and as its own settings ask: a commit cannot
     /// free itself.
-    fn check_signature(&self, fetched: &Fetched, own: &SettingsSpec) -> Result<(), TurnError> {
-        let Some(checkout) = &self.checkout else { return Ok(()) };
+    fn check_signature(&self, fetched: &Fetched, own: &SettingsSpec) -> Result<(), SignatureError> {
+        let (Some(checkout), Some(revision)) = (&self.checkout, &fetched.revision) else { return Ok(()) };
+        if self.memory.applied.as_ref() == Some(revision) {
+            // It was believed when it was applied; a key that was revoked since does not undo that.
+            return Ok(());
+        }
         for wanted in [&self.memory.settings.signatures, &own.signatures].into_iter().flatten() {
-            signature::verify(checkout, &fetched.revision, wanted)?;
+            signature::verify(checkout, revision, wanted)?;
         }
         Ok(())
     }
 }
 
 fn fetch(checkout: &mut Checkout, memory: &Memory) -> Result<Fetched, TurnError> {
-    let revision = checkout.fetch()?;
+    let revision = match checkout.fetch() {
+        Ok(revision) => revision,
+        // The repository answers, so the dashboard can say what is wrong with it.
+        Err(error @ (GitError::BranchMissing { .. } | GitError::Empty { .. })) if memory.applied.is_some() => {
+            return applied_last(checkout, memory, &error);
+        }
+        Err(error) => return Err(error.into()),
+    };
     let mut deletion_blocked = None;
     let files = match checkout.files(&revision) {
         Ok(files) => files,
@@ -283,23 +316,32 @@ fn fetch(checkout: &mut Checkout, memory: &Memory) -> Result<Fetched, TurnError>
         }
     }
     let approvals = checkout.approvals_since(&revision, COMMITS_LIMIT, approval::parse_message)?;
-    Ok(Fetched { revision, files, approvals, deletion_blocked })
+    Ok(Fetched { revision: Some(revision), files, approvals, deletion_blocked })
+}
+
+/// What was applied last, where the head of the branch cannot count; nothing of it may be deleted.
+fn applied_last(checkout: &Checkout, memory: &Memory, why: &dyn std::error::Error) -> Result<Fetched, TurnError> {
+    let files = match &memory.applied {
+        Some(applied) => files_at(checkout.repository(), applied, checkout.path())?,
+        None => Files::default(),
+    };
+    Ok(Fetched {
+        revision: memory.applied.clone(),
+        files: std::sync::Arc::new(files),
+        approvals: Approvals::default(),
+        deletion_blocked: Some(chain(why)),
+    })
 }
 
 /// The message of a status commit: what is new in it.
 fn message(input: &StatusInput<'_>) -> String {
-    let runs: BTreeSet<String> = input
-        .events
-        .iter()
-        .filter_map(|event| match &event.kind {
-            ledger::EventKind::RunEnded(report) => Some(format!("{} {}", report.policy, report.id)),
-            _ => None,
-        })
-        .collect();
+    let run =
+        |event: &ledger::Event| matches!(event.kind, ledger::EventKind::RunEnded(_)).then(|| event.policy.to_string());
+    let runs: BTreeSet<String> = input.events.iter().filter_map(run).collect();
     match (runs.len(), &input.desired.revision) {
         (0, Some(revision)) => format!("status: as of {}", revision.short()),
         (0, None) => "status: update".to_owned(),
-        (1, _) => format!("status: run {}", runs.first().map_or("", String::as_str)),
-        (count, _) => format!("status: {count} runs"),
+        (1, _) => format!("status: a run of {} ended", runs.first().map_or("", String::as_str)),
+        (count, _) => format!("status: runs of {count} policies ended"),
     }
 }

@@ -78,10 +78,9 @@ impl Bench {
         let line = format!("{} mover <{}", env!("CARGO_BIN_EXE_mainstay"), file.display());
         let (needed, said) = measure(self.folder.path(), &line, &[0]);
         let last = said.lines().last().expect("the mover says how it ended");
-        match serde_json::from_str(last).expect("the mover says it as JSON") {
-            Event::Done(outcome) => (needed, outcome),
-            other => panic!("not done: {other:?}"),
-        }
+        let event = serde_json::from_str(last).expect("the mover says it as JSON");
+        let Event::Done(outcome) = event else { panic!("not done: {event:?}") };
+        (needed, outcome)
     }
 
     fn capture(&mut self, input: Input) -> (Needed, String) {
@@ -170,7 +169,7 @@ fn mixed(folder: &Path, mebibytes: u64, random: &mut StdRng) {
     while left > 0 {
         let size = (4096u64 << (number % 15)).min(left);
         let content = &mut block[..size as usize];
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             random.fill(content);
         } else {
             for (index, byte) in content.iter_mut().enumerate() {

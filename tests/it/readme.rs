@@ -56,7 +56,7 @@ fn there_are_exactly_two_commands_to_set_up() {
     let (_, rest) = text.split_once("\n## Set up\n").expect("a section");
     let (section, _) = rest.split_once("\n## ").expect("another section");
     let commands = blocks(section, "sh").concat();
-    assert_eq!(commands, "examples/quickstart/run\ncargo install --locked --path .\n");
+    assert_eq!(commands, "examples/quickstart/run\ntests/run\n");
 }
 
 #[test]

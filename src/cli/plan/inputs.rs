@@ -75,7 +75,7 @@ pub fn plan(arguments: &InputArguments) -> Result<Planned, Failure> {
     let mut documents = documents(arguments)?;
     let mut actual = actual(arguments, now)?;
     let compared_with = match &arguments.base {
-        Some(base) => Some(assume_applied(arguments, base, &mut documents.cache, &mut actual)?),
+        Some(base) => Some(assume_applied(arguments, base, std::mem::take(&mut documents.cache), &mut actual)?),
         None => unknown_rules(&actual),
     };
     let approvals = approvals(arguments, documents.desired.revision.as_ref())?;
@@ -173,13 +173,14 @@ pub fn observe(state: &Path, now: Timestamp) -> Result<ActualState, Failure> {
 fn assume_applied(
     arguments: &InputArguments,
     base: &str,
-    cache: &mut ParseCache,
+    mut cache: ParseCache,
     actual: &mut ActualState,
 ) -> Result<String, Failure> {
     let watched = Watched::holding(&arguments.path)?;
     let revision = watched.resolve(base)?;
-    let (mut before, _) = desired(&watched.files(&revision)?, cache);
-    before.revision = Some(revision.clone());
+    let (before, _) = desired(&watched.files(&revision)?, &mut cache);
+    // With many policies the memory is needed for what comes next.
+    drop(cache);
     for (name, there) in &mut actual.policies {
         // A policy with findings at the base keeps what is known of it.
         if !before.policies.contains_key(name) && !before.frozen_policies.contains(name) {
@@ -187,9 +188,9 @@ fn assume_applied(
             there.schedule = None;
         }
     }
-    for (name, policy) in &before.policies {
+    for (name, policy) in before.policies {
         let compiled = policy.compile(&before.settings, Some(&revision.0));
-        match actual.policies.get_mut(name) {
+        match actual.policies.get_mut(&name) {
             Some(there) => there.compiled = Some(compiled),
             None => {
                 let inventory = match actual.complete {
@@ -204,7 +205,7 @@ fn assume_applied(
                     last_success: None,
                     running: None,
                 };
-                actual.policies.insert(name.clone(), there);
+                actual.policies.insert(name, there);
             }
         }
     }

@@ -9,7 +9,6 @@ use crate::{
     cli::Failure,
     git::{Revision, checkout, history},
     plan::{Approvals, approval},
-    policy::load::FileContent,
 };
 
 /// A directory inside of a git repository.
@@ -82,11 +81,7 @@ impl Watched {
             return Err(Failure::new(format!("cannot read {} of {}", path.display(), revision.short()))
                 .caused_by(why.to_string()));
         }
-        Ok(files
-            .content
-            .into_iter()
-            .map(|(path, checkout::FileContent { bytes, blob })| (path, FileContent { bytes, blob }))
-            .collect())
+        Ok(files.content)
     }
 
     /// Everything that a commit and those before it consent to.

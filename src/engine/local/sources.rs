@@ -91,9 +91,9 @@ pub fn file_names(source: &Source) -> Vec<String> {
 }
 
 fn database(source: &Source) -> Option<(Server, &Database)> {
-    let postgres = source.postgres.as_ref().map(|database| (Server::Postgres, database));
-    let mysql = source.mysql.as_ref().map(|database| (Server::MySql, database));
-    let mariadb = source.mariadb.as_ref().map(|database| (Server::MariaDb, database));
+    let postgres = source.postgres.as_deref().map(|database| (Server::Postgres, database));
+    let mysql = source.mysql.as_deref().map(|database| (Server::MySql, database));
+    let mariadb = source.mariadb.as_deref().map(|database| (Server::MariaDb, database));
     postgres.or(mysql).or(mariadb)
 }
 

@@ -46,7 +46,7 @@ pub struct BackupPolicySpec {
     pub cleanup: Option<Cleanup>,
     /// Prove restore points: integrity checks and restore drills.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verify: Option<Verify>,
+    pub verify: Option<Box<Verify>>,
     /// What loss of data and time to restore can be tolerated; the plan checks the schedule against it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objectives: Option<Objectives>,
@@ -55,7 +55,7 @@ pub struct BackupPolicySpec {
     pub deletion: Deletion,
     /// Limits of each run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limits: Option<Limits>,
+    pub limits: Option<Box<Limits>>,
     /// Pause between the starts for several volumes (kubernetes engine). Default `2m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stagger: Option<DurationText>,

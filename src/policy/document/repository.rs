@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::SecretReference;
 
 /// Where restore points are stored: exactly one of `directory`, `nfs`, `s3` and `rest`.
+// The alternatives are boxed: every policy that is held has a copy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RepositorySpec {
@@ -14,13 +15,13 @@ pub struct RepositorySpec {
     pub directory: Option<String>,
     /// An NFS export (needs the kubernetes engine; on one host mount it and name the directory).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nfs: Option<Nfs>,
+    pub nfs: Option<Box<Nfs>>,
     /// A bucket that speaks the S3 protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub s3: Option<S3>,
+    pub s3: Option<Box<S3>>,
     /// A restic REST server (not available yet).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rest: Option<Rest>,
+    pub rest: Option<Box<Rest>>,
     /// `PerPolicy` gives every policy a repository of its own below this place; `Shared` puts all into one.
     #[serde(default)]
     pub layout: Layout,
@@ -28,10 +29,10 @@ pub struct RepositorySpec {
     pub password: Password,
     /// Seal the password to these recipients and commit it beside the status (not available yet).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub escrow: Option<Escrow>,
+    pub escrow: Option<Box<Escrow>>,
     /// When space is reclaimed and integrity checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub maintenance: Option<Maintenance>,
+    pub maintenance: Option<Box<Maintenance>>,
 }
 
 /// How policies share a repository.

@@ -7,6 +7,7 @@ use super::SecretReference;
 
 /// One thing that is protected: a name, and exactly one of `paths`, `volumes`, `postgres`, `mysql`, `mariadb`,
 /// `galera`, `resources` and `command`.
+// The alternatives are boxed: a source has one of them, and ten thousand policies are held at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Source {
@@ -17,7 +18,7 @@ pub struct Source {
     pub paths: Option<Vec<String>>,
     /// Persistent volume claims (needs the kubernetes engine).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volumes: Option<Volumes>,
+    pub volumes: Option<Box<Volumes>>,
     /// How volumes are captured (kubernetes engine). Default `Files`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<Method>,
@@ -29,22 +30,22 @@ pub struct Source {
     pub one_file_system: bool,
     /// PostgreSQL databases, dumped with `pg_dump --format=custom` and streamed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub postgres: Option<Database>,
+    pub postgres: Option<Box<Database>>,
     /// MySQL databases, dumped with `mysqldump` and streamed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mysql: Option<Database>,
+    pub mysql: Option<Box<Database>>,
     /// MariaDB databases, dumped with `mariadb-dump` and streamed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mariadb: Option<Database>,
+    pub mariadb: Option<Box<Database>>,
     /// A Galera cluster, captured physically through a garbd state transfer (not available yet).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub galera: Option<Galera>,
+    pub galera: Option<Box<Galera>>,
     /// Kubernetes manifests (needs the kubernetes engine).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<Resources>,
+    pub resources: Option<Box<Resources>>,
     /// Any program; its standard output is captured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub command: Option<Command>,
+    pub command: Option<Box<Command>>,
 }
 
 /// Which persistent volume claims: at least one of the four.

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sha1::{Digest as _, Sha1};
+
 use super::{FileContent, MOST_BYTES};
 
 /// Deeper directories are not looked into.
@@ -80,5 +82,37 @@ pub fn read_file(path: &Path) -> Result<FileContent, DirectoryError> {
     let file = fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
     file.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(FileContent { bytes, blob: None })
+    let blob = (bytes.len() <= MOST_BYTES).then(|| blob_id(&bytes));
+    Ok(FileContent { bytes, blob })
+}
+
+/// The id that git gives to this content in a repository of SHA-1, so that a file which is as it was committed is
+/// parsed once.
+fn blob_id(bytes: &[u8]) -> String {
+    let mut hash = Sha1::new();
+    hash.update(format!("blob {}\0", bytes.len()));
+    hash.update(bytes);
+    hex::encode(hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `printf 'a: 1\n' | git hash-object --stdin`
+    #[test]
+    fn content_is_known_by_the_id_that_git_gives_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backup.yaml");
+        fs::write(&path, "a: 1\n").unwrap();
+        assert_eq!(read_file(&path).unwrap().blob.as_deref(), Some("a8926a52d8dcba5c4386945476ab6a2ad008afd4"));
+    }
+
+    #[test]
+    fn content_that_was_cut_has_no_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backup.yaml");
+        fs::write(&path, vec![b'#'; MOST_BYTES + 1]).unwrap();
+        assert_eq!(read_file(&path).unwrap().blob, None);
+    }
 }

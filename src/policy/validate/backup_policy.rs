@@ -96,11 +96,20 @@ pub fn namespace_place(findings: &Findings<'_>) -> super::Place {
     findings.place(pointer)
 }
 
-/// Checks one cron expression.
-pub fn schedule(findings: &mut Findings<'_>, pointer: &str, expression: &str, time_zone: &TimeZone) {
-    if let Err(error) = Schedule::parse(expression, time_zone) {
-        let hint = "`mainstay schedule next EXPRESSION` shows when one comes".to_owned();
-        findings.error(Rule::Schedule, pointer, error.to_string()).hint = Some(hint);
+/// Checks one cron expression. None: it is wrong, and the finding is made.
+pub fn schedule(
+    findings: &mut Findings<'_>,
+    pointer: &str,
+    expression: &str,
+    time_zone: &TimeZone,
+) -> Option<Schedule> {
+    match Schedule::parse(expression, time_zone) {
+        Ok(schedule) => Some(schedule),
+        Err(error) => {
+            let hint = "`mainstay schedule next EXPRESSION` shows when one comes".to_owned();
+            findings.error(Rule::Schedule, pointer, error.to_string()).hint = Some(hint);
+            None
+        }
     }
 }
 
@@ -127,9 +136,8 @@ fn schedules(findings: &mut Findings<'_>, spec: &BackupPolicySpec) -> TimeZone {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for (index, expression) in expressions.iter().enumerate() {
         let pointer = if many { format!("/spec/schedule/{index}") } else { "/spec/schedule".to_owned() };
-        schedule(findings, &pointer, expression, &time_zone);
-        let words = expression.split_whitespace().collect::<Vec<_>>().join(" ");
-        if let Some(first) = seen.insert(words, index) {
+        let Some(schedule) = schedule(findings, &pointer, expression, &time_zone) else { continue };
+        if let Some(first) = seen.insert(schedule.normalised(), index) {
             let related = findings.place(&format!("/spec/schedule/{first}")).related("it stands here first");
             let finding =
                 findings.error(Rule::DuplicateSchedule, &pointer, format!("`{expression}` is in the list twice"));

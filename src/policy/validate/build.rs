@@ -34,7 +34,7 @@ pub enum PolicyError {
         expression: String,
         /// Why.
         #[source]
-        source: ScheduleError,
+        source: Box<ScheduleError>,
     },
 }
 
@@ -65,7 +65,7 @@ pub fn policy(
         Schedule::parse(expression, &time_zone).map_err(|source| PolicyError::Schedule {
             policy: name.clone(),
             expression: expression.clone(),
-            source,
+            source: Box::new(source),
         })
     };
     let schedules = spec.schedule.as_slice().iter().map(read).collect::<Result<Vec<_>, _>>()?;

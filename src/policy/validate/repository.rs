@@ -42,7 +42,7 @@ pub fn check(findings: &mut Findings<'_>, mut document: RepositoryDocument) -> O
         );
     }
     if let Some(maintenance) = maintenance {
-        let Maintenance { prune, check, read_data } = maintenance;
+        let Maintenance { prune, check, read_data } = maintenance.as_ref();
         for (field, expression) in [("prune", prune), ("check", check)] {
             if let Some(expression) = expression {
                 backup_policy::schedule(findings, &format!("/spec/maintenance/{field}"), expression, &TimeZone::UTC);

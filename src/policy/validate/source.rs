@@ -47,7 +47,7 @@ pub fn check(findings: &mut Findings<'_>, pointer: &str, source: &Source) {
     if let Some(volumes) = volumes {
         let at = format!("{pointer}/volumes");
         reference::needs_kubernetes(findings, &at, "volumes", "on one host name directories: `paths: [/srv/shop]`");
-        let Volumes { claims, selector, workload, workloads } = volumes;
+        let Volumes { claims, selector, workload, workloads } = volumes.as_ref();
         if claims.is_empty() && selector.is_none() && workload.is_none() && workloads.is_empty() {
             let message = "`volumes` needs at least one of `claims`, `selector`, `workload` and `workloads`";
             findings.error_at_key(Rule::Empty, &at, message);

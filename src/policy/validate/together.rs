@@ -54,7 +54,9 @@ pub fn together(files: &BTreeMap<PathBuf, Arc<CheckedFile>>) -> (DesiredState, V
         if !desired.is_frozen(&checked.policy.name, &checked.policy.location.file) {
             let mut policy = checked.policy.clone();
             let documents = policy.document.spec.repositories.iter().filter_map(|name| known.usable.get(name.as_str()));
-            policy.repositories = documents.map(|repository| repository.document.clone()).collect();
+            // Not `collect`: it makes room for four of these large documents where there is one.
+            policy.repositories = Vec::with_capacity(policy.document.spec.repositories.len());
+            policy.repositories.extend(documents.map(|repository| repository.document.clone()));
             desired.policies.insert(policy.name.clone(), policy);
         }
     }

@@ -72,6 +72,18 @@ impl State {
         Ok(events)
     }
 
+    /// The number of the newest event; 0: there is none.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn newest_sequence(&self) -> Result<u64, StateError> {
+        let newest: i64 = self
+            .connection()
+            .query_row("SELECT COALESCE(MAX(sequence), 0) FROM events", [], |row| row.get(0))
+            .map_err(StateError::query("reading the newest event"))?;
+        Ok(newest.unsigned_abs())
+    }
+
     /// A note; see [`State::set_note`].
     ///
     /// # Errors
