@@ -194,7 +194,8 @@ impl Field {
         }
         let (from, to) = range.split_once('-').map_or((range, None), |(from, to)| (from, Some(to)));
         let is_any = range == "*" || range == "?";
-        if !is_any && !(self.is_value(from) && to.is_none_or(|to| self.is_value(to))) {
+        let is_range = self.is_value(from) && to.is_none_or(|to| self.is_value(to));
+        if !is_any && !is_range {
             return None;
         }
         Some(match step {
