@@ -96,13 +96,14 @@ pub fn read(content: &[u8]) -> Result<ActualState, InventoryError> {
     if format_version != FORMAT_VERSION {
         return Err(InventoryError::Version(format_version));
     }
-    let mut state = ActualState { observed_at, complete, policies: BTreeMap::new(), restores: BTreeMap::new() };
-    for (key, entry) in policies {
+    let policies = policies.into_iter().map(|(key, entry)| {
         let name: PolicyName = key.parse().map_err(|source| InventoryError::Name { name: key, source })?;
         let policy = policy(&name, entry, observed_at)?;
-        state.policies.insert(name, policy);
-    }
-    Ok(state)
+        Ok((name, policy))
+    });
+    // Through a list: a map that is filled in order one by one has room for nearly twice as many.
+    let policies = policies.collect::<Result<Vec<_>, InventoryError>>()?.into_iter().collect();
+    Ok(ActualState { observed_at, complete, policies, restores: BTreeMap::new() })
 }
 
 /// Writes an observation as an inventory.
@@ -127,6 +128,7 @@ pub fn write(state: &ActualState) -> String {
 
 fn policy(name: &PolicyName, entry: Entry, observed_at: Timestamp) -> Result<ActualPolicy, InventoryError> {
     let Entry { schedule, complete, mut restore_points, applied } = entry;
+    restore_points.shrink_to_fit();
     restore_points.sort_by(|one, other| (one.time, &one.id).cmp(&(other.time, &other.id)));
     let mut ids: Vec<&str> = restore_points.iter().map(|point| point.id.0.as_str()).collect();
     ids.sort_unstable();

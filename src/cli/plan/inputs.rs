@@ -74,9 +74,13 @@ pub fn plan(arguments: &InputArguments) -> Result<Planned, Failure> {
     let now = arguments.now.unwrap_or_else(Timestamp::now);
     let mut documents = documents(arguments)?;
     let mut actual = actual(arguments, now)?;
+    let cache = std::mem::take(&mut documents.cache);
     let compared_with = match &arguments.base {
-        Some(base) => Some(assume_applied(arguments, base, std::mem::take(&mut documents.cache), &mut actual)?),
-        None => unknown_rules(&actual),
+        Some(base) => Some(assume_applied(arguments, base, cache, &mut actual)?),
+        None => {
+            drop(cache);
+            unknown_rules(&actual)
+        }
     };
     let approvals = approvals(arguments, documents.desired.revision.as_ref())?;
     let plan = diff::plan(&documents.desired, &actual, &approvals, now);

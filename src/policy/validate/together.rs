@@ -50,6 +50,7 @@ pub fn together(files: &BTreeMap<PathBuf, Arc<CheckedFile>>) -> (DesiredState, V
     }
 
     let mut desired = DesiredState { frozen_policies, frozen_files, ..DesiredState::default() };
+    let mut policies = Vec::with_capacity(resolvable.len());
     for checked in resolvable {
         if !desired.is_frozen(&checked.policy.name, &checked.policy.location.file) {
             let mut policy = checked.policy.clone();
@@ -57,9 +58,11 @@ pub fn together(files: &BTreeMap<PathBuf, Arc<CheckedFile>>) -> (DesiredState, V
             // Not `collect`: it makes room for four of these large documents where there is one.
             policy.repositories = Vec::with_capacity(policy.document.spec.repositories.len());
             policy.repositories.extend(documents.map(|repository| repository.document.clone()));
-            desired.policies.insert(policy.name.clone(), policy);
+            policies.push((policy.name.clone(), policy));
         }
     }
+    // Through a list: a map that is filled in order one by one has room for nearly twice as many.
+    desired.policies = policies.into_iter().collect();
     desired.repositories = known
         .usable
         .values()

@@ -76,6 +76,7 @@ impl State {
             all.entry(policy).or_default().push(point);
         }
         for points in all.values_mut() {
+            points.shrink_to_fit();
             points.sort_by(|one, other| (one.time, &one.id).cmp(&(other.time, &other.id)));
         }
         Ok(all)

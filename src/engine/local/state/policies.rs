@@ -136,7 +136,7 @@ impl State {
             .prepare_cached("SELECT name, compiled, withdrawn, last_run, last_success, running FROM policies")
             .map_err(StateError::query("observing policies"))?;
         let mut rows = statement.query([]).map_err(StateError::query("observing policies"))?;
-        let mut policies = BTreeMap::new();
+        let mut policies = Vec::new();
         while let Some(row) = rows.next().map_err(StateError::query("observing policies"))? {
             let text = |index: usize| -> Result<Option<String>, StateError> {
                 row.get(index).map_err(StateError::query("observing policies"))
@@ -155,21 +155,21 @@ impl State {
             };
             // A policy that never looked at its repositories never wrote to them either.
             let (observed_at, complete) = inventories.get(&key).copied().unwrap_or((now, true));
-            policies.insert(
-                policy_name(&key)?,
-                ActualPolicy {
-                    compiled,
-                    schedule: None,
-                    inventory: Inventory { observed_at, complete, points },
-                    last_run,
-                    last_success: text(4)?.as_deref().map(time),
-                    running,
-                },
-            );
+            let policy = ActualPolicy {
+                compiled,
+                schedule: None,
+                inventory: Inventory { observed_at, complete, points },
+                last_run,
+                last_success: text(4)?.as_deref().map(time),
+                running,
+            };
+            policies.push((policy_name(&key)?, policy));
         }
         drop(rows);
         drop(statement);
         drop(connection);
+        // Through a list: a map that is filled in order one by one has room for nearly twice as many.
+        let policies = policies.into_iter().collect();
         Ok(ActualState { observed_at: now, complete: true, policies, restores: self.restores()? })
     }
 
