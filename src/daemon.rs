@@ -142,6 +142,7 @@ async fn watch_and_turn(
     wake_sender: mpsc::Sender<Wake>,
     mut wakes: mpsc::Receiver<Wake>,
 ) {
+    let longest = LONGEST_WAIT.min(poll);
     let mut recovery: Option<JoinHandle<()>> = None;
     let mut git_watcher = None;
     let mut failures: u32 = 0;
@@ -168,6 +169,14 @@ async fn watch_and_turn(
         if wake == Wake::WatchLost {
             git_watcher = None;
         }
+        if let (Some(watched), Some(site)) = (&git_watcher, turns.site())
+            && wake.wants_look()
+            && !site.is_watched_by(watched)
+        {
+            // It was moved away, which a watcher inside it does not see.
+            git_watcher = None;
+            wanted = true;
+        }
         if wake == Wake::Poll {
             next_poll = Instant::now() + pause(poll, failures, git_watcher.is_some());
         }
@@ -181,7 +190,7 @@ async fn watch_and_turn(
         if runs_wait_until.is_none_or(|until| until <= Instant::now()) && (wake.wants_look() || outcome.is_some()) {
             next_due = start_due(engine, turns.settings(), Timestamp::now());
         }
-        wake = next_wake(&mut wakes, next_poll, next_due, turns.patience()).await;
+        wake = next_wake(&mut wakes, next_poll, next_due, longest.min(turns.patience())).await;
     }
 }
 
@@ -219,13 +228,12 @@ async fn next_wake(
     wakes: &mut mpsc::Receiver<Wake>,
     next_poll: Instant,
     next_due: Option<Timestamp>,
-    patience: Option<Duration>,
+    longest: Duration,
 ) -> Wake {
     let until_due = next_due
         .map(|due| Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default())
-        .unwrap_or(LONGEST_WAIT)
-        .min(LONGEST_WAIT)
-        .min(patience.unwrap_or(LONGEST_WAIT));
+        .unwrap_or(longest)
+        .min(longest);
     tokio::select! {
         biased;
         wake = wakes.recv() => wake.unwrap_or(Wake::Shutdown),
