@@ -109,6 +109,7 @@ pub async fn daemon(options: DaemonOptions) -> Result<(), DaemonError> {
     let lease = state.lease(LEASE, Timestamp::now()).map_err(|error| failed(error.into()))?;
     let _lease =
         lease.map_err(|holder| DaemonError::AlreadyRunning { pid: holder.pid, directory: state_directory.clone() })?;
+    tracing::info!(state = %state_directory.display(), "the daemon is at work");
     let window = Window::default();
     window.look().not_ready = Some("the first turn is still to come".to_owned());
     let (stop, stopped) = watch::channel(false);

@@ -51,6 +51,31 @@ fn what_other_processes_do_is_noticed() {
 }
 
 #[test]
+fn a_restore_in_git_is_carried_out_once_and_its_end_comes_back() {
+    let host = Host::new();
+    host.commit_policy("");
+    let daemon = host.daemon();
+    host.wait_for_status("status/shop/nightly.yaml", "observedRevision");
+    host.run_by_hand();
+    let into = host.path("restored");
+    let restore = format!(
+        "apiVersion: mainstay.dev/v1alpha1\nkind: Restore\nmetadata: {{name: look, namespace: shop}}\nspec:\n  \
+         policy: nightly\n  into: {{path: {}}}\n",
+        into.display()
+    );
+    host.commit(&[("restore.backup.yaml", &restore)]);
+    host.wait_for_status("restores/shop/look.yaml", "phase: Succeeded");
+    assert!(into.exists());
+    // The same document does nothing more.
+    std::fs::remove_dir_all(&into).expect("what was restored");
+    host.commit(&[]);
+    daemon.settle(&host);
+    assert!(!into.exists(), "it was restored twice");
+    let is_restore = |kind: &EventKind| matches!(kind, EventKind::RestoreEnded(_));
+    assert_eq!(host.ledger().iter().filter(|entry| is_restore(&entry.event.kind)).count(), 1);
+}
+
+#[test]
 fn a_wrong_document_freezes_its_policy_and_no_other() {
     let host = Host::new();
     host.commit(&[
