@@ -109,6 +109,7 @@ pub async fn daemon(options: DaemonOptions) -> Result<(), DaemonError> {
     let lease = state.lease(LEASE, Timestamp::now()).map_err(|error| failed(error.into()))?;
     let _lease =
         lease.map_err(|holder| DaemonError::AlreadyRunning { pid: holder.pid, directory: state_directory.clone() })?;
+    tracing::info!(state = %state_directory.display(), "the daemon is at work");
     let window = Window::default();
     window.look().not_ready = Some("the first turn is still to come".to_owned());
     let (stop, stopped) = watch::channel(false);
@@ -142,6 +143,7 @@ async fn watch_and_turn(
     wake_sender: mpsc::Sender<Wake>,
     mut wakes: mpsc::Receiver<Wake>,
 ) {
+    let longest = LONGEST_WAIT.min(poll);
     let mut recovery: Option<JoinHandle<()>> = None;
     let mut git_watcher = None;
     let mut failures: u32 = 0;
@@ -169,6 +171,14 @@ async fn watch_and_turn(
         if wake == Wake::WatchLost {
             git_watcher = None;
         }
+        if let (Some(watched), Some(site)) = (&git_watcher, turns.site())
+            && wake.wants_look()
+            && !site.is_watched_by(watched)
+        {
+            // It was moved away, which a watcher inside it does not see.
+            git_watcher = None;
+            wanted = true;
+        }
         if wake == Wake::Poll {
             next_poll = Instant::now() + pause(poll, failures, git_watcher.is_some());
         }
@@ -182,7 +192,7 @@ async fn watch_and_turn(
         if runs_wait_until.is_none_or(|until| until <= Instant::now()) && (wake.wants_look() || outcome.is_some()) {
             next_due = start_due(engine, turns.settings(), &mut ahead, Timestamp::now());
         }
-        wake = next_wake(&mut wakes, next_poll, next_due, turns.patience()).await;
+        wake = next_wake(&mut wakes, next_poll, next_due, longest.min(turns.patience())).await;
     }
 }
 
@@ -231,13 +241,12 @@ async fn next_wake(
     wakes: &mut mpsc::Receiver<Wake>,
     next_poll: Instant,
     next_due: Option<Timestamp>,
-    patience: Option<Duration>,
+    longest: Duration,
 ) -> Wake {
     let until_due = next_due
         .map(|due| Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default())
-        .unwrap_or(LONGEST_WAIT)
-        .min(LONGEST_WAIT)
-        .min(patience.unwrap_or(LONGEST_WAIT));
+        .unwrap_or(longest)
+        .min(longest);
     tokio::select! {
         biased;
         wake = wakes.recv() => wake.unwrap_or(Wake::Shutdown),

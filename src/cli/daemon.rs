@@ -28,7 +28,7 @@ pub struct Arguments {
     checkout: CheckoutArguments,
     #[command(flatten)]
     state: StateArguments,
-    /// How often a remote repository is asked, such as 60s; one on this host is watched and reacts at once
+    /// How often a remote repository is asked, such as 60s; one on this host is watched, reacts at once, and is only looked for
     #[arg(long, value_name = "DURATION", default_value = "60s", env = "MAINSTAY_POLL")]
     poll: DurationText,
     /// How long one exchange with a remote repository may take before it is given up and tried again

@@ -167,9 +167,9 @@ impl Turns {
         true
     }
 
-    /// How soon the turn that is under way must be looked at; none: there is none.
-    pub fn patience(&self) -> Option<Duration> {
-        self.under_way.as_ref().map(|_| self.limit)
+    /// How soon the turn that is under way must be looked at.
+    pub fn patience(&self) -> Duration {
+        self.under_way.as_ref().map_or(Duration::MAX, |_| self.limit)
     }
 
     /// The turn that has ended; none: none has. Gives up one whose exchange with git takes too long.

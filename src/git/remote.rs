@@ -234,7 +234,9 @@ impl Session {
         if source.code() == ErrorCode::NotFound || status("404") {
             return GitError::RepositoryMissing { place: url, source };
         }
-        if source.code() == ErrorCode::Certificate {
+        // OpenSSL's verdict arrives as a plain error of its class.
+        let is_untrusted = source.class() == ErrorClass::Ssl && source.message().contains("certificate");
+        if source.code() == ErrorCode::Certificate || is_untrusted {
             return GitError::CertificateInvalid { url, source };
         }
         GitError::Unreachable { url, source }

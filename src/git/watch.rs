@@ -27,6 +27,8 @@ pub enum Notice {
 
 /// Watches as long as it lives.
 pub struct Watcher {
+    /// Device and number of the directory: another one may stand at the same path later.
+    identity: (u64, u64),
     _debouncer: Debouncer<RecommendedWatcher, NoCache>,
 }
 
@@ -58,8 +60,20 @@ impl Watcher {
         for directory in ["refs", "reftable"].map(|name| root.join(name)).into_iter().filter(|path| path.is_dir()) {
             debouncer.watch(&directory, RecursiveMode::Recursive).map_err(fail)?;
         }
-        Ok(Self { _debouncer: debouncer })
+        let identity = identity(&root).map_err(|error| fail(notify::Error::io(error)))?;
+        Ok(Self { identity, _debouncer: debouncer })
     }
+
+    /// Whether this very directory is watched. One that was moved away is not noticed by a watcher inside it.
+    pub fn watches(&self, git_directory: &Path) -> bool {
+        identity(git_directory).is_ok_and(|identity| identity == self.identity)
+    }
+}
+
+fn identity(directory: &Path) -> std::io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = directory.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// How long to wait before polling again: `base`, give or take a tenth, so that many daemons do not poll at one moment.

@@ -138,6 +138,12 @@ impl Site {
         }
     }
 
+    /// Whether a watcher still watches the directory that the repository is in now.
+    pub fn is_watched_by(&self, watcher: &Watcher) -> bool {
+        let directory = self.checkout.as_ref().and_then(Checkout::watch_directory);
+        directory.is_none_or(|directory| watcher.watches(directory))
+    }
+
     /// Asks git: where the branch is, what its documents say, what was approved.
     ///
     /// # Errors

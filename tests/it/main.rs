@@ -1,5 +1,6 @@
 //! The hermetic tests: Rust and git are all that they need.
 
+mod daemon;
 mod documents;
 mod engine;
 mod git;

@@ -28,6 +28,19 @@ fn the_quickstart_tells_its_story_to_the_end() {
     ] {
         assert!(said.contains(line), "`{line}` is missing in:\n{said}");
     }
+    // The commit on the status branch is shown with its files.
+    for file in ["README.md", "inventory.json", "runs/", "status/notes/nightly.yaml"] {
+        assert!(said.lines().any(|line| line.trim_start().starts_with(file) && line.contains('|')), "{file}:\n{said}");
+    }
+    // Each command that it offers as the next one is a command.
+    let next = said.split("\nNext:\n").nth(1).expect("what to type next");
+    let offered = next.lines().filter_map(|line| line.trim().strip_prefix(env!("CARGO_BIN_EXE_mainstay")));
+    let commands: Vec<&str> = offered.filter_map(|rest| rest.split_whitespace().next()).collect();
+    assert_eq!(commands, ["daemon", "restore", "init"]);
+    for command in commands {
+        let help = Command::new(env!("CARGO_BIN_EXE_mainstay")).args([command, "--help"]).output().expect("help");
+        assert!(help.status.success(), "{command}");
+    }
     // It leaves what it says that it leaves.
     for left in ["documents", "site", "repository", "state", "restored"] {
         assert!(folder.path().join("story").join(left).exists(), "{left} is not there");

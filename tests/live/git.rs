@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     peers::{Peers, free_port, succeed, wait_for},
-    world::World,
+    world::{Started, World},
 };
 
 fn git(directory: &Path, arguments: &[&str]) -> String {
@@ -52,11 +52,17 @@ fn wait_for_status(bare: &Path, text: &str) {
     });
 }
 
-/// A first commit is applied, and a second one, too; the status comes back; runs work.
-fn watched(world: &World, bare: &Path, arguments: &[&str]) {
+/// Starts a daemon that trusts the authority of the tests, as libgit2 is told by the environment.
+fn start_daemon(world: &World, arguments: &[&str]) -> Started {
     let mut all = vec!["daemon", "--poll", "1s"];
     all.extend(arguments);
-    let daemon = world.start("daemon", &all);
+    let authority = Peers::authority().display().to_string();
+    world.start_with("daemon", &all, &[("SSL_CERT_FILE", &authority)])
+}
+
+/// A first commit is applied, and a second one, too; the status comes back; runs work.
+fn watched(world: &World, bare: &Path, arguments: &[&str]) {
+    let daemon = start_daemon(world, arguments);
     wait_for("the policy to be applied", 60, || {
         world.mainstay(&["run", "shop/nightly"]).status.success().then_some(())
     });
@@ -75,8 +81,7 @@ fn https_with_a_token() {
     let (address, token, _) = Peers::git_https();
     let file = world.write("token", format!("{token}\n"));
     let (address, file) = (format!("{address}/https.git"), file.display().to_string());
-    let authority = Peers::authority().display().to_string();
-    watched(&world, &bare, &["--repo", &address, "--git-token-file", &file, "--git-ca", &authority]);
+    watched(&world, &bare, &["--repo", &address, "--git-token-file", &file]);
     let log = fs::read_to_string(world.path("daemon.log")).expect("a log");
     assert!(!log.contains(&token), "the token is in the log");
 }
@@ -93,9 +98,7 @@ fn ssh_with_a_key_and_a_known_host() {
 
 /// Starts a daemon that cannot get at its documents, and waits until its log says why.
 fn refused(world: &World, arguments: &[&str], why: &str) {
-    let mut all = vec!["daemon", "--poll", "1s"];
-    all.extend(arguments);
-    let _daemon = world.start("daemon", &all);
+    let _daemon = start_daemon(world, arguments);
     wait_for(&format!("the log to say `{why}`"), 60, || {
         let log = fs::read_to_string(world.path("daemon.log")).ok()?;
         log.to_lowercase().contains(why).then_some(())
@@ -108,9 +111,22 @@ fn a_wrong_token_is_refused_and_not_tried_for_ever() {
     hosted(&world, "token.git");
     let (address, _, _) = Peers::git_https();
     let file = world.write("token", "not-the-token\n").display().to_string();
-    let authority = Peers::authority().display().to_string();
     let address = format!("{address}/token.git");
-    refused(&world, &["--repo", &address, "--git-token-file", &file, "--git-ca", &authority], "token");
+    refused(&world, &["--repo", &address, "--git-token-file", &file], "refuses our credentials");
+}
+
+#[test]
+fn a_certificate_of_an_unknown_authority_is_refused() {
+    let world = World::new("git-certificate");
+    hosted(&world, "certificate.git");
+    let (address, token, _) = Peers::git_https();
+    let file = world.write("token", format!("{token}\n")).display().to_string();
+    let address = format!("{address}/certificate.git");
+    let _daemon = world.start("daemon", &["daemon", "--repo", &address, "--git-token-file", &file]);
+    wait_for("the log to name the certificate", 60, || {
+        let log = fs::read_to_string(world.path("daemon.log")).ok()?;
+        (log.contains("the certificate of") && log.contains("SSL_CERT_FILE")).then_some(())
+    });
 }
 
 #[test]
@@ -121,7 +137,7 @@ fn an_unknown_host_key_is_refused() {
     let hosts = world.write("known_hosts", "").display().to_string();
     let address = format!("ssh://root@127.0.0.1:{port}{}", bare.display());
     let key = keys.join("client").display().to_string();
-    refused(&world, &["--repo", &address, "--ssh-key", &key, "--known-hosts", &hosts], "host key");
+    refused(&world, &["--repo", &address, "--ssh-key", &key, "--known-hosts", &hosts], "ssh host key of");
 }
 
 #[test]

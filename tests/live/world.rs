@@ -110,9 +110,15 @@ spec:
     /// Starts a command in a process group of its own, so that it can be killed with or without its children. What it
     /// says goes to the file `NAME.log`.
     pub fn start(&self, name: &str, arguments: &[&str]) -> Started {
+        self.start_with(name, arguments, &[])
+    }
+
+    /// The same with further variables in its environment.
+    pub fn start_with(&self, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Started {
         let log = fs::File::create(self.path(&format!("{name}.log"))).expect("a log file");
         let child = self
             .command(arguments)
+            .envs(environment.iter().copied())
             .process_group(0)
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)

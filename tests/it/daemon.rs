@@ -1,0 +1,251 @@
+//! The daemon through the real binary: what is committed happens, and the status comes back. Its hard times are in
+//! `hardship`, what it shows of itself in `surface`.
+
+use std::fs;
+
+mod hardship;
+mod host;
+mod surface;
+
+use mainstay::status::ledger::EventKind;
+
+use host::{Host, wait_for};
+
+/// The digest in the command that approves, from the dashboard.
+fn digest(dashboard: &str) -> String {
+    let command = dashboard.split("mainstay approve ").nth(1).expect("the command that approves");
+    command.split_whitespace().next().expect("a digest").to_owned()
+}
+
+#[test]
+fn a_commit_is_applied_and_the_status_comes_back() {
+    let host = Host::new();
+    let first = host.commit_policy("");
+    let _daemon = host.daemon();
+    let status = host.wait_for_status("status/shop/nightly.yaml", "observedRevision");
+    assert!(status.contains(&first), "{status}");
+    let second = host.commit_policy("  retention: {keepLast: 3}");
+    host.wait_for_status("status/shop/nightly.yaml", &second);
+    host.commit(&[("other.backup.yaml", &host.policy("other", ""))]);
+    host.wait_for_status("status/shop/other.yaml", "observedRevision");
+    let applied = host.ledger();
+    assert_eq!(applied.len(), 3, "{applied:?}");
+}
+
+#[test]
+fn what_other_processes_do_is_noticed() {
+    let host = Host::new();
+    host.commit_policy("");
+    let _daemon = host.daemon();
+    host.wait_for_status("status/shop/nightly.yaml", "observedRevision");
+    host.run_by_hand();
+    let point = host.points().pop().expect("a point");
+    host.wait_for_status("status/shop/nightly.yaml", &point);
+    host.good(&["points", "hold", "shop/nightly", &point]);
+    host.wait_for_status("status/shop/nightly.yaml", "held: true");
+    host.good(&["points", "release", "shop/nightly", &point]);
+    wait_for("the release", || {
+        host.status("status/shop/nightly.yaml").filter(|status| !status.contains("held: true")).map(drop)
+    });
+    assert_eq!(host.ledger().len(), 4);
+}
+
+#[test]
+fn a_restore_in_git_is_carried_out_once_and_its_end_comes_back() {
+    let host = Host::new();
+    host.commit_policy("");
+    let daemon = host.daemon();
+    host.wait_for_status("status/shop/nightly.yaml", "observedRevision");
+    host.run_by_hand();
+    let into = host.path("restored");
+    let restore = format!(
+        "apiVersion: mainstay.dev/v1alpha1\nkind: Restore\nmetadata: {{name: look, namespace: shop}}\nspec:\n  \
+         policy: nightly\n  into: {{path: {}}}\n",
+        into.display()
+    );
+    host.commit(&[("restore.backup.yaml", &restore)]);
+    host.wait_for_status("restores/shop/look.yaml", "phase: Succeeded");
+    assert!(into.exists());
+    // The same document does nothing more.
+    std::fs::remove_dir_all(&into).expect("what was restored");
+    host.commit(&[]);
+    daemon.settle(&host);
+    assert!(!into.exists(), "it was restored twice");
+    let is_restore = |kind: &EventKind| matches!(kind, EventKind::RestoreEnded(_));
+    assert_eq!(host.ledger().iter().filter(|entry| is_restore(&entry.event.kind)).count(), 1);
+}
+
+#[test]
+fn a_wrong_document_freezes_its_policy_and_no_other() {
+    let host = Host::new();
+    host.commit(&[
+        ("backup.yaml", &host.policy("nightly", "")),
+        ("other.backup.yaml", &host.policy("other", "")),
+        ("store.backup.yaml", &host.store()),
+    ]);
+    let _daemon = host.daemon();
+    host.wait_for_status("status/shop/other.yaml", "observedRevision");
+    let revision = host.commit(&[
+        ("backup.yaml", &host.policy("nightly", "  retention: {keepLats: 1}")),
+        ("other.backup.yaml", &host.policy("other", "  retention: {keepLast: 2}")),
+    ]);
+    host.wait_for_status("status/shop/other.yaml", &revision);
+    let dashboard = host.wait_for_dashboard("backup.yaml:8:15");
+    assert!(dashboard.contains("keepLats") && dashboard.contains("1 needs attention"), "{dashboard}");
+    let frozen = host.status("status/shop/nightly.yaml").expect("a status");
+    assert!(frozen.contains("DocumentNotInForce") && !frozen.contains(&revision), "{frozen}");
+    host.run_by_hand();
+}
+
+#[test]
+fn a_loss_waits_for_approval_and_a_revert_takes_it_back() {
+    let host = Host::new();
+    let keep = |count: u32| format!("  retention: {{keepLast: {count}, keepDaily: 0, keepWeekly: 0, grace: 24h}}");
+    host.commit_policy(&keep(3));
+    let _daemon = host.daemon();
+    host.wait_for_status("status/shop/nightly.yaml", "observedRevision");
+    (0..3).for_each(|_| host.run_by_hand());
+    let points = host.points();
+    host.wait_for_status("status/shop/nightly.yaml", &points[2]);
+
+    host.commit_policy(&keep(1));
+    let dashboard = host.wait_for_dashboard("mainstay approve ");
+    let status = host.wait_for_status("status/shop/nightly.yaml", "ApprovalNeeded");
+    assert!(status.contains("type: Stalled") && status.contains(&digest(&dashboard)), "{status}");
+    assert!(!status.contains("expiredSince"), "{status}");
+
+    host.good(&["approve", &digest(&dashboard)]);
+    let status = host.wait_for_status("status/shop/nightly.yaml", "expiredSince");
+    assert_eq!(status.matches("expiredSince").count(), 2, "{status}");
+    assert_eq!(host.points().len(), 3, "a point was forgotten before its grace time");
+
+    // The rules of the reverted commit keep the two again: the next cleanup, here that of a run, lets only go what
+    // these rules let go, and the run's own point is the newest.
+    host.git(&["revert", "--no-edit", "HEAD~1"]);
+    let reverted = host.git(&["rev-parse", "HEAD"]);
+    host.wait_for_status("status/shop/nightly.yaml", reverted.trim());
+    host.run_by_hand();
+    let newest = host.points().pop().expect("a point");
+    let status = host.wait_for_status("status/shop/nightly.yaml", &newest);
+    assert_eq!(status.matches("expiredSince").count(), 1, "{status}");
+    let taken_back: Vec<_> = host
+        .ledger()
+        .into_iter()
+        .filter_map(|entry| match entry.event.kind {
+            EventKind::TakenBack { points } => Some(points),
+            _ => None,
+        })
+        .flatten()
+        .map(|point| point.0)
+        .collect();
+    assert_eq!(taken_back, [points[1].clone()]);
+}
+
+#[test]
+fn nothing_is_deleted_while_the_documents_cannot_be_known() {
+    let host = Host::new();
+    let delete = "  deletion: Confirm";
+    host.commit(&[("backups/backup.yaml", &(host.policy("nightly", delete) + "---\n" + &host.store()))]);
+    let first = host.git(&["rev-parse", "HEAD"]);
+    let repository = host.documents.path().display().to_string();
+    let _daemon = host.daemon_with(&["--repo", &repository, "--path", "backups"], &[]);
+    host.wait_for_status("status/shop/nightly.yaml", "observedRevision");
+    let still_there = |problem: &str| {
+        let dashboard = host.wait_for_dashboard(problem);
+        assert!(dashboard.contains("## Problems"), "{dashboard}");
+        assert!(!dashboard.contains("| withdrawn |"), "{dashboard}");
+        host.run_by_hand();
+    };
+
+    // The directory is gone.
+    host.git(&["mv", "backups", "elsewhere"]);
+    host.commit(&[]);
+    still_there("there is no directory");
+    // It is there, and empty of documents.
+    host.commit(&[("backups/notes.txt", "no document")]);
+    still_there("there is no backup.yaml");
+    // The branch is gone.
+    host.git(&["checkout", "--quiet", "-b", "other"]);
+    host.git(&["branch", "-D", "main"]);
+    still_there("has no branch");
+    // Back again: all is well.
+    host.git(&["checkout", "--quiet", "-B", "main", first.trim()]);
+    host.commit(&[("backups/notes.txt", "no document")]);
+    wait_for("no problem", || host.status("README.md").filter(|page| !page.contains("## Problems")).map(drop));
+    // Another history, in which the policy is not: that is no wish to delete it.
+    host.git(&["checkout", "--quiet", "--orphan", "new"]);
+    fs::write(host.documents.path().join("backups/backup.yaml"), host.store()).expect("a file");
+    host.commit(&[]);
+    host.git(&["branch", "--force", "main", "new"]);
+    still_there("history of the branch was rewritten");
+}
+
+#[test]
+fn a_freeze_holds_also_while_the_settings_cannot_be_read() {
+    let host = Host::new();
+    let settings =
+        "apiVersion: mainstay.dev/v1alpha1\nkind: Settings\nmetadata: {name: settings}\nspec: {freeze: true}\n";
+    host.commit_policy("");
+    let mut daemon = host.daemon();
+    host.wait_for_status("status/shop/nightly.yaml", "observedRevision");
+    host.commit(&[("settings.backup.yaml", settings)]);
+    host.wait_for_dashboard("**Frozen**");
+    let changed = host.commit_policy("  retention: {keepLast: 3}");
+    host.wait_for_dashboard(&changed[..8]);
+    // The settings become unreadable: those in force stay.
+    host.commit(&[("settings.backup.yaml", &settings.replace("freeze: true", "freeze: ["))]);
+    let dashboard = host.wait_for_dashboard("settings.backup.yaml:");
+    assert!(dashboard.contains("**Frozen**"), "{dashboard}");
+    // A restart does not thaw either, and nothing that is due starts.
+    daemon.terminate();
+    host.make_due();
+    let daemon = host.daemon();
+    daemon.settle(&host);
+    assert_eq!(daemon.metric("mainstay_runs_total{policy=\"shop/nightly\",result=\"success\"}"), 0.0);
+    assert!(host.points().is_empty());
+    // Thawed: the change is applied, and what was missed is caught up.
+    host.commit(&[("settings.backup.yaml", &settings.replace("true", "false"))]);
+    wait_for("the change and the run", || {
+        let status = host.status("status/shop/nightly.yaml")?;
+        (status.contains(&changed) || status.contains("succeeded")).then_some(())
+    });
+    wait_for("the missed run", || (!host.points().is_empty()).then_some(()));
+}
+
+#[test]
+fn a_commit_that_is_not_signed_counts_for_nothing() {
+    let host = Host::new();
+    let key = host.path("key").display().to_string();
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "ada", "-f", &key])
+        .status()
+        .expect("ssh-keygen; install openssh-client");
+    assert!(made.success());
+    let public = fs::read_to_string(format!("{key}.pub")).expect("a key");
+    fs::write(host.path("signers"), format!("ada@example.org namespaces=\"git\" {public}")).expect("a file");
+    for (name, value) in [("gpg.format", "ssh"), ("user.signingkey", &key), ("commit.gpgsign", "true")] {
+        host.git(&["config", name, value]);
+    }
+    let settings = format!(
+        "apiVersion: mainstay.dev/v1alpha1\nkind: Settings\nmetadata: {{name: settings}}\nspec: {{signatures: \
+         {{sshAllowedSigners: {}}}}}\n",
+        host.path("signers").display()
+    );
+    host.commit(&[("settings.backup.yaml", &settings)]);
+    let signed = host.commit_policy("");
+    let _daemon = host.daemon();
+    host.wait_for_status("status/shop/nightly.yaml", &signed);
+    // Whoever cannot sign cannot lift the rule either.
+    host.git(&["config", "commit.gpgsign", "false"]);
+    fs::remove_file(host.documents.path().join("settings.backup.yaml")).expect("the settings");
+    let unsigned = host.commit_policy("  retention: {keepLast: 1}");
+    let dashboard = host.wait_for_dashboard("is not signed");
+    assert!(dashboard.contains(&unsigned[..8]), "{dashboard}");
+    let status = host.status("status/shop/nightly.yaml").expect("a status");
+    assert!(status.contains(&signed) && !status.contains(&unsigned), "{status}");
+    // A signed commit on top says that someone believes in it.
+    host.git(&["config", "commit.gpgsign", "true"]);
+    let believed = host.commit(&[]);
+    host.wait_for_status("status/shop/nightly.yaml", &believed);
+    assert!(!host.status("README.md").expect("a dashboard").contains("is not signed"));
+}
