@@ -1,8 +1,11 @@
 //! The hermetic tests: Rust and git are all that they need.
 
+mod bad_input;
 mod documents;
 mod engine;
+mod examples;
 mod git;
+mod host;
 mod mover;
 mod plan;
 mod plan_cases;
