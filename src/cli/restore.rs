@@ -130,7 +130,7 @@ async fn restore(context: &Context, arguments: Arguments) -> CommandResult {
     let what = format!(
         "restore point {} of {policy}, captured {}, {}",
         prepared.point,
-        prepared.time,
+        prepared.time.strftime("%Y-%m-%d %H:%M:%SZ"),
         Size(prepared.size_bytes)
     );
     if request.target == Target::InPlace && !yes && !dry_run {

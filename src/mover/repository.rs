@@ -284,9 +284,9 @@ impl Repository {
         for (level, finding) in &results.0 {
             // rustic_core does not export the type of the level.
             if format!("{level:?}") == "Warn" {
-                self.reporter.warn(finding.to_string());
+                self.reporter.warn(sentence(&finding.to_string()));
             } else {
-                findings.push(finding.to_string());
+                findings.push(sentence(&finding.to_string()));
             }
         }
         if findings.is_empty() {
@@ -482,4 +482,19 @@ fn save(
         files: summary.total_files_processed,
         unreadable: 0,
     })
+}
+
+/// A finding of rustic_core in one line: its errors are pages, of which only the messages are for people.
+fn sentence(finding: &str) -> String {
+    let mut lines = finding.lines();
+    let head = lines.next().unwrap_or_default();
+    let head = head.split("`rustic_core` experienced").next().unwrap_or_default().trim_end_matches([' ', ':']);
+    let mut parts = vec![head.to_owned()];
+    while let Some(line) = lines.next() {
+        if line.trim() == "Message:" {
+            parts.extend(lines.next().map(|message| message.trim().trim_end_matches('.').to_owned()));
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.join(": ")
 }

@@ -150,13 +150,18 @@ fn text(listed: &[Listed]) -> String {
         let _ = writeln!(text, "{gap}{}  {points}, {}", group[0].policy, wording::bytes(size));
         for Listed { policy: _, point, kept, reasons, expires_at } in group {
             let state = match (kept, expires_at) {
-                (true, Some(time)) => format!("until {time}  {}", reasons.join(", ")),
+                (true, Some(time)) => format!("until {}  {}", seconds(*time), reasons.join(", ")),
                 (true, None) => format!("kept  {}", reasons.join(", ")),
                 (false, _) => "expired".to_owned(),
             };
             let (id, size) = (wording::plain(&point.id.0), wording::bytes(point.size_bytes));
-            let _ = writeln!(text, "  {id:<width$}  {}  {size:>10}  {state}", point.time);
+            let _ = writeln!(text, "  {id:<width$}  {}  {size:>10}  {state}", seconds(point.time));
         }
     }
     text
+}
+
+/// A time without the part of a second that nobody reads.
+fn seconds(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

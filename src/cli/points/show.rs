@@ -53,7 +53,7 @@ pub fn execute(arguments: Arguments) -> CommandResult {
         return Ok(Exit::Success);
     }
     println!("restore point {} of {policy}", point.id);
-    println!("  captured  {}", point.time);
+    println!("  captured  {}", point.time.strftime("%Y-%m-%d %H:%M:%SZ"));
     println!("  size      {}", runner::Size(point.size_bytes));
     match point.verified_at {
         Some(at) => println!("  verified  {at}"),

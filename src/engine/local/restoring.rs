@@ -389,6 +389,15 @@ fn place_of<'a>(
         true => point.parts.iter().map(|part| part.part.source.as_str()).collect(),
         false => request.sources.iter().map(String::as_str).collect(),
     };
+    let known: std::collections::BTreeSet<&str> = point.parts.iter().map(|part| part.part.source.as_str()).collect();
+    if let Some(unknown) = all.iter().find(|source| !known.contains(*source)) {
+        let known: Vec<&str> = known.into_iter().collect();
+        return Err(WorkError::Refused(format!(
+            "restore point {} has no source {unknown}; it has {}",
+            point.point.id,
+            known.join(", ")
+        )));
+    }
     let holds = |place: &PlaceRecord| {
         all.iter().all(|source| point.parts.iter().any(|part| part.place == place.id && part.part.source == *source))
     };
