@@ -183,6 +183,9 @@ fn a_corrupted_pack() {
     // The pack's name is random, as the key is.
     let said = host.bad(&["verify", POLICY, "--read-data", "100%"], 1);
     let name = pack.file_name().and_then(|name| name.to_str()).expect("a name");
+    let (before, place) = said.split_once("BlobLocation {").expect("where it is damaged");
+    let (_, after) = place.split_once('}').expect("its end");
+    let said = format!("{before}BlobLocation {{…}}{after}");
     let said = said.replace(name, "PACK").replace(&name[..12], "PACK").replace(&name[..8], "PACK");
     expect_file!["cases/bad-input/corrupted-pack.txt"].assert_eq(&said);
     assert_eq!(host.ids(POLICY).len(), 1);
