@@ -7,7 +7,8 @@ use crate::cli::LogFormat;
 /// Starts logging. `RUST_LOG` wins over the number of `-v`.
 pub fn start(verbose: u8, format: LogFormat) {
     let level = match verbose {
-        0 => "mainstay=info,warn",
+        // What rustic_core says in pages, the mover says in a sentence.
+        0 => "mainstay=info,rustic_core=off,warn",
         1 => "mainstay=debug,info",
         _ => "trace",
     };

@@ -122,10 +122,17 @@ async fn follow(context: &Context, report: &RunReport) -> Result<RunReport, Fail
 
 fn ended(report: &RunReport) -> CommandResult {
     for source in &report.sources {
-        let note = source.message.as_ref().map_or(String::new(), |message| format!(" ({message})"));
+        // What made the run fail is said once, at the end.
+        let message = source.message.as_ref().filter(|message| !report.message.contains(message.as_str()));
+        let note = message.map_or(String::new(), |message| format!(" ({message})"));
+        let phase = match source.phase {
+            Phase::Pending => "not begun",
+            Phase::Running => "running",
+            Phase::Succeeded => "succeeded",
+            Phase::Failed => "failed",
+        };
         println!(
-            "  {:<10} {} → {}: {}, {}, {} new, {:.1} s{note}",
-            format!("{:?}", source.phase).to_lowercase(),
+            "  {phase:<10} {} → {}: {}, {}, {} new, {:.1} s{note}",
             source.source,
             source.repository,
             files(source.files),
@@ -141,7 +148,7 @@ fn ended(report: &RunReport) -> CommandResult {
         }
         Phase::Pending | Phase::Running | Phase::Failed => {
             Err(Failure::new(format!("run {} of {} failed: {}", report.id, report.policy, report.message))
-                .hint("nothing was recorded for it unless it says so; earlier restore points are as they were"))
+                .hint("the restore points from before are as they were; `mainstay points` lists what there is"))
         }
     }
 }

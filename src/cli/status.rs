@@ -166,7 +166,7 @@ fn text(actual: &ActualState, now: Timestamp, with_sources: bool) -> String {
 }
 
 /// The condition of a policy, and why.
-fn condition(policy: &ActualPolicy, _now: Timestamp) -> (&'static str, String) {
+fn condition(policy: &ActualPolicy, now: Timestamp) -> (&'static str, String) {
     let Some(compiled) = &policy.compiled else {
         return ("Withdrawn", "its document is gone; its restore points stay".to_owned());
     };
@@ -180,7 +180,13 @@ fn condition(policy: &ActualPolicy, _now: Timestamp) -> (&'static str, String) {
         }
         _ if compiled.document.spec.suspend => ("Suspended", "its document says `suspend: true`".to_owned()),
         Some(run) => ("Ready", run.message.clone()),
-        None => ("Ready", "it did not run yet".to_owned()),
+        None => match next_run(policy, now) {
+            Some(next) => (
+                "Waiting",
+                format!("it has not run yet; a daemon runs it at {}, `mainstay run` does it now", to_second(next)),
+            ),
+            None => ("Waiting", "it has not run yet; `mainstay run` does it now".to_owned()),
+        },
     }
 }
 

@@ -21,13 +21,13 @@ impl FailureKind {
         match self {
             Self::WrongPassword => "check the password of the Repository document; a lost password cannot be replaced",
             Self::RepositoryMissing => {
-                "check the place in the Repository document; the first run of a policy makes its repository"
+                "check that its disk is mounted, and the place in the Repository document; it is not made anew in silence"
             }
             Self::RepositoryDamaged => "keep the repository as it is and run `mainstay verify` to see how far it goes",
             Self::NoSpace => "free space at the repository, or shorten the retention and run the cleanup",
             Self::PermissionDenied => "give the user that runs Mainstay access, or correct the access key",
             Self::Unreachable => "check the endpoint and the network; the next run tries again",
-            Self::SourceFailed => "make the source readable and run the policy again; no restore point was made",
+            Self::SourceFailed => "mend what is named and run the policy again; no restore point was made",
             Self::DestinationRefused => "choose an empty destination, or allow to overwrite",
             Self::ProgramMissing => "install the program, or name the directory that holds it in `programDirectory`",
             Self::Other => "see the log for details, and report it if it looks like a bug",

@@ -11,9 +11,10 @@ use std::{
 use bytes::Bytes;
 use jiff::Timestamp;
 use rustic_core::{
-    BackupOptions, BlobId, CheckOptions, ConfigOptions, Credentials, FileType, IndexedFullStatus, IndexedIdsStatus,
-    KeyOptions, LsOptions, OpenStatus, ParentOptions, PruneOptions, PrunePlan, ReadBackend as _, ReadSource,
-    ReadSubsetOption, RepositoryBackends, RepositoryOptions, RusticError, SnapshotGroupCriterion, SnapshotOptions,
+    BackupOptions, BlobId, CheckOptions, CheckResults, ConfigOptions, Credentials, FileType, IndexedFullStatus,
+    IndexedIdsStatus, KeyOptions, LsOptions, OpenStatus, ParentOptions, PruneOptions, PrunePlan, ReadBackend as _,
+    ReadSource, ReadSubsetOption, RepositoryBackends, RepositoryOptions, RusticError, SnapshotGroupCriterion,
+    SnapshotOptions,
     repofile::{BlobType, Node, SnapshotFile, SnapshotId},
 };
 
@@ -40,6 +41,8 @@ use streams::Streams;
 
 /// Check tells at most this many findings in its failure.
 const FINDINGS: usize = 5;
+/// How often a check is begun that breaks down for want of time.
+const CHECK_ATTEMPTS: u32 = 5;
 
 /// An open repository.
 #[derive(Debug)]
@@ -273,7 +276,7 @@ impl Repository {
             options = options.read_data(true).read_data_subset(subset);
         }
         let before = self.backend.pack_bytes_read();
-        let results = self.inner.check(options).map_err(|error| {
+        let results = self.check_patiently(options)?.map_err(|error| {
             let mut failure = self.failed(&error);
             if failure.kind == FailureKind::Other {
                 failure.kind = FailureKind::RepositoryDamaged;
@@ -284,9 +287,9 @@ impl Repository {
         for (level, finding) in &results.0 {
             // rustic_core does not export the type of the level.
             if format!("{level:?}") == "Warn" {
-                self.reporter.warn(finding.to_string());
+                self.reporter.warn(sentence(&finding.to_string()));
             } else {
-                findings.push(finding.to_string());
+                findings.push(sentence(&finding.to_string()));
             }
         }
         if findings.is_empty() {
@@ -300,6 +303,22 @@ impl Repository {
             format!("the repository `{}` is damaged: {}{more}", self.name, findings.join("; ")),
         )
         .hint("make new restore points in another repository, and keep this one as it is until you know more"))
+    }
+
+    /// rustic_core 0.13 panics ("index still in use") where its own threads take longer than 100 ms to end, as they do
+    /// on a busy host. Nothing was written, so it is simply looked at again.
+    fn check_patiently(&self, options: CheckOptions) -> Result<Result<CheckResults, Box<RusticError>>, Failure> {
+        for _ in 0..CHECK_ATTEMPTS {
+            let attempt = std::panic::AssertUnwindSafe(|| self.inner.check(options));
+            if let Ok(results) = std::panic::catch_unwind(attempt) {
+                return Ok(results);
+            }
+        }
+        Err(Failure::new(
+            FailureKind::Other,
+            format!("the repository `{}` could not be checked: the check itself broke down", self.name),
+        )
+        .hint("verify it again when this host is less busy; this says nothing about the repository"))
     }
 
     /// Opens a snapshot for reading.
@@ -482,4 +501,19 @@ fn save(
         files: summary.total_files_processed,
         unreadable: 0,
     })
+}
+
+/// A finding of rustic_core in one line: its errors are pages, of which only the messages are for people.
+fn sentence(finding: &str) -> String {
+    let mut lines = finding.lines();
+    let head = lines.next().unwrap_or_default();
+    let head = head.split("`rustic_core` experienced").next().unwrap_or_default().trim_end_matches([' ', ':']);
+    let mut parts = vec![head.to_owned()];
+    while let Some(line) = lines.next() {
+        if line.trim() == "Message:" {
+            parts.extend(lines.next().map(|message| message.trim().trim_end_matches('.').to_owned()));
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.join(": ")
 }

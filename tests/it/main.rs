@@ -1,8 +1,11 @@
 //! The hermetic tests: Rust and git are all that they need.
 
+mod bad_input;
 mod daemon;
 mod documents;
 mod engine;
+mod examples;
+mod folder_host;
 mod git;
 mod host;
 mod limits;

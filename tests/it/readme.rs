@@ -7,8 +7,14 @@ use std::{
     process::Command,
 };
 
-const PAGES: [&str; 5] =
-    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/systemd/README.md", "tests/bench/README.md"];
+const PAGES: [&str; 6] = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "deploy/systemd/README.md",
+    "examples/README.md",
+    "tests/bench/README.md",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -6,6 +6,7 @@
 mod peers;
 mod world;
 
+mod examples;
 mod faults;
 mod files;
 mod git;

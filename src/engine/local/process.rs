@@ -123,7 +123,7 @@ pub enum ProgramError {
         tail: String,
     },
     /// It took too long and was ended.
-    #[error("`{program}` took longer than {} seconds and was ended", .limit.as_secs())]
+    #[error("`{program}` took longer than {} s and was ended; if it needs more, raise its `timeout`", .limit.as_secs())]
     TimedOut {
         /// The program.
         program: String,

@@ -210,7 +210,7 @@ impl Run<'_> {
             let outcome = match self.carry_out_step(step, notice).await {
                 Ok(()) => Outcome::Done,
                 Err(reason) => {
-                    tracing::warn!(policy = %self.policy.name, run = %self.report.id, "{reason}");
+                    tracing::debug!(policy = %self.policy.name, run = %self.report.id, "{reason}");
                     Outcome::Failed(reason)
                 }
             };

@@ -27,6 +27,9 @@ use crate::{
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 /// How soon to look again when the start of a process failed.
 const TRY_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+/// A clock that is behind the last scheduled time by more than this was set: small steps back are waited for.
+const SET_BACK: SignedDuration = SignedDuration::from_hours(1);
+
 /// What one turn of the scheduler did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScheduleTurn {
@@ -109,6 +112,16 @@ impl Scheduler {
                 continue;
             }
             let Some(timetable) = self.timetable(&name, text) else { continue };
+            let last_scheduled = if is_ahead(last_scheduled, now) {
+                tracing::warn!(
+                    policy = %name, %last_scheduled, %now,
+                    "the clock of this host was set back behind the last scheduled run; counting from now on. Check the clock"
+                );
+                context.state.set_last_scheduled(&name, now)?;
+                now
+            } else {
+                last_scheduled
+            };
             if !timetable.suspend {
                 if last_scheduled > now + CLOCK_SLACK {
                     turn.ahead.push((name.clone(), last_scheduled));
@@ -202,6 +215,12 @@ impl Scheduler {
                     turn.look_again(next);
                 }
                 continue;
+            };
+            let last = if is_ahead(last, now) {
+                context.state.set_turn(name, work, now)?;
+                now
+            } else {
+                last
             };
             match due(std::slice::from_ref(schedule), SignedDuration::ZERO, None, name, last, now) {
                 Due::NotYet { next } => turn.look_again(next),
@@ -350,6 +369,12 @@ fn read_timetable(text: String) -> Result<Timetable, String> {
         text,
         compiled,
     })
+}
+
+/// Whether a clock that jumped forth and back left a time that lies too far ahead to wait for. That no run starts twice
+/// does not hang on this: its id is its scheduled time.
+fn is_ahead(last: Timestamp, now: Timestamp) -> bool {
+    last.duration_since(now) > SET_BACK
 }
 
 fn announcement(policy: &CompiledPolicy, scheduled: Timestamp, catch_up: bool, now: Timestamp) -> RunReport {

@@ -6,6 +6,7 @@ use super::{
     cleanup,
     context::{Context, WorkError},
     movers::{Bounds, Word},
+    runner,
 };
 use crate::{
     mover::job::{Outcome, Task},
@@ -84,6 +85,9 @@ pub async fn verify(
         results.push(Verified { repository, read_bytes, problem, points: proven });
     }
     if results.is_empty() {
+        if context.state.policy(policy)?.is_none() {
+            return Err(runner::no_such_policy(policy));
+        }
         let what = only.map_or_else(|| "no repository".to_owned(), |only| format!("no repository {only}"));
         return Err(WorkError::Refused(format!(
             "there is nothing to verify: {what} of {policy} holds restore points yet; run the policy first"

@@ -1,6 +1,9 @@
 //! What a restore uses: the restore point, the place that holds it, and what a mover has to do.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use super::{RestoreRequest, Target};
 use crate::{
@@ -53,10 +56,19 @@ pub(super) fn place_of<'a>(
     point: &StoredPoint,
     request: &RestoreRequest,
 ) -> Result<&'a PlaceRecord, WorkError> {
-    let all: std::collections::BTreeSet<&str> = match request.sources.is_empty() {
+    let all: BTreeSet<&str> = match request.sources.is_empty() {
         true => point.parts.iter().map(|part| part.part.source.as_str()).collect(),
         false => request.sources.iter().map(String::as_str).collect(),
     };
+    let known: BTreeSet<&str> = point.parts.iter().map(|part| part.part.source.as_str()).collect();
+    if let Some(unknown) = all.iter().find(|source| !known.contains(*source)) {
+        let known: Vec<&str> = known.into_iter().collect();
+        return Err(WorkError::Refused(format!(
+            "restore point {} has no source {unknown}; it has {}",
+            point.point.id,
+            known.join(", ")
+        )));
+    }
     let holds = |place: &PlaceRecord| {
         all.iter().all(|source| point.parts.iter().any(|part| part.place == place.id && part.part.source == *source))
     };
