@@ -144,8 +144,7 @@ fn a_loss_waits_for_approval_and_a_revert_takes_it_back() {
 #[test]
 fn nothing_is_deleted_while_the_documents_cannot_be_known() {
     let host = Host::new();
-    let delete = "  deletion: Confirm";
-    host.commit(&[("backups/backup.yaml", &(host.policy("nightly", delete) + "---\n" + &host.store()))]);
+    host.commit(&[("backups/backup.yaml", &(host.policy("nightly", "") + "---\n" + &host.store()))]);
     let first = host.git(&["rev-parse", "HEAD"]);
     let repository = host.documents.path().display().to_string();
     let _daemon = host.daemon_with(&["--repo", &repository, "--path", "backups"], &[]);

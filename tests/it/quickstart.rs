@@ -28,6 +28,8 @@ fn the_quickstart_tells_its_story_to_the_end() {
     ] {
         assert!(said.contains(line), "`{line}` is missing in:\n{said}");
     }
+    // The daemon was ended in an orderly way, and not left behind.
+    assert!(log.contains("asked to end"), "{log}");
     // The commit on the status branch is shown with its files.
     for file in ["README.md", "inventory.json", "runs/", "status/notes/nightly.yaml"] {
         assert!(said.lines().any(|line| line.trim_start().starts_with(file) && line.contains('|')), "{file}:\n{said}");
