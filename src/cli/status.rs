@@ -183,7 +183,7 @@ fn condition(policy: &ActualPolicy, now: Timestamp) -> (&'static str, String) {
         None => match next_run(policy, now) {
             Some(next) => (
                 "Waiting",
-                format!("it has not run yet; a daemon runs it at {}, `mainstay run` does it now", to_second(next)),
+                format!("it has not run yet; a daemon runs it at {}, `mainstay run` does it now", second(next)),
             ),
             None => ("Waiting", "it has not run yet; `mainstay run` does it now".to_owned()),
         },

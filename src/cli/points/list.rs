@@ -161,8 +161,3 @@ fn text(listed: &[Listed]) -> String {
     }
     text
 }
-
-/// A time without the part of a second that nobody reads.
-fn seconds(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}

@@ -63,6 +63,13 @@ pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> 
     }
     let known = context.state.points(policy)?;
     let runs = context.state.runs(policy)?;
+    if let Some(stored) = context.state.policy(policy)? {
+        // In a shared repository another host may have a policy of the same name: its snapshots are not ours to judge.
+        let is_known = |snapshot: &Snapshot| known.iter().any(|point| point.point.id == snapshot.label.run);
+        for snapshots in listed.values_mut() {
+            snapshots.retain(|snapshot| snapshot.label.host == stored.compiled.cluster || is_known(snapshot));
+        }
+    }
     let found = merge(&places, listed, problems, known, &runs);
     context.state.set_inventory(policy, now, found.complete, &found.points, &found.gone)?;
     for point in found.gone.iter().filter(|point| !point.forgetting) {

@@ -63,8 +63,13 @@ pub async fn recover_policy(
                 context.state.withdraw_announcement(&run.report, before)?;
             }
             Phase::Running | Phase::Succeeded | Phase::Failed => {
-                let message = end(context, run, now).await?;
-                recovered.ended.push((policy, message));
+                // One run that cannot be ended (a full disk, for example) keeps no workload down.
+                match end(context, run, now).await {
+                    Ok(message) => recovered.ended.push((policy, message)),
+                    Err(error) => {
+                        tracing::error!(%policy, reason = error.chain(), "a run that is gone cannot be ended")
+                    }
+                }
             }
         }
     }
@@ -182,9 +187,14 @@ fn conclude_interrupted(
 async fn wake(context: &Context, workload: &StoppedWorkload, now: Timestamp) -> Result<Result<(), String>, WorkError> {
     // Two guards at once (a daemon and a run) start it once.
     let name = format!("wake:{}", workload.policy);
-    let _lease = match context.state.lease(&name, now)? {
-        Ok(lease) => lease,
-        Err(holder) => return Ok(Err(format!("process {} is starting it", holder.pid))),
+    let _lease = match context.state.lease(&name, now) {
+        Ok(Ok(lease)) => Some(lease),
+        Ok(Err(holder)) => return Ok(Err(format!("process {} is starting it", holder.pid))),
+        // Starting it twice is better than leaving it down because nothing can be written.
+        Err(error) => {
+            tracing::error!(policy = %workload.policy, reason = crate::apply::chain(&error), "starting without a lease");
+            None
+        }
     };
     let still =
         context.state.stopped_workloads()?.into_iter().any(|other| {
@@ -193,10 +203,12 @@ async fn wake(context: &Context, workload: &StoppedWorkload, now: Timestamp) -> 
     if !still {
         return Ok(Ok(()));
     }
-    context.state.set_start_attempt(&workload.policy, now)?;
+    if let Err(error) = context.state.set_start_attempt(&workload.policy, now) {
+        tracing::error!(policy = %workload.policy, reason = crate::apply::chain(&error), "the attempt cannot be noted");
+    }
     let result = runner::start(workload).await;
     if result.is_ok() {
-        context.state.remove_stopped(&workload.policy)?;
+        context.state.remove_stopped(workload)?;
         tracing::warn!(policy = %workload.policy, "started the workload that {} had left stopped", workload.owner);
     }
     Ok(result)

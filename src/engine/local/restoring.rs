@@ -273,7 +273,7 @@ pub async fn carry_out(
     }
     if let Some(workload) = &quiesce {
         match runner::start(workload).await {
-            Ok(()) => context.state.remove_stopped(&workload.policy)?,
+            Ok(()) => context.state.remove_stopped(workload)?,
             Err(reason) => failure = Some(failure.map_or(reason.clone(), |failure| format!("{failure}; {reason}"))),
         }
     }

@@ -90,7 +90,13 @@ pub async fn run(context: &Context, request: &RunRequest, notice: &mut dyn FnMut
         Ok(lease) => lease,
         Err(holder) => return overlap(context, &report, request, &holder),
     };
-    recovery::recover_policy(context, Some(&request.policy), now).await?;
+    let recovered = recovery::recover_policy(context, Some(&request.policy), now).await?;
+    if let Some((_, reason)) = recovered.still_stopped.first() {
+        return Err(WorkError::Refused(format!(
+            "the workload of {} is still stopped from before, so no run begins: {reason}",
+            request.policy
+        )));
+    }
     if request.scheduled_at.is_none() {
         // Two runs by hand in one second are two runs.
         let taken: Vec<RestorePointId> =
@@ -112,8 +118,15 @@ pub async fn run(context: &Context, request: &RunRequest, notice: &mut dyn FnMut
         policy: stored.compiled,
         report,
         parts: Vec::new(),
+        is_stopped: false,
     };
-    let report = run.carry_out(notice).await?;
+    let report = match run.carry_out(notice).await {
+        Ok(report) => report,
+        Err(error) => {
+            run.start_regardless().await;
+            return Err(error);
+        }
+    };
     super::push::push(&run.policy, &report).await;
     Ok(RunEnd::Ended(report))
 }
@@ -186,6 +199,8 @@ pub struct Run<'a> {
     bounds: Bounds,
     report: RunReport,
     parts: Vec<StoredPart>,
+    /// Whether the workload is stopped, as far as this process knows.
+    is_stopped: bool,
 }
 
 impl Run<'_> {
@@ -205,6 +220,7 @@ impl Run<'_> {
             let (name, id) = (&self.policy.name, &self.report.id);
             let stopping = (step == Step::Stop).then(|| self.workload()).flatten();
             state.intend(name, id, step, stopping.as_ref(), Timestamp::now())?;
+            self.is_stopped |= stopping.is_some();
             journal.intend(step);
             pause_at(step, "intended");
             let outcome = match self.carry_out_step(step, notice).await {
@@ -214,9 +230,24 @@ impl Run<'_> {
                     Outcome::Failed(reason)
                 }
             };
+            if step == Step::Start && outcome == Outcome::Done {
+                self.is_stopped = false;
+            }
             pause_at(step, "done");
             state.conclude(&self.policy.name, &self.report.id, step, &outcome)?;
             journal.conclude(outcome);
+        }
+    }
+
+    /// The state cannot be written (a full disk, for example), but the workload must not stay down for that.
+    async fn start_regardless(&self) {
+        if !self.is_stopped {
+            return;
+        }
+        if let Some(workload) = self.workload()
+            && let Err(reason) = start(&workload).await
+        {
+            tracing::error!(policy = %self.policy.name, "{reason}");
         }
     }
 

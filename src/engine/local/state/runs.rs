@@ -320,7 +320,12 @@ impl State {
                 params![name, id.0, encode(outcome)],
             )?;
             if step == Step::Start && *outcome == Outcome::Done {
-                transaction.execute("DELETE FROM stopped WHERE policy = ?1", [name])?;
+                // Only what this run stopped: another one may have stopped the workload since.
+                transaction.execute(
+                    "DELETE FROM stopped WHERE policy = ?1 AND process = \
+                     (SELECT process FROM runs WHERE policy = ?1 AND id = ?2)",
+                    params![name, id.0],
+                )?;
             }
             Ok(())
         })
@@ -338,9 +343,13 @@ impl State {
     ///
     /// # Errors
     /// The state cannot be written.
-    pub fn remove_stopped(&self, policy: &PolicyName) -> Result<(), StateError> {
+    pub fn remove_stopped(&self, workload: &StoppedWorkload) -> Result<(), StateError> {
         self.write("writing a started workload", |transaction| {
-            transaction.execute("DELETE FROM stopped WHERE policy = ?1", [policy.to_string()])?;
+            // Only this record: another run may have stopped the workload since, and must be known to have.
+            transaction.execute(
+                "DELETE FROM stopped WHERE policy = ?1 AND process = ?2",
+                params![workload.policy.to_string(), encode(&workload.process)],
+            )?;
             Ok(())
         })
     }
