@@ -131,10 +131,7 @@ fn a_loss_waits_for_approval_and_a_revert_takes_it_back() {
     let taken_back: Vec<_> = host
         .ledger()
         .into_iter()
-        .filter_map(|entry| match entry.event.kind {
-            EventKind::TakenBack { points } => Some(points),
-            _ => None,
-        })
+        .filter_map(|entry| if let EventKind::TakenBack { points } = entry.event.kind { Some(points) } else { None })
         .flatten()
         .map(|point| point.0)
         .collect();

@@ -26,10 +26,7 @@ fn begun(host: &Host) -> usize {
 
 /// How the runs ended that the ledger knows.
 fn ended(host: &Host) -> Vec<Phase> {
-    let phase = |kind| match kind {
-        EventKind::RunEnded(report) => Some(report.phase),
-        _ => None,
-    };
+    let phase = |kind| if let EventKind::RunEnded(report) = kind { Some(report.phase) } else { None };
     host.ledger().into_iter().filter_map(|entry| phase(entry.event.kind)).collect()
 }
 
