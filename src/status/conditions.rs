@@ -123,8 +123,8 @@ pub fn judge(input: &StatusInput<'_>, name: &PolicyName, last_run: Option<&RunRe
     match last_run {
         Some(run) if run.trigger != Trigger::Manual && run.scheduled_at > input.now + CLOCK_SLACK => {
             let message = format!(
-                "The clock went back: run {} is of {}, which is still to come. Nothing starts before. Check the clock; \
-                 `mainstay run {name}` makes a restore point meanwhile.",
+                "The clock went back: run {} is of {}, which is still to come. No run starts twice; the schedule goes on \
+                 by the clock as it is. Check the clock.",
                 run.id, run.scheduled_at
             );
             (Health::Ahead, message)

@@ -84,6 +84,9 @@ fn every_example_is_valid() {
     let mut count = 0;
     for entry in fs::read_dir(root().join("examples")).unwrap() {
         let directory = entry.unwrap().path();
+        if !directory.is_dir() {
+            continue;
+        }
         let files = read_directory(&directory).unwrap();
         let loaded = check(&files);
         let findings = text::render(&loaded.diagnostics, &files, false);

@@ -86,7 +86,7 @@ async fn a_run_that_is_asked_to_stop_starts_its_workload() {
 async fn a_hook_before_that_fails_or_hangs_copies_nothing_and_hooks_after_run() {
     let host = Host::new();
     let hanging = json!({"command": ["sh", "-c", "sleep 1000"], "timeout": "1s"});
-    for (before, part) in [(hook(&host, "before", 3), "exit status 3"), (hanging, "longer than 1 seconds")] {
+    for (before, part) in [(hook(&host, "before", 3), "exit status 3"), (hanging, "longer than 1 s")] {
         let _ = fs::remove_file(host.path("log"));
         host.put(json!({
             "consistency": "Cold", "quiesce": host.quiesce(),

@@ -112,20 +112,16 @@ impl Scheduler {
                 continue;
             }
             let Some(timetable) = self.timetable(&name, text) else { continue };
+            if !timetable.suspend && last_scheduled > now + CLOCK_SLACK {
+                turn.ahead.push((name.clone(), last_scheduled));
+            }
             let last_scheduled = if is_ahead(last_scheduled, now) {
-                tracing::warn!(
-                    policy = %name, %last_scheduled, %now,
-                    "the clock of this host was set back behind the last scheduled run; counting from now on. Check the clock"
-                );
                 context.state.set_last_scheduled(&name, now)?;
                 now
             } else {
                 last_scheduled
             };
             if !timetable.suspend {
-                if last_scheduled > now + CLOCK_SLACK {
-                    turn.ahead.push((name.clone(), last_scheduled));
-                }
                 let (jitter, deadline) = (timetable.jitter, timetable.deadline);
                 match due(&timetable.schedules, jitter, deadline, &name, last_scheduled, now) {
                     Due::NotYet { next } => turn.look_again(next),
