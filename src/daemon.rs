@@ -224,7 +224,7 @@ fn start_due(
             }
             let found: BTreeSet<(PolicyName, Timestamp)> = turn.ahead.into_iter().collect();
             for (policy, last_scheduled) in found.difference(ahead) {
-                tracing::warn!(%policy, %last_scheduled, "the clock went back: nothing starts before this time comes again");
+                tracing::warn!(%policy, %last_scheduled, "the clock went back behind the last run; the schedule goes on by the clock as it is");
             }
             *ahead = found;
             turn.next_due
