@@ -63,7 +63,8 @@ pub async fn turn<E: Engine>(site: &mut Site, engine: &E, now: Timestamp) -> Res
     let actual = if applied.done.is_empty() { before } else { engine.observe(now).await? };
     let events = engine.history(site.published_sequence()).await?;
     let published = block_in_place(|| site.publish(&loaded, &plan, &applied, &actual, &events, now))?;
-    block_in_place(|| site.remember(&loaded.desired, &events, published.is_ok()))?;
+    let settled = plan.refusals.is_empty() && plan.frozen.is_empty() && applied.failed.is_empty();
+    block_in_place(|| site.remember(&loaded.desired, &events, published.is_ok(), settled))?;
     Ok(Turn {
         findings: loaded.findings.len(),
         newest_sequence: site.seen_sequence(),

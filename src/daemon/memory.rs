@@ -23,6 +23,10 @@ pub struct Memory {
     pub applied: Option<Revision>,
     /// The settings that were in force, so that a freeze also holds while git cannot be read.
     pub settings: SettingsSpec,
+    /// The commit at which everything that was asked for was carried out, and nothing was left to approve: the consent
+    /// in it and before it is used up. Were it to hold for ever, a loss that was taken back could happen again unseen.
+    #[serde(default)]
+    pub consented: Option<Revision>,
     /// Number of the newest ledger event that is in the status branch.
     pub published_sequence: u64,
 }

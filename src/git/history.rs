@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use git2::Sort;
+use git2::{Oid, Repository, Revwalk, Sort};
 
 use super::{GitError, Revision, checkout::Checkout};
 use crate::plan::Approvals;
@@ -11,7 +11,8 @@ use crate::plan::Approvals;
 pub const COMMITS_LIMIT: usize = 1000;
 
 impl Checkout {
-    /// Everything that was consented to in the newest `limit` commits up to `head`. `parse` reads one message
+    /// Everything that was consented to in the newest `limit` commits up to `head`, without `used_up` and those before
+    /// it: what was consented to there was carried out, and consent holds once. `parse` reads one message
     /// (`plan::approval::parse_message`); it is an argument so that this module need not know trailers.
     ///
     /// # Errors
@@ -19,11 +20,12 @@ impl Checkout {
     pub fn approvals_since(
         &self,
         head: &Revision,
+        used_up: Option<&Revision>,
         limit: usize,
         parse: impl Fn(&str) -> Approvals,
     ) -> Result<Approvals, GitError> {
         let mut all = Approvals::default();
-        for (_, message) in self.messages(head, limit)? {
+        for (_, message) in self.messages(head, used_up, limit)? {
             let Approvals { effects, digests } = parse(&message);
             all.effects.extend(effects);
             all.digests.extend(digests);
@@ -31,17 +33,26 @@ impl Checkout {
         Ok(all)
     }
 
-    /// The messages of a commit and those before it, newest first; at most `limit` of them. Merged branches count:
+    /// The messages of a commit and those before it, newest first, without `before` and what it descends from; at most
+    /// `limit` of them. Merged branches count:
     /// an approval may have come with one. A message that is not UTF-8 is passed over.
     ///
     /// # Errors
     /// The repository is damaged.
-    pub fn messages(&self, head: &Revision, limit: usize) -> Result<Vec<(Revision, String)>, GitError> {
+    pub fn messages(
+        &self,
+        head: &Revision,
+        before: Option<&Revision>,
+        limit: usize,
+    ) -> Result<Vec<(Revision, String)>, GitError> {
         let read = |source| GitError::Read { operation: format!("walking the history of {head}"), source };
         let repository = self.repository();
         let mut walk = repository.revwalk().map_err(read)?;
         walk.set_sorting(Sort::TIME).map_err(read)?;
         walk.push(head.object_id()?).map_err(read)?;
+        if let Some(before) = before {
+            hide(repository, &mut walk, before).map_err(read)?;
+        }
         let mut messages = Vec::new();
         for id in walk.take(limit) {
             let commit = match id.and_then(|id| repository.find_commit(id)) {
@@ -75,5 +86,14 @@ impl Checkout {
         paths.sort();
         paths.dedup();
         Ok(paths)
+    }
+}
+
+/// Leaves out a commit and those before it. One that is gone (the history was rewritten) leaves out nothing.
+pub fn hide(repository: &Repository, walk: &mut Revwalk<'_>, revision: &Revision) -> Result<(), git2::Error> {
+    let id = Oid::from_str(&revision.0)?;
+    match repository.find_commit(id) {
+        Ok(_) => walk.hide(id),
+        Err(_) => Ok(()),
     }
 }

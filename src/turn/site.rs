@@ -266,6 +266,7 @@ impl Site {
         desired: &DesiredState,
         events: &[ledger::Event],
         published: bool,
+        settled: bool,
     ) -> Result<(), TurnError> {
         let counted = self.counted_sequence.unwrap_or(self.memory.published_sequence);
         for event in events.iter().filter(|event| event.sequence > counted) {
@@ -280,6 +281,9 @@ impl Site {
         memory.settings = desired.settings.clone();
         if desired.deletion_blocked.is_none() {
             memory.applied = desired.revision.clone();
+            if settled {
+                memory.consented = desired.revision.clone();
+            }
         }
         if published {
             memory.published_sequence = newest.unwrap_or(memory.published_sequence).max(memory.published_sequence);
@@ -331,7 +335,8 @@ fn fetch(checkout: &mut Checkout, memory: &Memory) -> Result<Fetched, TurnError>
             Err(error) => return Err(error.into()),
         }
     }
-    let approvals = checkout.approvals_since(&revision, COMMITS_LIMIT, approval::parse_message)?;
+    let approvals =
+        checkout.approvals_since(&revision, memory.consented.as_ref(), COMMITS_LIMIT, approval::parse_message)?;
     Ok(Fetched { revision: Some(revision), files, approvals, deletion_blocked })
 }
 

@@ -136,6 +136,11 @@ fn a_loss_waits_for_approval_and_a_revert_takes_it_back() {
         .map(|point| point.0)
         .collect();
     assert_eq!(taken_back, [points[1].clone()]);
+
+    // Consent holds once: the same point is not lost again by it.
+    host.commit_policy(&keep(2));
+    let status = host.wait_for_status("status/shop/nightly.yaml", "ApprovalNeeded");
+    assert_eq!(status.matches("expiredSince").count(), 1, "{status}");
 }
 
 #[test]

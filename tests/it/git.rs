@@ -188,9 +188,9 @@ fn approvals_are_gathered_from_merged_branches_too() {
             .collect(),
         ..Approvals::default()
     };
-    let approvals = checkout.approvals_since(&tree.head(), 100, parse).expect("a walk");
+    let approvals = checkout.approvals_since(&tree.head(), None, 100, parse).expect("a walk");
     assert_eq!(approvals.digests.into_iter().collect::<Vec<_>>(), [Digest("abc".to_owned())]);
-    assert_eq!(checkout.messages(&tree.head(), 2).expect("a walk").len(), 2);
+    assert_eq!(checkout.messages(&tree.head(), None, 2).expect("a walk").len(), 2);
 }
 
 #[test]

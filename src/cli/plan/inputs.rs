@@ -14,6 +14,7 @@ use super::revisions::Watched;
 use crate::{
     actual::{ActualPolicy, ActualState, RestoreReport, inventory},
     cli::{Failure, StateArguments},
+    daemon::memory::Memory,
     desired::DesiredState,
     engine::{Engine as _, local::LocalEngine},
     git::Revision,
@@ -243,10 +244,19 @@ fn unknown_rules(actual: &ActualState) -> Option<String> {
 
 /// What was approved in the commits up to the revision that is planned, or up to HEAD for a directory.
 fn approvals(arguments: &InputArguments, revision: Option<&Revision>) -> Result<Approvals, Failure> {
+    // What a daemon on this state has carried out is used up. An offline plan knows of none.
+    let used_up = match &arguments.offline {
+        Some(_) => None,
+        None => {
+            let directory = arguments.state.directory()?;
+            let memory = Memory::load(&directory);
+            memory.map_err(|error| Failure::new("cannot tell which approvals are used up").caused_by(error))?.consented
+        }
+    };
     match (Watched::holding(&arguments.path), revision) {
-        (Ok(watched), Some(revision)) => watched.approvals(revision),
+        (Ok(watched), Some(revision)) => watched.approvals(revision, used_up.as_ref()),
         (Ok(watched), None) => match watched.tip() {
-            Some(tip) => watched.approvals(&tip),
+            Some(tip) => watched.approvals(&tip, used_up.as_ref()),
             None => Ok(Approvals::default()),
         },
         // A directory outside of git has no commits, and so no approvals.

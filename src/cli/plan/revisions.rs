@@ -88,7 +88,7 @@ impl Watched {
     ///
     /// # Errors
     /// The repository is damaged.
-    pub fn approvals(&self, head: &Revision) -> Result<Approvals, Failure> {
+    pub fn approvals(&self, head: &Revision, used_up: Option<&Revision>) -> Result<Approvals, Failure> {
         let mut approvals = Approvals::default();
         let cannot = |error: git2::Error| {
             Failure::new(format!("cannot read the commits before {}", head.short())).caused_by(error)
@@ -96,6 +96,9 @@ impl Watched {
         let mut walk = self.repository.revwalk().map_err(cannot)?;
         let start = git2::Oid::from_str(&head.0).map_err(cannot)?;
         walk.push(start).map_err(cannot)?;
+        if let Some(used_up) = used_up {
+            history::hide(&self.repository, &mut walk, used_up).map_err(cannot)?;
+        }
         for id in walk.take(history::COMMITS_LIMIT) {
             // A shallow clone ends somewhere: what lies before is not known, and so not approved.
             let Ok(commit) = id.and_then(|id| self.repository.find_commit(id)) else { break };
