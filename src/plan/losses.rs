@@ -21,7 +21,7 @@ use crate::{
     policy::{
         CompiledPolicy, PolicyName,
         document::{
-            RepositoryDocument,
+            DurationText, RepositoryDocument,
             backup_policy::Deletion,
             repository::{Layout, RepositorySpec},
         },
@@ -29,6 +29,9 @@ use crate::{
     restore_point::{RestorePoint, RestorePointId},
     retention::{self, KeepRules},
 };
+
+/// The grace time of a policy that names none.
+const DEFAULT_GRACE: DurationText = DurationText::from_seconds(24 * 3600);
 
 /// What kept the restore points until now.
 #[derive(Debug, Clone, Copy)]
@@ -67,12 +70,34 @@ pub fn by_edit(former: Former<'_>, after: &CompiledPolicy, points: &[RestorePoin
         .filter(|(point, kept)| **kept && !kept_after.contains(&point.id))
         .map(|(point, _)| point);
     let explain = Explanation::new(former, &new, points, now);
-    let losses = lost.map(|point| loss(&after.name, point, explain.reason(point, &left_behind))).collect();
+    let mut losses: Vec<Loss> =
+        lost.map(|point| loss(&after.name, point, explain.reason(point, &left_behind))).collect();
+    losses.extend(
+        points
+            .iter()
+            .filter(|point| !kept_after.contains(&point.id))
+            .filter_map(|point| cut_short(former, after, point, now)),
+    );
+    losses.sort_by_key(|loss| (loss.time, loss.id.clone()));
+    losses.dedup_by(|one, other| one.id == other.id);
     let reach = Reach {
         before: oldest(points.iter().zip(&kept_before).filter(|(_, kept)| **kept).map(|(point, _)| point)),
         after: oldest(points.iter().filter(|point| kept_after.contains(&point.id))),
     };
     Losses { losses, reach }
+}
+
+/// A marked point that the former grace time still holds and the new one lets go at once.
+fn cut_short(former: Former<'_>, after: &CompiledPolicy, point: &RestorePoint, now: Timestamp) -> Option<Loss> {
+    let (Former::Applied(before), Some(since)) = (former, point.expired_since) else { return None };
+    let (old, new) = (grace(before), grace(after));
+    let age = now.duration_since(since);
+    (age < old.duration() && age >= new.duration())
+        .then(|| loss(&after.name, point, format!("retention.grace {old} → {new}")))
+}
+
+fn grace(policy: &CompiledPolicy) -> DurationText {
+    policy.document.spec.retention.grace.unwrap_or(DEFAULT_GRACE)
 }
 
 /// What the removal of a policy loses. Nothing where its points are retained, or where nobody knows.

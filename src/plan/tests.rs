@@ -109,6 +109,22 @@ fn losses_are_what_the_old_rules_keep_and_the_new_ones_do_not() {
     }
 }
 
+/// Points that expired yesterday can be taken back for six more days: an edit of the grace alone must not end that unseen.
+#[test]
+fn a_shorter_grace_loses_what_could_still_be_taken_back() {
+    let mut points = points(10);
+    for point in &mut points[..3] {
+        point.expired_since = Some(now() - SignedDuration::from_hours(24));
+    }
+    for (before, after, lost) in [("7d", "7d", 0), ("7d", "2d", 0), ("7d", "24h", 3), ("7d", "0s", 3), ("1h", "0s", 0)]
+    {
+        let rules = |grace: &str| format!("retention: {{keepDaily: 7, grace: {grace}}}");
+        let (desired, actual) = edit(&rules(before), &rules(after), &points);
+        let plan = plan(&desired, &actual);
+        assert_eq!((plan.losses.len(), plan.refusals.len()), (lost, usize::from(lost > 0)), "{before} → {after}");
+    }
+}
+
 #[test]
 fn applying_a_plan_leaves_nothing_to_do() {
     let (desired, _) = edit("", "retention: {keepDaily: 7}", &[]);
