@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     context::{Context, WorkError},
     runner::{self, finish},
-    state::runs::{StoppedWorkload, StoredRun},
+    state::{runs::StoredRun, stopped::StoppedWorkload},
 };
 use crate::{
     policy::PolicyName,

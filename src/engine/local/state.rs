@@ -17,12 +17,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::engine::EngineError;
 
 pub mod events;
+pub mod journal;
 pub mod leases;
 pub mod places;
 pub mod points;
 pub mod policies;
 pub mod restores;
 pub mod runs;
+pub mod stopped;
 
 /// The file in the state directory.
 const FILE_NAME: &str = "state.sqlite";
