@@ -10,7 +10,7 @@ use super::{
     movers::{Bounds, Word},
     process::ProcessIdentity,
     recovery,
-    state::{places::PlaceRecord, points::StoredPart, runs::Begun, stopped::StoppedWorkload},
+    state::{places::PlaceRecord, points::StoredPart, runs::Begun},
     test_pause::pause_at,
     verifying,
 };
@@ -86,7 +86,7 @@ pub async fn run(context: &Context, request: &RunRequest, notice: &mut dyn FnMut
     let recovered = recovery::recover_policy(context, Some(&request.policy), now).await?;
     if let Some((_, reason)) = recovered.still_stopped.first() {
         return Err(WorkError::Refused(format!(
-            "the workload of {} is still stopped from before, so no run begins: {reason}",
+            "no run of {} begins before what the last one left is in order: {reason}",
             request.policy
         )));
     }
