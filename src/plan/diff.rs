@@ -214,6 +214,7 @@ impl<'a> Draft<'a> {
             source,
             next_runs: Vec::new(),
             losses: Vec::new(),
+            taken_back: Vec::new(),
         };
         let why = "deletion: Confirm: every restore point of the policy goes with it, the newest too".to_owned();
         self.propose(change, blocked, Some((lost, Some(why))));
@@ -237,6 +238,7 @@ impl<'a> Draft<'a> {
             source: restore.location.clone(),
             next_runs: Vec::new(),
             losses: Vec::new(),
+            taken_back: Vec::new(),
         };
         let needs = if let Some(missing) = self.missing_point(restore) {
             Needs::Mending(missing)
@@ -268,6 +270,12 @@ impl<'a> Draft<'a> {
     fn propose_edit(&mut self, change: Change, former: Former<'_>, inventory: &Inventory, mut blocked: Option<String>) {
         let Some(after) = &change.after else { return };
         let lost = losses::by_edit(former, after, &inventory.points, self.now);
+        let mut consent = None;
+        if !inventory.complete && losses::leaves_behind(former, after) && !inventory.points.is_empty() {
+            consent = Some("leaves behind a repository whose restore points cannot all be seen".to_owned());
+        } else if !inventory.complete && losses::leaves_behind(former, after) {
+            blocked.get_or_insert_with(|| unseen(inventory));
+        }
         if !inventory.complete && losses::could_lose(former, after) {
             blocked.get_or_insert_with(|| unseen(inventory));
         }
@@ -276,23 +284,24 @@ impl<'a> Draft<'a> {
         {
             blocked.get_or_insert_with(|| format!("no restore point may be lost: {why}"));
         }
-        self.propose(change, blocked, Some((lost, None)));
+        self.propose(change, blocked, Some((lost, consent)));
     }
 
     /// Proposes a change. `lost` is what it loses, and why that needs consent in any case, if so.
     fn propose(&mut self, mut change: Change, blocked: Option<String>, lost: Option<(Losses, Option<String>)>) {
         let mut needs = Needs::Nothing;
-        if let Some((Losses { losses, reach }, consent)) = lost
-            && !losses.is_empty()
-        {
-            change.losses = losses.iter().map(|loss| loss.id.clone()).collect();
-            let effects = effects(&change.policy, &change.losses);
-            needs = match consent {
-                None => Needs::Budget(effects),
-                Some(why) => Needs::Consent(effects, why),
-            };
-            self.reach.insert(change.policy.clone(), reach);
-            self.losses.extend(losses);
+        if let Some((Losses { losses, taken_back, reach }, consent)) = lost {
+            change.taken_back = taken_back;
+            if !losses.is_empty() {
+                change.losses = losses.iter().map(|loss| loss.id.clone()).collect();
+                let effects = effects(&change.policy, &change.losses);
+                needs = match consent {
+                    None => Needs::Budget(effects),
+                    Some(why) => Needs::Consent(effects, why),
+                };
+                self.reach.insert(change.policy.clone(), reach);
+                self.losses.extend(losses);
+            }
         }
         if let Some(why) = blocked {
             needs = Needs::Mending(why);
@@ -327,6 +336,7 @@ impl<'a> Draft<'a> {
             restore: None,
             next_runs,
             losses: Vec::new(),
+            taken_back: Vec::new(),
         }
     }
 
@@ -379,7 +389,10 @@ fn unseen(inventory: &Inventory) -> String {
         1 => "only 1 of its restore points could be seen".to_owned(),
         several => format!("only {several} of its restore points could be seen"),
     };
-    format!("unknown is not empty: {known}; make its repositories readable first")
+    format!(
+        "unknown is not empty: {known}; make its repositories readable first. If one is gone for ever, take it out of \
+         the policy, or move it, in an edit of its own: the plan then lists what was there, and consent lets it go"
+    )
 }
 
 fn unknown_place() -> Location {

@@ -114,7 +114,9 @@ pub fn judge(input: &StatusInput<'_>, name: &PolicyName, last_run: Option<&RunRe
         return (Health::Failed, format!("Run {} failed: {}", run.id, run.message));
     }
     if !actual.inventory.complete {
-        let message = "The restore points cannot be listed; nothing is expired meanwhile. Check the repository.";
+        let message = "The restore points cannot be listed; nothing is expired meanwhile. Check the repository. If it is \
+                       gone for ever, take it out of the policy or move it: the plan lists what was there, and consent \
+                       lets it go.";
         return (Health::Unseen, message.to_owned());
     }
     if input.desired.policies.get(name).is_some_and(|policy| policy.suspend) {

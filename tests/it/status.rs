@@ -187,6 +187,7 @@ impl World {
                 restore: None,
                 next_runs: Vec::new(),
                 losses: vec![lost],
+                taken_back: Vec::new(),
             },
             reason: "1 restore point would be lost by `keepDaily 7 → 1`".to_owned(),
             effects: [effect].into(),

@@ -17,6 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::engine::EngineError;
 
 pub mod events;
+pub mod journal;
 pub mod leases;
 pub mod observation;
 pub mod places;
@@ -24,6 +25,7 @@ pub mod points;
 pub mod policies;
 pub mod restores;
 pub mod runs;
+pub mod stopped;
 
 use observation::Observer;
 

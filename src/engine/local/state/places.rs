@@ -8,9 +8,12 @@ use rusqlite::{Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::{State, StateError, decode, encode};
-use crate::policy::{
-    CompiledPolicy, PolicyName,
-    document::{RepositoryDocument, repository::Layout},
+use crate::{
+    policy::{
+        CompiledPolicy, PolicyName,
+        document::{RepositoryDocument, repository::Layout},
+    },
+    retention::reach::location,
 };
 
 /// Where a policy's restore points are, or were, in one repository.
@@ -28,6 +31,15 @@ pub struct PlaceRecord {
     pub current: bool,
     /// Whether the restic-format repository was made.
     pub initialised: bool,
+}
+
+impl PlaceRecord {
+    /// Where it is, as [`crate::retention::reach`] tells places apart.
+    pub fn location(&self) -> String {
+        // The path of a policy's own place begins with the name that its host had then.
+        let cluster = self.path.split('/').next().unwrap_or_default();
+        location(&self.document, cluster)
+    }
 }
 
 /// What tells one place from another: a change of anything else (the password, the maintenance) keeps the place.

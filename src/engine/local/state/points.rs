@@ -61,8 +61,9 @@ impl State {
         Ok(points)
     }
 
-    /// Stores what an observation of the repositories found: these points and no others. Marks, holds and proofs of
-    /// points that were known stay as they are now, even if another process changed them meanwhile.
+    /// Stores what an observation of the repositories found: `seen` of the points that were known before it, `gone` of
+    /// them, and `fresh` ones that nobody knew. Marks, holds and proofs stay as they are now, even if another process
+    /// changed them meanwhile, and a point that another process recorded or removed meanwhile stays so.
     ///
     /// # Errors
     /// The state cannot be written.
@@ -71,12 +72,21 @@ impl State {
         policy: &PolicyName,
         observed_at: Timestamp,
         complete: bool,
-        found: &[StoredPoint],
+        seen: &[StoredPoint],
+        fresh: &[StoredPoint],
         gone: &[StoredPoint],
     ) -> Result<(), StateError> {
         self.write("storing an inventory", |transaction| {
-            for point in found {
-                put(transaction, policy, point)?;
+            let name = policy.to_string();
+            for StoredPoint { point, parts, forgetting: _ } in seen {
+                let size_bytes = i64::try_from(point.size_bytes).unwrap_or(i64::MAX);
+                transaction.execute(
+                    "UPDATE points SET size_bytes = ?3, parts = ?4 WHERE policy = ?1 AND id = ?2",
+                    params![name, point.id.0, size_bytes, encode(parts)],
+                )?;
+            }
+            for point in fresh {
+                put(transaction, policy, point, "DO NOTHING")?;
             }
             for point in gone {
                 transaction.execute(
@@ -268,17 +278,19 @@ pub fn grace_seconds(policy: &CompiledPolicy) -> i64 {
     policy.document.spec.retention.grace.map_or(24 * 3600, |grace| grace.seconds())
 }
 
-/// Adds a point, or replaces what was observed of it.
+/// Adds a point. `conflict`: what to do where it is known already, in SQL.
 pub(super) fn put(
     transaction: &Transaction<'_>,
     policy: &PolicyName,
     stored: &StoredPoint,
+    conflict: &str,
 ) -> Result<(), rusqlite::Error> {
     let point = &stored.point;
     transaction.execute(
-        "INSERT INTO points (policy, id, time, size_bytes, verified_at, held, expired_since, forgetting, parts) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
-         ON CONFLICT (policy, id) DO UPDATE SET size_bytes = ?4, parts = ?9",
+        &format!(
+            "INSERT INTO points (policy, id, time, size_bytes, verified_at, held, expired_since, forgetting, parts) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (policy, id) {conflict}"
+        ),
         params![
             policy.to_string(),
             point.id.0,
