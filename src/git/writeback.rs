@@ -40,6 +40,9 @@ pub struct PublishOptions<'a> {
     pub author_email: &'a str,
     /// Time of the commit.
     pub now: Timestamp,
+    /// Whether it still counts. It is asked after the branch was read and before it is moved: what was given up and
+    /// overtaken meanwhile must not be put on top of what is newer.
+    pub is_wanted: &'a dyn Fn() -> bool,
 }
 
 /// What became of a publication.
@@ -85,6 +88,20 @@ pub enum WritebackError {
         /// What the other side says.
         answer: String,
     },
+    /// A later turn took over.
+    #[error("publishing on `{0}` took too long and was given up; a later turn publishes")]
+    GivenUp(String),
+    /// The branch was deleted or set back, and entries of the ledger went with it.
+    #[error(
+        "`{branch}` was deleted or set back, and the ledger ends with event {newest} there; the next turn writes anew \
+         what came after"
+    )]
+    SetBack {
+        /// The status branch.
+        branch: String,
+        /// The newest event that it has.
+        newest: u64,
+    },
     /// Others published each time.
     #[error("others published on `{branch}` each of {ATTEMPTS_LIMIT} times; the next turn tries again")]
     Contended {
@@ -97,7 +114,7 @@ impl WritebackError {
     /// Whether the same call may go through later by itself.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Contended { .. } => Retry::Later,
+            Self::Contended { .. } | Self::GivenUp(_) | Self::SetBack { .. } => Retry::Later,
             Self::Remote { source, branch: _ } => source.retry(),
             Self::WatchedBranch(_) | Self::Write { .. } | Self::Refused { .. } => Retry::AfterRepair,
         }
@@ -166,10 +183,17 @@ pub fn publish_status(
     input: &StatusInput<'_>,
     message: &str,
 ) -> Result<Published, WritebackError> {
-    publish_on_top(options, message, &mut |files| {
+    let mut set_back = None;
+    let published = publish_on_top(options, message, &mut |files| {
         let published = status::Published { read: &|path| files.read(path), list: &|directory| files.list(directory) };
-        status::documents(input, &published)
-    })
+        set_back = status::ledger::set_back(&published, input.published_sequence);
+        // Newer entries must not come before those that are missing.
+        set_back.map_or_else(|| status::documents(input, &published), |_| Edit::default())
+    })?;
+    match set_back {
+        Some(newest) => Err(WritebackError::SetBack { branch: options.branch.to_owned(), newest }),
+        None => Ok(published),
+    }
 }
 
 /// Publishes what `make` makes of what the branch says. It is called again whenever somebody else was faster, so a
@@ -182,7 +206,7 @@ pub fn publish_on_top(
     message: &str,
     make: &mut dyn FnMut(&PublishedFiles<'_>) -> Edit,
 ) -> Result<Published, WritebackError> {
-    let PublishOptions { checkout, branch, author_name: _, author_email: _, now: _ } = options;
+    let PublishOptions { checkout, branch, is_wanted, author_name: _, author_email: _, now: _ } = options;
     if *branch == checkout.branch() {
         return Err(WritebackError::WatchedBranch((*branch).to_owned()));
     }
@@ -201,6 +225,9 @@ pub fn publish_on_top(
         let edit = make(&published);
         let Some(tree) = edited_tree(&published, &edit)? else { return Ok(Published::Unchanged) };
         let commit = commit(options, tree, parent.as_ref(), message)?;
+        if !is_wanted() {
+            return Err(WritebackError::GivenUp((*branch).to_owned()));
+        }
         match swap(options, tip, commit)? {
             Swapped::Done => return Ok(Published::Committed(commit.into())),
             Swapped::Moved => refused_at = None,

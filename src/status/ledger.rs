@@ -182,11 +182,29 @@ pub fn paths(published: &Published<'_>) -> Vec<String> {
     names(published).iter().map(FileName::path).collect()
 }
 
-/// The number of the newest event of a published ledger; none: it is empty.
-pub fn last_sequence(published: &Published<'_>) -> Option<u64> {
-    let path = paths(published).pop()?;
-    let text = String::from_utf8((published.read)(&path)?).ok()?;
-    lines(&text).filter_map(|line| serde_json::from_str::<Entry>(line).ok()).map(|entry| entry.event.sequence).max()
+/// Where a ledger that has lost entries goes on: somebody deleted the status branch or set it back, and event `sequence`,
+/// which was published, is in it no more. None: it has lost nothing.
+pub fn set_back(published: &Published<'_>, sequence: u64) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Numbered {
+        sequence: u64,
+    }
+    if sequence == 0 {
+        return None;
+    }
+    let mut newest = 0;
+    for name in names(published).iter().rev() {
+        let bytes = (published.read)(&name.path()).unwrap_or_default();
+        // Usually the very last line is the one.
+        for line in bytes.rsplit(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let number = serde_json::from_slice::<Numbered>(line).map_or(0, |entry| entry.sequence);
+            if number >= sequence {
+                return None;
+            }
+            newest = newest.max(number);
+        }
+    }
+    Some(newest)
 }
 
 /// One file of the ledger. The order is that of the chain.
@@ -310,7 +328,12 @@ mod tests {
         assert_eq!(verify(lines.iter().map(String::as_str)), Ok(()));
         let published =
             Published { read: &|path| files.get(path).cloned(), list: &|_| files.keys().cloned().collect() };
-        assert_eq!(last_sequence(&published), Some(4));
+        let cases = [(0, None), (2, None), (4, None), (5, Some(4))];
+        for (sequence, expected) in cases {
+            assert_eq!(set_back(&published, sequence), expected, "{sequence}");
+        }
+        assert_eq!(set_back(&Published::NOTHING, 0), None);
+        assert_eq!(set_back(&Published::NOTHING, 4), Some(0));
     }
 
     #[test]

@@ -241,6 +241,7 @@ impl Site {
             events,
             approve_arguments: &approve_arguments,
             next_run: &|policy| schedule::next_runs(&policy.schedules, now, 1).first().copied(),
+            published_sequence: self.memory.published_sequence,
             now,
         };
         let options = PublishOptions {
@@ -249,9 +250,14 @@ impl Site {
             author_name: "Mainstay",
             author_email: "mainstay@localhost",
             now,
+            is_wanted: &|| !self.clock.is_given_up(),
         };
         let published = self.clock.time(|| publish_status(&options, &input, &message(&input)));
-        Ok(published.ok_or(TurnError::GivenUp)?.map(|published| match published {
+        let published = published.ok_or(TurnError::GivenUp)?;
+        if let Err(WritebackError::SetBack { newest, branch: _ }) = &published {
+            self.memory.published_sequence = *newest;
+        }
+        Ok(published.map(|published| match published {
             Published::Unchanged => {}
             Published::Committed(revision) => tracing::info!(revision = revision.short(), "status written back"),
         }))

@@ -241,6 +241,7 @@ impl World {
             findings: &self.findings,
             problems: &self.problems,
             events: &self.events,
+            published_sequence: 0,
             approve_arguments: "",
             next_run,
             now: self.now,
@@ -381,6 +382,7 @@ fn a_turn_that_learned_nothing_commits_nothing() {
             author_name: "Mainstay",
             author_email: "mainstay@example.org",
             now: world.now,
+            is_wanted: &|| true,
         };
         publish_status(&options, &world.input(&|policy| next_run(policy, world.now)), "status: first")
             .expect("published")
