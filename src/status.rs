@@ -41,8 +41,8 @@ pub struct StatusInput<'a> {
     pub problems: &'a [String],
     /// What happened since the last publication. Those that the ledger has already are passed over.
     pub events: &'a [Event],
-    /// Number of the newest event that was published before.
-    pub published_sequence: u64,
+    /// The newest event that was published before. A ledger without it was deleted or set back.
+    pub last_published: Option<&'a Event>,
     /// What `mainstay approve DIGEST` needs besides to see the same plan, such as ` --path backups`.
     pub approve_arguments: &'a str,
     /// When a policy is due next, seen from `now`.

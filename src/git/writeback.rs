@@ -92,16 +92,8 @@ pub enum WritebackError {
     #[error("publishing on `{0}` took too long and was given up; a later turn publishes")]
     GivenUp(String),
     /// The branch was deleted or set back, and entries of the ledger went with it.
-    #[error(
-        "`{branch}` was deleted or set back, and the ledger ends with event {newest} there; the next turn writes anew \
-         what came after"
-    )]
-    SetBack {
-        /// The status branch.
-        branch: String,
-        /// The newest event that it has.
-        newest: u64,
-    },
+    #[error("`{0}` was deleted or set back; the next turn writes what its ledger lacks")]
+    SetBack(String),
     /// Others published each time.
     #[error("others published on `{branch}` each of {ATTEMPTS_LIMIT} times; the next turn tries again")]
     Contended {
@@ -114,7 +106,7 @@ impl WritebackError {
     /// Whether the same call may go through later by itself.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Contended { .. } | Self::GivenUp(_) | Self::SetBack { .. } => Retry::Later,
+            Self::Contended { .. } | Self::GivenUp(_) | Self::SetBack(_) => Retry::Later,
             Self::Remote { source, branch: _ } => source.retry(),
             Self::WatchedBranch(_) | Self::Write { .. } | Self::Refused { .. } => Retry::AfterRepair,
         }
@@ -183,17 +175,14 @@ pub fn publish_status(
     input: &StatusInput<'_>,
     message: &str,
 ) -> Result<Published, WritebackError> {
-    let mut set_back = None;
+    let mut is_set_back = false;
     let published = publish_on_top(options, message, &mut |files| {
         let published = status::Published { read: &|path| files.read(path), list: &|directory| files.list(directory) };
-        set_back = status::ledger::set_back(&published, input.published_sequence);
+        is_set_back = input.last_published.is_some_and(|event| status::ledger::has_lost(&published, event));
         // Newer entries must not come before those that are missing.
-        set_back.map_or_else(|| status::documents(input, &published), |_| Edit::default())
+        if is_set_back { Edit::default() } else { status::documents(input, &published) }
     })?;
-    match set_back {
-        Some(newest) => Err(WritebackError::SetBack { branch: options.branch.to_owned(), newest }),
-        None => Ok(published),
-    }
+    if is_set_back { Err(WritebackError::SetBack(options.branch.to_owned())) } else { Ok(published) }
 }
 
 /// Publishes what `make` makes of what the branch says. It is called again whenever somebody else was faster, so a

@@ -182,29 +182,16 @@ pub fn paths(published: &Published<'_>) -> Vec<String> {
     names(published).iter().map(FileName::path).collect()
 }
 
-/// Where a ledger that has lost entries goes on: somebody deleted the status branch or set it back, and event `sequence`,
-/// which was published, is in it no more. None: it has lost nothing.
-pub fn set_back(published: &Published<'_>, sequence: u64) -> Option<u64> {
-    #[derive(Deserialize)]
-    struct Numbered {
-        sequence: u64,
-    }
-    if sequence == 0 {
-        return None;
-    }
-    let mut newest = 0;
-    for name in names(published).iter().rev() {
+/// Whether a published ledger has lost this event: somebody deleted the status branch or set it back.
+pub fn has_lost(published: &Published<'_>, event: &Event) -> bool {
+    let identity = identity(event);
+    let is_in = |name: &FileName| {
         let bytes = (published.read)(&name.path()).unwrap_or_default();
         // Usually the very last line is the one.
-        for line in bytes.rsplit(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let number = serde_json::from_slice::<Numbered>(line).map_or(0, |entry| entry.sequence);
-            if number >= sequence {
-                return None;
-            }
-            newest = newest.max(number);
-        }
-    }
-    Some(newest)
+        let mut lines = bytes.rsplit(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+        lines.any(|line| identity_of_line(line).is_some_and(|found| found == identity))
+    };
+    !names(published).iter().rev().any(is_in)
 }
 
 /// One file of the ledger. The order is that of the chain.
@@ -328,12 +315,12 @@ mod tests {
         assert_eq!(verify(lines.iter().map(String::as_str)), Ok(()));
         let published =
             Published { read: &|path| files.get(path).cloned(), list: &|_| files.keys().cloned().collect() };
-        let cases = [(0, None), (2, None), (4, None), (5, Some(4))];
-        for (sequence, expected) in cases {
-            assert_eq!(set_back(&published, sequence), expected, "{sequence}");
-        }
-        assert_eq!(set_back(&Published::NOTHING, 0), None);
-        assert_eq!(set_back(&Published::NOTHING, 4), Some(0));
+        let there = event(2, "2026-12-01T00:00:00Z");
+        assert!(!has_lost(&published, &there));
+        assert!(has_lost(&published, &event(5, "2026-12-01T00:00:00Z")));
+        // The event with this number is one of another daemon.
+        assert!(has_lost(&published, &Event { policy: "shop/other".parse().expect("a name"), ..there.clone() }));
+        assert!(has_lost(&Published::NOTHING, &there));
     }
 
     #[test]

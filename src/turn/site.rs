@@ -226,6 +226,8 @@ impl Site {
     ) -> Result<Result<(), WritebackError>, TurnError> {
         let (true, Some(checkout)) = (self.options.write_back, &self.checkout) else { return Ok(Ok(())) };
         let Asked { desired, findings, problems } = asked;
+        let (before, events) =
+            events.split_at(events.partition_point(|event| event.sequence <= self.memory.published_sequence));
         let path = &self.options.checkout.path;
         let approve_arguments = match path.components().any(|part| matches!(part, std::path::Component::Normal(_))) {
             true => format!(" --path {}", path.display()),
@@ -241,7 +243,7 @@ impl Site {
             events,
             approve_arguments: &approve_arguments,
             next_run: &|policy| schedule::next_runs(&policy.schedules, now, 1).first().copied(),
-            published_sequence: self.memory.published_sequence,
+            last_published: before.last(),
             now,
         };
         let options = PublishOptions {
@@ -254,8 +256,9 @@ impl Site {
         };
         let published = self.clock.time(|| publish_status(&options, &input, &message(&input)));
         let published = published.ok_or(TurnError::GivenUp)?;
-        if let Err(WritebackError::SetBack { newest, branch: _ }) = &published {
-            self.memory.published_sequence = *newest;
+        if let Err(WritebackError::SetBack(_)) = &published {
+            // Those that are there are passed over.
+            self.memory.published_sequence = 0;
         }
         Ok(published.map(|published| match published {
             Published::Unchanged => {}

@@ -241,7 +241,7 @@ impl World {
             findings: &self.findings,
             problems: &self.problems,
             events: &self.events,
-            published_sequence: 0,
+            last_published: None,
             approve_arguments: "",
             next_run,
             now: self.now,
