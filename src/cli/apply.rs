@@ -62,8 +62,10 @@ pub fn execute(arguments: Arguments) -> CommandResult {
 /// A saved plan is carried out as it was reviewed, or not at all.
 fn refuse_stale(file: &Path, fresh: &Plan) -> Result<(), Failure> {
     let cannot = || format!("cannot read the plan {}", file.display());
-    let content = inputs::read_bounded(file, PLAN_BYTES).map_err(|error| Failure::new(cannot()).caused_by(error))?;
-    let reviewed = saved::load(&content).map_err(|error| Failure::new(cannot()).caused_by(error))?;
+    let hint = "`mainstay plan --out FILE` writes one";
+    let content = inputs::read_bounded(file, PLAN_BYTES);
+    let content = content.map_err(|error| Failure::new(cannot()).caused_by(error).hint(hint))?;
+    let reviewed = saved::load(&content).map_err(|error| Failure::new(cannot()).caused_by(error).hint(hint))?;
     let moved = saved::compare(&reviewed, fresh);
     if moved.is_empty() {
         return Ok(());
