@@ -49,6 +49,8 @@ pub struct StatusInput<'a> {
     pub problems: &'a [String],
     /// What happened since the last publication. Those that the ledger has already are passed over.
     pub events: &'a [Event],
+    /// The newest event that was published before. A ledger without it was deleted or set back.
+    pub last_published: Option<&'a Event>,
     /// What `mainstay approve DIGEST` needs besides to see the same plan, such as ` --path backups`.
     pub approve_arguments: &'a str,
     /// When a policy is due next, seen from `now`.

@@ -67,7 +67,8 @@ pub async fn turn<E: Engine>(site: &mut Site, engine: &E, now: Timestamp) -> Res
     let planning = began.elapsed();
     let applied = apply(&plan, engine, now).await;
     let actual = if applied.done.is_empty() { before } else { engine.observe(now).await? };
-    let events = engine.history(site.published_sequence()).await?;
+    // With the newest one that was published: a ledger without it was set back.
+    let events = engine.history(site.published_sequence().saturating_sub(1)).await?;
     let published = block_in_place(|| site.publish(&loaded, &plan, &applied, &actual, &events, now))?;
     let settled = plan.refusals.is_empty() && plan.frozen.is_empty() && applied.failed.is_empty();
     block_in_place(|| site.remember(&loaded.desired, &events, published.is_ok(), settled))?;

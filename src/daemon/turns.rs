@@ -47,6 +47,11 @@ impl GitClock {
         (!clock.given_up).then_some(result)
     }
 
+    /// Whether another turn took over.
+    pub fn is_given_up(&self) -> bool {
+        self.look().given_up
+    }
+
     /// Gives the exchange up if it takes longer than `limit`.
     fn give_up_after(&self, limit: Duration) -> bool {
         let mut clock = self.look();

@@ -40,6 +40,9 @@ pub struct PublishOptions<'a> {
     pub author_email: &'a str,
     /// Time of the commit.
     pub now: Timestamp,
+    /// Whether it still counts. It is asked after the branch was read and before it is moved: what was given up and
+    /// overtaken meanwhile must not be put on top of what is newer.
+    pub is_wanted: &'a dyn Fn() -> bool,
 }
 
 /// What became of a publication.
@@ -85,6 +88,12 @@ pub enum WritebackError {
         /// What the other side says.
         answer: String,
     },
+    /// A later turn took over.
+    #[error("publishing on `{0}` took too long and was given up; a later turn publishes")]
+    GivenUp(String),
+    /// The branch was deleted or set back, and entries of the ledger went with it.
+    #[error("`{0}` was deleted or set back; the next turn writes what its ledger lacks")]
+    SetBack(String),
     /// Others published each time.
     #[error("others published on `{branch}` each of {ATTEMPTS_LIMIT} times; the next turn tries again")]
     Contended {
@@ -97,7 +106,7 @@ impl WritebackError {
     /// Whether the same call may go through later by itself.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Contended { .. } => Retry::Later,
+            Self::Contended { .. } | Self::GivenUp(_) | Self::SetBack(_) => Retry::Later,
             Self::Remote { source, branch: _ } => source.retry(),
             Self::WatchedBranch(_) | Self::Write { .. } | Self::Refused { .. } => Retry::AfterRepair,
         }
@@ -170,12 +179,21 @@ pub fn publish_status(
     memo: &mut Memo,
 ) -> Result<Published, WritebackError> {
     let mut before: Option<Revision> = None;
+    let mut is_set_back = false;
     let result = publish_on_top(options, message, &mut |files| {
         before.clone_from(&files.commit);
         let published = status::Published { read: &|path| files.read(path), list: &|directory| files.list(directory) };
+        is_set_back = input.last_published.is_some_and(|event| status::ledger::has_lost(&published, event));
+        if is_set_back {
+            // Newer entries must not come before those that are missing.
+            return Edit::default();
+        }
         let commit = files.commit.as_ref().map(|commit| commit.0.as_str());
         status::documents_after(input, &published, commit, memo)
     });
+    if is_set_back && result.is_ok() {
+        return Err(WritebackError::SetBack(options.branch.to_owned()));
+    }
     match (&result, &before) {
         (Ok(Published::Committed(now)), _) | (Ok(Published::Unchanged), Some(now)) => memo.confirm(&now.0),
         (Ok(Published::Unchanged), None) | (Err(_), _) => {}
@@ -193,7 +211,7 @@ pub fn publish_on_top(
     message: &str,
     make: &mut dyn FnMut(&PublishedFiles<'_>) -> Edit,
 ) -> Result<Published, WritebackError> {
-    let PublishOptions { checkout, branch, author_name: _, author_email: _, now: _ } = options;
+    let PublishOptions { checkout, branch, is_wanted, author_name: _, author_email: _, now: _ } = options;
     if *branch == checkout.branch() {
         return Err(WritebackError::WatchedBranch((*branch).to_owned()));
     }
@@ -212,6 +230,9 @@ pub fn publish_on_top(
         let edit = make(&published);
         let Some(tree) = edited_tree(&published, &edit)? else { return Ok(Published::Unchanged) };
         let commit = commit(options, tree, parent.as_ref(), message)?;
+        if !is_wanted() {
+            return Err(WritebackError::GivenUp((*branch).to_owned()));
+        }
         match swap(options, tip, commit)? {
             Swapped::Done => return Ok(Published::Committed(commit.into())),
             Swapped::Moved => refused_at = None,

@@ -189,7 +189,7 @@ fn what_cannot_be_seen_is_left_behind_by_consent() {
     let moved = before.replace("[disk]", "[other]");
     let unseen = |known: &[RestorePoint]| {
         let mut actual = applied(&desired(&[&before, DISK]), known);
-        actual.policies.values_mut().for_each(|policy| policy.inventory.complete = false);
+        actual.policies.values_mut().for_each(|policy| std::sync::Arc::make_mut(policy).inventory.complete = false);
         actual
     };
     let left = plan(&desired(&[&moved, &other]), &unseen(&points(3)));

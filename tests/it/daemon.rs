@@ -4,7 +4,7 @@
 use std::fs;
 
 mod hardship;
-mod host;
+pub mod host;
 mod surface;
 
 use mainstay::status::ledger::EventKind;

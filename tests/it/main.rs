@@ -1,5 +1,6 @@
 //! The hermetic tests: Rust and git are all that they need.
 
+mod apply;
 mod bad_input;
 mod daemon;
 mod documents;

@@ -244,6 +244,7 @@ impl World {
             findings: &self.findings,
             problems: &self.problems,
             events: &self.events,
+            last_published: None,
             approve_arguments: "",
             next_run,
             now: self.now,
@@ -390,6 +391,7 @@ fn a_turn_that_learned_nothing_commits_nothing() {
             author_name: "Mainstay",
             author_email: "mainstay@example.org",
             now: world.now,
+            is_wanted: &|| true,
         };
         publish_status(
             &options,

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, tz::TimeZone};
 use mainstay::{
     desired::DesiredState,
     git::Revision,
-    plan::Approvals,
+    plan::{Approvals, approval},
     policy::{
         Location, Policy, PolicyContent, PolicyName, Restore,
         document::{BackupPolicyDocument, RestoreDocument},
@@ -52,6 +52,14 @@ impl Author {
             tree.policies.insert(name(number), document(random, number));
         }
         Self { history: vec![tree], approvals: Approvals::default(), terse: random.random_bool(0.3) }
+    }
+
+    /// Makes the first commit.
+    pub fn begin(&self, world: &World) {
+        let documents = self.documents();
+        if let Some(branches) = &mut world.state().branches {
+            branches.commit(documents.as_ref(), "begin");
+        }
     }
 
     fn head(&self) -> &Tree {
@@ -109,8 +117,49 @@ impl Author {
                 "ask for a restore"
             }
         };
-        world.state().tell(format!("commit: {what} {name}"));
+        let mut state = world.state();
+        state.tell(format!("commit: {what} {name}"));
         self.history.push(tree);
+        let documents = self.documents();
+        if let Some(branches) = &mut state.branches {
+            if what.starts_with("revert") && random.random_bool(0.3) {
+                branches.force_push(random, documents.as_ref());
+                state.tell("author: force-pushes it".to_owned());
+            } else {
+                branches.commit(documents.as_ref(), what);
+            }
+        }
+    }
+
+    /// The files that the newest commit holds; none: their directory vanished.
+    pub fn documents(&self) -> Option<BTreeMap<PathBuf, String>> {
+        let tree = self.head();
+        if tree.vanished {
+            return None;
+        }
+        let store = json!({
+            "apiVersion": "mainstay.dev/v1alpha1", "kind": "Repository", "metadata": {"name": "here"},
+            "spec": {"directory": "/backup/here", "password": {"generate": true}}
+        });
+        let file = |name: &str| PathBuf::from(format!("{name}.backup.yaml"));
+        let mut files = BTreeMap::from([(file("store"), store.to_string())]);
+        for (name, policy) in &tree.policies {
+            let end = if tree.broken.contains(name) { "\n[" } else { "" };
+            files.insert(file(name.name()), format!("{policy}{end}"));
+        }
+        for (name, spec) in &tree.restores {
+            let restore = json!({
+                "apiVersion": "mainstay.dev/v1alpha1", "kind": "Restore",
+                "metadata": {"name": name.name(), "namespace": name.namespace()}, "spec": spec
+            });
+            files.insert(file(name.name()), restore.to_string());
+        }
+        Some(files)
+    }
+
+    /// The policies that have a document, good or broken.
+    pub fn policies(&self) -> BTreeSet<PolicyName> {
+        self.head().policies.keys().cloned().collect()
     }
 
     /// Consents to one refusal of the last plan, if there is one that can be consented to.
@@ -122,6 +171,14 @@ impl Author {
             return;
         }
         let refusal = open[random.random_range(0..open.len())].clone();
+        let documents = self.documents();
+        let trailers = match self.terse {
+            true => format!("{}: {}\n", approval::APPROVE, refusal.digest),
+            false => approval::trailers(&refusal.digest, &refusal.effects),
+        };
+        if let Some(branches) = &mut state.branches {
+            branches.commit(documents.as_ref(), &format!("consent\n\n{trailers}"));
+        }
         if self.terse {
             self.approvals.digests.insert(refusal.digest);
         } else {
@@ -132,14 +189,18 @@ impl Author {
     }
 
     /// Mends every document, so that the world can come to rest.
-    pub fn mend(&mut self) {
+    pub fn mend(&mut self, world: &World) {
         let mut tree = self.head().clone();
         tree.broken.clear();
         tree.vanished = false;
         self.history.push(tree);
+        let documents = self.documents();
+        if let Some(branches) = &mut world.state().branches {
+            branches.merge_abandoned(documents.as_ref());
+        }
     }
 
-    /// What the newest commit asks for.
+    /// What the newest commit asks for, without git.
     pub fn desired(&self) -> DesiredState {
         let tree = self.head();
         let mut desired = DesiredState {

@@ -97,9 +97,9 @@ fn every_write_of_another_process_is_seen() {
         ("record", |state| state.record_point(&report("a", 1, Phase::Running), &point(1)).unwrap()),
         ("end", |state| state.end_run(&report("a", 1, Phase::Succeeded), now()).unwrap()),
         ("inventory", |state| {
-            state.set_inventory(&name("a"), now(), false, &[point(1), point(2), point(3)], &[]).unwrap();
+            state.set_inventory(&name("a"), now(), false, &[], &[point(1), point(2), point(3)], &[]).unwrap();
         }),
-        ("inventory again", |state| state.set_inventory(&name("a"), now(), true, &[], &[point(3)]).unwrap()),
+        ("inventory again", |state| state.set_inventory(&name("a"), now(), true, &[], &[], &[point(3)]).unwrap()),
         ("mark", |state| assert_eq!(state.mark(&name("a"), &[id(1), id(2)], now()).unwrap().len(), 2)),
         ("unmark", |state| assert_eq!(state.unmark(&name("a"), &[id(1)]).unwrap().len(), 1)),
         ("hold", |state| assert!(state.set_held(&name("a"), &id(1), true, now()).unwrap())),
@@ -138,7 +138,7 @@ fn a_hand_in_the_database_is_seen() {
     let directory = TempDir::new().unwrap();
     let daemon = State::open(directory.path()).unwrap();
     daemon.put_policy(&compiled("a", json!({})), now()).unwrap();
-    daemon.set_inventory(&name("a"), now(), true, &[point(1), point(2)], &[]).unwrap();
+    daemon.set_inventory(&name("a"), now(), true, &[], &[point(1), point(2)], &[]).unwrap();
     let hand = Connection::open(directory.path().join(FILE_NAME)).unwrap();
     for statement in [
         "UPDATE policies SET running = '20261121-020000'",
@@ -165,7 +165,7 @@ fn only_what_changed_is_read_again() {
         state.put_policy(&compiled(policy, json!({})), now()).unwrap();
     }
     let before = state.observe(now()).unwrap();
-    state.set_inventory(&name("a"), now(), true, &[point(1)], &[]).unwrap();
+    state.set_inventory(&name("a"), now(), true, &[], &[point(1)], &[]).unwrap();
     let after = state.observe(now()).unwrap();
     assert!(Arc::ptr_eq(&before.policies[&name("b")], &after.policies[&name("b")]));
     assert!(!Arc::ptr_eq(&before.policies[&name("a")], &after.policies[&name("a")]));
