@@ -13,6 +13,8 @@ import (
 	"path"
 	"runtime"
 	"strings"
+
+	"github.com/distribution/reference"
 )
 
 // image OUT NAME [-layer TAR | FILE=PATH…] writes a container image without a daemon or a registry: an OCI image
@@ -113,7 +115,12 @@ func layout(out, name, layer string, settings map[string]any) error {
 	if err != nil {
 		return err
 	}
-	manifest["annotations"] = map[string]any{"io.containerd.image.name": name}
+	// A kubelet looks for the name in full, whatever a pod says.
+	full, err := reference.ParseDockerRef(name)
+	if err != nil {
+		return err
+	}
+	manifest["annotations"] = map[string]any{"io.containerd.image.name": full.String()}
 	index := encode(map[string]any{"schemaVersion": 2, "manifests": []any{manifest}})
 	if err := put(archive, "index.json", int64(len(index)), bytes.NewReader(index)); err != nil {
 		return err
