@@ -46,14 +46,18 @@ pub struct State {
     pub restores: BTreeMap<(PolicyName, String), RestoreReport>,
     /// Runs that were ever started: by policy and scheduled time.
     pub started: BTreeSet<(PolicyName, Timestamp)>,
-    /// What the author consented to.
+    /// What the author ever consented to.
     pub consented: BTreeSet<Effect>,
+    /// What of that still holds: consent holds once. In a world without git it is never used up.
+    pub open_consent: BTreeSet<Effect>,
     /// The last plan that was made.
     pub plan: Option<Plan>,
     /// Calls that changed something or would have.
     pub writes: u64,
     /// What happened, as the engine numbers it.
     pub events: Vec<Event>,
+    /// The runs that this process of the daemon has counted in its metrics.
+    pub counted: BTreeSet<(PolicyName, RestorePointId)>,
     /// The git side; none: the documents come from memory.
     pub branches: Option<Branches>,
     /// Why this turn must delete nothing.
@@ -168,7 +172,7 @@ impl State {
             .filter(|(_, (before, after))| **before && !after)
             .map(|(point, _)| point)
             .collect();
-        if let Some(point) = lost.iter().find(|point| !self.consented.contains(&rules::loss(name, point))) {
+        if let Some(point) = lost.iter().find(|point| !self.open_consent.contains(&rules::loss(name, point))) {
             let promise = format!("{name}: an edit without consent takes {}", point.id);
             self.broke(promise);
         }
@@ -205,9 +209,11 @@ impl World {
             restores: BTreeMap::new(),
             started: BTreeSet::new(),
             consented: BTreeSet::new(),
+            open_consent: BTreeSet::new(),
             plan: None,
             writes: 0,
             events: Vec::new(),
+            counted: BTreeSet::new(),
             branches,
             no_deletion: None,
             asked: BTreeSet::new(),
@@ -381,7 +387,7 @@ impl Engine for World {
         self.state().call(format!("expire {policy}"), |state| {
             for id in points {
                 let effect = Effect::Lose { policy: policy.clone(), point: id.clone() };
-                if !state.consented.contains(&effect) {
+                if !state.open_consent.contains(&effect) {
                     state.broke(format!("{policy}: {id} expires without consent"));
                 }
             }
@@ -400,7 +406,7 @@ impl Engine for World {
         let content = restore.content_hash();
         self.state().call(format!("restore {}", restore.name), |state| {
             let effect = Effect::RestoreInPlace { restore: restore.name.clone(), content: content.clone() };
-            if restore.is_in_place() && !state.consented.contains(&effect) {
+            if restore.is_in_place() && !state.open_consent.contains(&effect) {
                 state.broke(format!("{}: overwrites without consent", restore.name));
             }
             let report = RestoreReport {
