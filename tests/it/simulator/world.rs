@@ -2,9 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -25,7 +23,12 @@ use mainstay::{
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use super::{author::Author, branches::Branches, rules, run::Run};
+use super::{
+    author::Author,
+    branches::{Branches, Fingerprint},
+    rules,
+    run::Run,
+};
 
 /// The world, as the engine behind its trait.
 pub struct World {
@@ -237,7 +240,7 @@ impl World {
     }
 
     /// What tells whether anything was written: calls to the engine, and every file of git and of the daemon.
-    pub fn written(&self) -> (u64, Option<BTreeSet<(PathBuf, u64, SystemTime)>>) {
+    pub fn written(&self) -> (u64, Option<Fingerprint>) {
         let state = self.state();
         (state.writes, state.branches.as_ref().map(Branches::fingerprint))
     }
