@@ -263,3 +263,21 @@ fn pause(poll: Duration, failures: u32, watched: bool) -> Duration {
     // A watched repository wakes the loop by itself; asking is only for what a watcher can miss.
     if watched { poll.max(Duration::from_secs(300)) } else { poll.mul_f64(0.9 + 0.2 * rand::random::<f64>()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_failure_git_is_asked_soon_and_then_ever_later() {
+        let poll = Duration::from_secs(60);
+        let seconds = |failures, watched| pause(poll, failures, watched).as_secs();
+        for watched in [false, true] {
+            assert_eq!([1, 2, 3, 5, 6, u32::MAX].map(|failures| seconds(failures, watched)), [2, 4, 8, 32, 60, 60]);
+        }
+        assert!((54..=66).contains(&seconds(0, false)));
+        assert_eq!(seconds(0, true), 300, "what is watched needs no asking");
+        // Whoever asks each second does not wait less after a failure than without one.
+        assert_eq!(pause(Duration::from_secs(1), 9, false).as_secs(), 5);
+    }
+}

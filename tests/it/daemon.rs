@@ -215,6 +215,24 @@ fn a_freeze_holds_also_while_the_settings_cannot_be_read() {
 }
 
 #[test]
+fn a_freeze_that_was_committed_while_no_daemon_was_there_counts_first() {
+    let host = Host::new();
+    host.commit_policy("");
+    let mut daemon = host.daemon();
+    host.wait_for_status("status/shop/nightly.yaml", "observedRevision");
+    daemon.terminate();
+    host.make_due();
+    let settings =
+        "apiVersion: mainstay.dev/v1alpha1\nkind: Settings\nmetadata: {name: settings}\nspec: {freeze: true}\n";
+    host.commit(&[("settings.backup.yaml", settings)]);
+    let daemon = host.daemon();
+    host.wait_for_dashboard("**Frozen**");
+    daemon.settle(&host);
+    let started = host.database().query_row("SELECT COUNT(*) FROM runs", [], |row| row.get::<_, i64>(0));
+    assert_eq!(started.expect("the runs"), 0, "a run started before the freeze was read");
+}
+
+#[test]
 fn a_commit_that_is_not_signed_counts_for_nothing() {
     let host = Host::new();
     let key = host.path("key").display().to_string();

@@ -6,6 +6,7 @@
 mod peers;
 mod world;
 
+mod editor;
 mod examples;
 mod faults;
 mod files;

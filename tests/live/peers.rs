@@ -51,6 +51,11 @@ impl Peers {
         (port("MAINSTAY_LIVE_SSH_PORT"), PathBuf::from(variable("MAINSTAY_LIVE_SSH")))
     }
 
+    /// The program of the language server that editors check YAML with; node runs it.
+    pub fn yaml_language_server() -> PathBuf {
+        PathBuf::from(variable("MAINSTAY_LIVE_YAML_LANGUAGE_SERVER"))
+    }
+
     /// Folder in which tests make theirs.
     pub fn scratch() -> PathBuf {
         PathBuf::from(variable("MAINSTAY_LIVE_SCRATCH"))

@@ -17,3 +17,16 @@ if [ ! -x "$program" ]; then
   mv "$program.part" "$program"
 fi
 ln -sfn "versitygw-${version#v}" "$cache/versitygw"
+
+# yaml-language-server: what editors check YAML with. Its version, and the hashes of all that it needs, are in the lock.
+version=$(sed -n 's/.*"yaml-language-server": "\([0-9.]*\)".*/\1/p' "$here/yaml-language-server/package.json")
+folder=$cache/yaml-language-server-$version
+if [ ! -e "$folder/node_modules/yaml-language-server/bin/yaml-language-server" ]; then
+  echo "installing yaml-language-server $version"
+  rm -rf "$folder" "$folder.part"
+  mkdir -p "$folder.part"
+  cp "$here/yaml-language-server/package.json" "$here/yaml-language-server/package-lock.json" "$folder.part"
+  npm ci --prefix "$folder.part" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
+  mv "$folder.part" "$folder"
+fi
+ln -sfn "yaml-language-server-$version" "$cache/yaml-language-server"

@@ -28,6 +28,9 @@ missing=()
 for line in "${wanted[@]}"; do
   compgen -G "${line%%:*}" >/dev/null || missing+=("${line##*:}")
 done
+# Node may come from elsewhere than Debian, and npm with it.
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
 if [ ${#missing[@]} -eq 0 ]; then
   exit 0
 fi

@@ -185,6 +185,7 @@ impl Author {
             self.approvals.effects.extend(refusal.effects.iter().cloned());
         }
         state.tell(format!("author: approves {:?}", refusal.effects));
+        state.open_consent.extend(refusal.effects.iter().cloned());
         state.consented.extend(refusal.effects);
     }
 

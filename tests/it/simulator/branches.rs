@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 
 use git2::{ObjectType, Oid, Repository, Signature};
@@ -50,6 +51,9 @@ pub struct Branches {
     /// How often somebody else wrote to the status branch.
     pub strangers: Arc<AtomicU64>,
 }
+
+/// Every file below a directory: its path, size and time.
+pub type Fingerprint = BTreeSet<(PathBuf, u64, SystemTime)>;
 
 /// What was done to the repository before a turn, and is undone after it.
 pub enum Trouble {
@@ -326,7 +330,7 @@ impl Branches {
     }
 
     /// All files of git, of the daemon and of its mirror: size and time of each.
-    pub fn fingerprint(&self) -> BTreeSet<(PathBuf, u64, std::time::SystemTime)> {
+    pub fn fingerprint(&self) -> Fingerprint {
         fingerprint(self.root())
     }
 

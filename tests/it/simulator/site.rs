@@ -42,8 +42,11 @@ pub fn turn(world: &World, author: &Author) {
         state.tell("git: status published".to_owned());
     }
     let end = crash(&mut state, &before, has_published);
-    if end {
+    if end != End::Alive {
         *site = None;
+    }
+    if end != End::Forgotten && result.as_ref().is_ok_and(is_settled) && state.no_deletion.is_none() {
+        state.open_consent.clear();
     }
     judge_ledger(&mut state);
     if result.is_ok_and(|turn| turn.published.is_ok()) && !state.faulty {
@@ -85,9 +88,18 @@ fn one_turn(world: &World, site: &mut Option<Site>, now: jiff::Timestamp) -> Res
     let options = world.state().branches.as_ref().expect("a world with git").site_options();
     let mut open = match site.take() {
         Some(open) => open,
-        None => Site::new(options, GitClock::default(), None)?,
+        None => {
+            world.state().counted.clear();
+            Site::new(options, GitClock::default(), None)?
+        }
     };
     let result = RUNTIME.block_on(real_turn(&mut open, world, now));
+    for run in open.ended_runs() {
+        let mut state = world.state();
+        if !state.counted.insert((run.policy.clone(), run.id.clone())) {
+            state.broke(format!("{}: run {} is counted twice", run.policy, run.id));
+        }
+    }
     *site = Some(open);
     result
 }
@@ -102,29 +114,44 @@ fn note(state: &mut State, turn: &Turn) {
     state.plan = Some(turn.plan.clone());
 }
 
+/// Whether everything that was asked for was carried out and nothing is left to approve: consent is used up then.
+fn is_settled(turn: &Turn) -> bool {
+    turn.plan.refusals.is_empty() && turn.plan.frozen.is_empty() && turn.applied.failed.is_empty()
+}
+
+/// What became of the daemon after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Alive,
+    /// It died, and everything that the turn wrote is there.
+    Dead,
+    /// It died before the turn was noted.
+    Forgotten,
+}
+
 /// Whether the daemon dies in this turn or after it. What it had not written yet is taken off the disk again.
-fn crash(state: &mut State, before: &Left, has_published: bool) -> bool {
+fn crash(state: &mut State, before: &Left, has_published: bool) -> End {
     if state.killed {
-        return true;
+        return End::Dead;
     }
     if !state.fails(0.15) {
-        return false;
+        return End::Alive;
     }
     let kind = state.random.random_range(0..3);
     let branches = state.branches.as_ref().expect("a world with git");
-    let what = match kind {
+    let (what, end) = match kind {
         0 if has_published && !state.meddles => {
             branches.forget_push(before);
-            "before its push"
+            ("before its push", End::Forgotten)
         }
         1 => {
             branches.forget_turn(before);
-            "before it noted what it published"
+            ("before it noted what it published", End::Forgotten)
         }
-        _ => "after its turn",
+        _ => ("after its turn", End::Dead),
     };
     state.tell(format!("daemon: killed {what}"));
-    true
+    end
 }
 
 /// A turn that follows on one that went through, with nothing in between: its own status must not move it.

@@ -2,9 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -25,7 +23,12 @@ use mainstay::{
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use super::{author::Author, branches::Branches, rules, run::Run};
+use super::{
+    author::Author,
+    branches::{Branches, Fingerprint},
+    rules,
+    run::Run,
+};
 
 /// The world, as the engine behind its trait.
 pub struct World {
@@ -46,14 +49,18 @@ pub struct State {
     pub restores: BTreeMap<(PolicyName, String), RestoreReport>,
     /// Runs that were ever started: by policy and scheduled time.
     pub started: BTreeSet<(PolicyName, Timestamp)>,
-    /// What the author consented to.
+    /// What the author ever consented to.
     pub consented: BTreeSet<Effect>,
+    /// What of that still holds: consent holds once. In a world without git it is never used up.
+    pub open_consent: BTreeSet<Effect>,
     /// The last plan that was made.
     pub plan: Option<Plan>,
     /// Calls that changed something or would have.
     pub writes: u64,
     /// What happened, as the engine numbers it.
     pub events: Vec<Event>,
+    /// The runs that this process of the daemon has counted in its metrics.
+    pub counted: BTreeSet<(PolicyName, RestorePointId)>,
     /// The git side; none: the documents come from memory.
     pub branches: Option<Branches>,
     /// Why this turn must delete nothing.
@@ -168,7 +175,7 @@ impl State {
             .filter(|(_, (before, after))| **before && !after)
             .map(|(point, _)| point)
             .collect();
-        if let Some(point) = lost.iter().find(|point| !self.consented.contains(&rules::loss(name, point))) {
+        if let Some(point) = lost.iter().find(|point| !self.open_consent.contains(&rules::loss(name, point))) {
             let promise = format!("{name}: an edit without consent takes {}", point.id);
             self.broke(promise);
         }
@@ -205,9 +212,11 @@ impl World {
             restores: BTreeMap::new(),
             started: BTreeSet::new(),
             consented: BTreeSet::new(),
+            open_consent: BTreeSet::new(),
             plan: None,
             writes: 0,
             events: Vec::new(),
+            counted: BTreeSet::new(),
             branches,
             no_deletion: None,
             asked: BTreeSet::new(),
@@ -231,7 +240,7 @@ impl World {
     }
 
     /// What tells whether anything was written: calls to the engine, and every file of git and of the daemon.
-    pub fn written(&self) -> (u64, Option<BTreeSet<(PathBuf, u64, SystemTime)>>) {
+    pub fn written(&self) -> (u64, Option<Fingerprint>) {
         let state = self.state();
         (state.writes, state.branches.as_ref().map(Branches::fingerprint))
     }
@@ -381,7 +390,7 @@ impl Engine for World {
         self.state().call(format!("expire {policy}"), |state| {
             for id in points {
                 let effect = Effect::Lose { policy: policy.clone(), point: id.clone() };
-                if !state.consented.contains(&effect) {
+                if !state.open_consent.contains(&effect) {
                     state.broke(format!("{policy}: {id} expires without consent"));
                 }
             }
@@ -400,7 +409,7 @@ impl Engine for World {
         let content = restore.content_hash();
         self.state().call(format!("restore {}", restore.name), |state| {
             let effect = Effect::RestoreInPlace { restore: restore.name.clone(), content: content.clone() };
-            if restore.is_in_place() && !state.consented.contains(&effect) {
+            if restore.is_in_place() && !state.open_consent.contains(&effect) {
                 state.broke(format!("{}: overwrites without consent", restore.name));
             }
             let report = RestoreReport {
