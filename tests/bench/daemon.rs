@@ -23,7 +23,7 @@ use mainstay::{
 };
 
 use crate::{
-    documents::{POINTS_EACH, POLICIES, document, file, git, write_documents},
+    documents::{POINTS_EACH, document, file, git, policies, write_documents},
     measure::goal,
 };
 
@@ -45,7 +45,7 @@ pub fn bench() {
     git(&documents, &["commit", "-q", "-m", "before"]);
     fill(&state, &documents);
 
-    println!("\nA daemon with {POLICIES} policies, {} restore points: ours / goal", POLICIES * POINTS_EACH);
+    println!("\nA daemon with {} policies, {} restore points: ours / goal", policies(), policies() * POINTS_EACH);
     let daemon = Daemon::start(&documents, &state);
     daemon.wait_for_turns(1.0);
     println!("{:<34} {:8.1} ms", "first turn, status included", daemon.metric("mainstay_turn_duration_seconds") * 1e3);

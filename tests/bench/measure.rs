@@ -6,6 +6,11 @@ use std::{
     process::{Command, Stdio},
 };
 
+/// How much of the work is done: all of it, or the part that `MAINSTAY_BENCH_SCALE` names.
+pub fn scale() -> f64 {
+    std::env::var("MAINSTAY_BENCH_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1.0)
+}
+
 /// What a program needed.
 #[derive(Debug, Clone, Copy)]
 pub struct Needed {

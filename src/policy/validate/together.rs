@@ -3,9 +3,8 @@
 //! Pure.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fmt::Display,
-    hash::Hash,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -116,24 +115,24 @@ fn duplicates(everything: &Everything<'_>, findings: &mut Vec<Diagnostic>, froze
 }
 
 /// Finds the second and each further use of a name. `words`: what is named, the rule, and what to do.
-fn twice<'a, N: Display + Eq + Hash>(
+fn twice<'a, N: Display + Ord>(
     names: impl Iterator<Item = (N, &'a Place)>,
     findings: &mut Vec<Diagnostic>,
     frozen: &mut BTreeSet<PathBuf>,
     words: (&str, Rule, &str),
 ) {
     let (what, rule, hint) = words;
-    // Never iterated, so its order does not matter; it takes a tenth of the time of an ordered one.
-    let mut first: HashMap<N, &Place> = HashMap::with_capacity(names.size_hint().0);
-    for (name, place) in names {
-        if let Some(other) = first.get(&name) {
-            let message = format!("{what} `{name}` is defined twice, here and at {}", other.location);
+    // The order of equal names stays that of the files. Most are in order already, which makes this one pass.
+    let mut names: Vec<(N, &Place)> = names.collect();
+    names.sort_by(|(one, _), (other, _)| one.cmp(other));
+    for same in names.chunk_by(|(one, _), (other, _)| one == other) {
+        let Some(((_, first), others)) = same.split_first() else { continue };
+        for (name, place) in others {
+            let message = format!("{what} `{name}` is defined twice, here and at {}", first.location);
             let mut finding = place.diagnostic(rule, message).hint(hint);
-            finding.related = Some(other.related("it is defined here first"));
+            finding.related = Some(first.related("it is defined here first"));
             findings.push(finding);
-            frozen.insert(other.location.file.clone());
-        } else {
-            first.insert(name, place);
+            frozen.insert(first.location.file.clone());
         }
     }
 }
