@@ -29,6 +29,11 @@ const SQL_TRAILER: &str = "-- Dump completed";
 /// The first bytes of PostgreSQL's custom format.
 const POSTGRES_MAGIC: &[u8] = b"PGDMP";
 
+/// Counts what a person made in a PostgreSQL database: relations outside the server's own schemas.
+const POSTGRES_COUNT: &str = "SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n \
+                              ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') \
+                              AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'";
+
 /// The streams that capture all databases of a source, one file each.
 ///
 /// `exists` says whether a file exists; it is asked only for programs in the source's `programDirectory`.
@@ -107,6 +112,37 @@ pub fn restore_program(
         }
     }
     Program { arguments: all, environment: environment(server, password) }
+}
+
+/// The program that prints how many tables, views and sequences a database has, but for those of the server itself.
+pub fn count_program(
+    server: Server,
+    database: &Database,
+    password: Option<&Secret>,
+    of: &str,
+    exists: &dyn Fn(&Path) -> bool,
+) -> Program {
+    let name = match server {
+        Server::Postgres => program(database, &["psql"], exists),
+        Server::MySql | Server::MariaDb => restore_name(server, database, exists),
+    };
+    let mut arguments = vec![name];
+    arguments.extend(connection(server, database));
+    match server {
+        Server::Postgres => {
+            arguments.extend(owned(["--no-psqlrc", "--no-align", "--tuples-only", "--no-password"]));
+            arguments.push(format!("--command={POSTGRES_COUNT}"));
+            arguments.push(format!("--dbname={of}"));
+        }
+        Server::MySql | Server::MariaDb => {
+            let literal = of.replace('\\', "\\\\").replace('\'', "''");
+            arguments.extend(owned(["--batch", "--skip-column-names"]));
+            arguments.push(format!(
+                "--execute=SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = '{literal}'"
+            ));
+        }
+    }
+    Program { arguments, environment: environment(server, password) }
 }
 
 /// The stream of a `command` source. `source` is the name of the source.
@@ -228,6 +264,16 @@ mod tests {
         dump.assert_eq(&lines.concat());
         let program = restore_program(server, &database, Some(&secret), "copy", &["--table=t".to_owned()], &exists);
         restore.assert_eq(&text(&program));
+    }
+
+    #[test]
+    fn counting_reads_the_database_that_is_meant() {
+        let database = database("{host: db, databases: [shop], user: backup}");
+        let count = |server, of| count_program(server, &database, None, of, &|_| false).arguments;
+        let postgres = count(Server::Postgres, "-x'");
+        assert_eq!((postgres[0].as_str(), postgres.last().map(String::as_str)), ("psql", Some("--dbname=-x'")));
+        let mysql = count(Server::MySql, r"a'b\c");
+        assert!(mysql.last().unwrap().ends_with(r"table_schema = 'a''b\\c'"), "{mysql:?}");
     }
 
     #[test]

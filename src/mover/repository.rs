@@ -340,6 +340,14 @@ impl OpenSnapshot {
         })
     }
 
+    /// The hash (hex SHA-256) and the length of each blob of a file, from the index alone.
+    pub fn sums<'a>(&'a self, content: &'a Content) -> impl Iterator<Item = Result<(String, u64), Failure>> + 'a {
+        content.0.iter().map(|id| {
+            let entry = self.inner.get_index_entry(id).map_err(|error| self.failed(&error))?;
+            Ok((id.to_hex().as_str().to_owned(), u64::from(entry.data_length())))
+        })
+    }
+
     fn failed(&self, error: &RusticError) -> Failure {
         backend::failure(error, self.backend.failure())
     }

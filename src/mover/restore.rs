@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{ErrorKind, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -21,12 +21,14 @@ use super::{
     stream::Running,
 };
 
+mod compare;
+mod space;
+mod survey;
 mod write;
 
+use survey::{Existing, Survey, is_same, obstacle, survey};
 use write::{Writer, refused};
 
-/// Files in the way that a failure names.
-const NAMED: usize = 5;
 /// Files are written by this many threads: small ones wait for the disk, not for us.
 const WRITERS: usize = 4;
 /// Files that wait for a writer.
@@ -59,6 +61,9 @@ pub fn files(snapshot: &OpenSnapshot, request: &Request) -> Result<Outcome, Fail
     }
     let selection = Selection::new(snapshot, request)?;
     let survey = survey(snapshot, request, &selection)?;
+    for warning in survey.needs.check(space::room)? {
+        snapshot.reporter().warn(warning);
+    }
     if request.dry_run {
         return Ok(Outcome::Restored { files: survey.files, bytes: survey.bytes });
     }
@@ -151,105 +156,6 @@ impl Selection {
     }
 }
 
-/// What would be written.
-#[derive(Debug, Default)]
-struct Survey {
-    files: u64,
-    bytes: u64,
-}
-
-/// Looks at every destination. Nothing is written.
-fn survey(snapshot: &OpenSnapshot, request: &Request, selection: &Selection) -> Result<Survey, Failure> {
-    let mut survey = Survey::default();
-    let mut in_the_way = Vec::new();
-    let mut count = 0_u64;
-    let mut found = vec![false; selection.wanted.len()];
-    for entry in snapshot.entries()? {
-        let entry = entry?;
-        for (path, found) in selection.wanted.iter().zip(&mut found) {
-            *found |= entry.path == *path;
-        }
-        if !selection.holds(&entry) {
-            continue;
-        }
-        match obstacle(&entry, selection, request.overwrite)? {
-            Existing::Obstacle(what) => {
-                count += 1;
-                if in_the_way.len() < NAMED {
-                    in_the_way.push(what);
-                }
-            }
-            Existing::Same => {}
-            Existing::Nothing | Existing::Replaceable => {
-                if !matches!(entry.kind, EntryKind::Directory | EntryKind::Socket) {
-                    survey.files += 1;
-                    survey.bytes += entry.size_bytes();
-                }
-            }
-        }
-    }
-    if let Some((path, _)) = selection.wanted.iter().zip(&found).find(|(_, found)| !**found) {
-        return Err(Failure::new(
-            FailureKind::DestinationRefused,
-            format!("/{} is not in the restore point; nothing was written", path.display()),
-        )
-        .hint("see `mainstay points show` for the paths that were captured"));
-    }
-    if count == 0 {
-        return Ok(survey);
-    }
-    let more = count - in_the_way.len() as u64;
-    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-    let message = format!("in the way: {}{more}; nothing was written", in_the_way.join(", "));
-    Err(Failure::new(FailureKind::DestinationRefused, message))
-}
-
-/// What is at a destination.
-enum Existing {
-    Nothing,
-    /// What the entry says already, by size and time.
-    Same,
-    Replaceable,
-    /// In the way, in words.
-    Obstacle(String),
-}
-
-fn obstacle(entry: &Entry, selection: &Selection, overwrite: bool) -> Result<Existing, Failure> {
-    let path = selection.destination(entry);
-    let metadata = match fs::symlink_metadata(&path) {
-        Ok(metadata) => metadata,
-        // NotADirectory: its parent is in the way, and told.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(Existing::Nothing);
-        }
-        Err(error) => return Err(refused("look at", &path, &error)),
-    };
-    if matches!(entry.kind, EntryKind::Directory) {
-        // Above what was captured, the host's own links may be followed; below, a link could lead anywhere.
-        let linked = selection.in_place && selection.is_frame(entry) && path.is_dir();
-        return Ok(if metadata.is_dir() || linked {
-            Existing::Replaceable
-        } else {
-            Existing::Obstacle(format!("{} (no directory)", path.display()))
-        });
-    }
-    if metadata.is_dir() {
-        return Ok(Existing::Obstacle(format!("{} (a directory)", path.display())));
-    }
-    if matches!(entry.kind, EntryKind::Socket) {
-        return Ok(Existing::Same);
-    }
-    if !overwrite {
-        return Ok(Existing::Obstacle(path.display().to_string()));
-    }
-    let same = matches!(entry.kind, EntryKind::File { .. })
-        && metadata.is_file()
-        && metadata.len() == entry.size_bytes()
-        && entry.modified.is_some()
-        && write::modified(&metadata) == entry.modified;
-    Ok(if same { Existing::Same } else { Existing::Replaceable })
-}
-
 fn write_all(
     snapshot: &OpenSnapshot,
     request: &Request,
@@ -270,7 +176,7 @@ fn write_all(
     let mut further_links: Vec<(PathBuf, PathBuf)> = Vec::new();
     let made = fs::create_dir_all(&selection.base).map_err(|error| refused("make", &selection.base, &error));
 
-    let (sender, receiver) = mpsc::sync_channel::<Entry>(WAITING_FILES);
+    let (sender, receiver) = mpsc::sync_channel::<(Entry, bool)>(WAITING_FILES);
     let receiver = Mutex::new(receiver);
 
     std::thread::scope(|scope| -> Result<(), Failure> {
@@ -283,12 +189,13 @@ fn write_all(
                 scope.spawn(move || {
                     loop {
                         let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                        let Ok(entry) = next else { return };
+                        let Ok((entry, looks_same)) = next else { return };
                         if stop.load(Ordering::SeqCst) {
                             continue;
                         }
-                        match writer.write(&entry, &selection.destination(&entry)) {
-                            Ok(()) => {
+                        match write_one(snapshot, writer, &entry, &selection.destination(&entry), looks_same) {
+                            Ok(false) => {}
+                            Ok(true) => {
                                 files.fetch_add(1, Ordering::Relaxed);
                                 let size = entry.size_bytes();
                                 let done = bytes.fetch_add(size, Ordering::Relaxed) + size;
@@ -323,13 +230,12 @@ fn write_all(
                     }
                     links.insert(key, path.clone());
                 }
-                if let Existing::Same = obstacle(&entry, selection, request.overwrite)? {
-                    if !matches!(entry.kind, EntryKind::Socket) {
-                        writer.set_metadata(&entry, &path);
-                    }
-                    continue;
-                }
-                if !matches!(entry.kind, EntryKind::Socket) && sender.send(entry).is_err() {
+                let looks_same = match obstacle(&entry, selection, request.overwrite)? {
+                    Existing::Same => continue,
+                    Existing::LooksSame { .. } => true,
+                    Existing::Nothing | Existing::Replaceable { .. } | Existing::Obstacle(_) => false,
+                };
+                if !matches!(entry.kind, EntryKind::Socket) && sender.send((entry, looks_same)).is_err() {
                     break;
                 }
             }
@@ -369,10 +275,32 @@ fn write_all(
     match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         None => Ok(Outcome::Restored { files, bytes }),
         Some(mut failure) => {
-            failure.message.push_str(&format!("; {files} of {} files had been written, each whole", survey.files));
+            failure
+                .message
+                .push_str(&format!("; {files} of {} files had been written, each whole", survey.files.max(files)));
             Err(failure)
         }
     }
+}
+
+/// Writes one entry. False: what is there has its content already, and only its metadata was set.
+fn write_one(
+    snapshot: &OpenSnapshot,
+    writer: &Writer<'_>,
+    entry: &Entry,
+    path: &Path,
+    looks_same: bool,
+) -> Result<bool, Failure> {
+    if looks_same && is_same(snapshot, entry, path)? {
+        writer.set_metadata(entry, path);
+        return Ok(false);
+    }
+    if looks_same {
+        let text = format!("{} had the size and the time of the restore point, but other content", path.display());
+        snapshot.reporter().warn(text);
+    }
+    writer.write(entry, path)?;
+    Ok(true)
 }
 
 /// The directory of a path; its own for `/`.

@@ -264,3 +264,14 @@ async fn the_metrics_of_a_run_are_pushed_and_a_gateway_that_is_away_harms_nothin
     assert!(String::from_utf8_lossy(&said.stderr).contains("were not pushed"), "{said:?}");
     good(said);
 }
+
+/// A store that says yes and keeps nothing: what it does not list is no restore point.
+#[tokio::test]
+async fn what_the_repository_does_not_list_is_no_restore_point() {
+    let host = Host::new();
+    let lose = format!("find {} -path '*/snapshots/*' -type f -delete", host.text("disk"));
+    host.put(json!({"hooks": {"after": [{"command": ["sh", "-c", lose]}]}})).await;
+    let (_, said) = bad(host.mainstay(&["run", "shop/nightly"]));
+    assert!(said.contains("repository disk does not list what source files was captured into"), "{said}");
+    assert!(host.actual().await.inventory.points.is_empty());
+}

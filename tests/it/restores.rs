@@ -1,7 +1,11 @@
 //! Restores on the local engine: in place with consent and with the workload stopped, from an archive, and asked for by
 //! a document, which is carried out exactly once.
 
-use std::{fs, process::Stdio};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    process::Stdio,
+};
 
 use jiff::Timestamp;
 use mainstay::{
@@ -46,6 +50,75 @@ async fn in_place_needs_consent_and_says_what_to_do_with_what_is_there() {
     assert_eq!(content(&host), "spoiled!");
     good(host.mainstay(&["restore", "shop/nightly", "--in-place", "--existing", "update", "--yes"]));
     assert_eq!(content(&host), "content");
+}
+
+/// Rot changes neither the size nor the time of a file.
+#[tokio::test]
+async fn a_file_that_rotted_is_mended_and_a_good_one_is_left_alone() {
+    let host = Host::new();
+    fs::write(host.path("data/good"), "good").unwrap();
+    host.put(json!({})).await;
+    good(host.mainstay(&["run", "shop/nightly"]));
+    let (rotten, intact) = (host.path("data/file"), host.path("data/good"));
+    let before = (fs::metadata(&rotten).unwrap().modified().unwrap(), fs::metadata(&intact).unwrap().ino());
+    fs::write(&rotten, "c0ntent").unwrap();
+    fs::File::options().write(true).open(&rotten).unwrap().set_modified(before.0).unwrap();
+    let in_place = ["restore", "shop/nightly", "--in-place", "--existing", "update", "--yes"];
+    let tried = good(host.mainstay(&[&in_place[..], &["--dry-run"]].concat()));
+    assert!(tried.contains("1 file, 7 B"), "{tried}");
+    assert_eq!(content(&host), "c0ntent");
+    let output = host.mainstay(&in_place);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("data/file had the size and the time of the restore point, but other content"), "{said}");
+    good(output);
+    assert_eq!(content(&host), "content");
+    assert_eq!(fs::metadata(&intact).unwrap().ino(), before.1, "a good file was written anew");
+}
+
+/// A PostgreSQL of shell scripts: a dump of one line, a restore that writes a file, and a number of tables.
+fn postgres(host: &Host, tables: &str) -> Value {
+    fs::create_dir_all(host.path("bin")).unwrap();
+    let restored = host.text("restored.dump");
+    for (name, script) in [
+        ("pg_dump", "printf PGDMP-rows".to_owned()),
+        ("pg_restore", format!("cat > {restored}")),
+        ("psql", tables.to_owned()),
+    ] {
+        let file = host.path("bin").join(name);
+        fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    json!({"sources": [
+        {"name": "db", "postgres": {"databases": ["shop"], "user": "backup", "programDirectory": host.text("bin")}},
+    ]})
+}
+
+/// Whichever database a restore goes into: what is in it is not overwritten unasked.
+#[tokio::test]
+async fn a_database_that_is_not_empty_is_not_written_into_unasked() {
+    let host = Host::new();
+    host.put(postgres(&host, "echo 3")).await;
+    good(host.mainstay(&["run", "shop/nightly"]));
+    let other = ["restore", "shop/nightly", "--database", "other"];
+    let (_, said) = bad(host.mainstay(&other));
+    assert!(said.contains("database other is not empty (3 tables") && said.contains("--existing update"), "{said}");
+    host.put(postgres(&host, "echo 'no such database' >&2; exit 2")).await;
+    let (_, said) = bad(host.mainstay(&other));
+    assert!(said.contains("nobody can tell whether database other is empty") && said.contains("no such"), "{said}");
+    assert!(!host.path("restored.dump").exists());
+    good(host.mainstay(&[&other[..], &["--existing", "update"]].concat()));
+    fs::remove_file(host.path("restored.dump")).unwrap();
+    host.put(postgres(&host, "echo 0")).await;
+    good(host.mainstay(&other));
+    assert_eq!(fs::read_to_string(host.path("restored.dump")).unwrap(), "PGDMP-rows");
+}
+
+/// The reason of a failure is said once, by the command and in what is said of each source.
+#[tokio::test]
+async fn a_failed_restore_says_why_once() {
+    let host = host_with_a_point(json!({})).await;
+    let (_, said) = bad(host.mainstay(&["restore", "shop/nightly", "--in-place", "--yes"]));
+    assert_eq!(said.matches("in the way").count(), 1, "{said}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! What is kept and what goes, end to end on real repositories: expire, grace, forget, prune; and the work of a policy
 //! that has a schedule of its own.
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt as _, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use mainstay::{
@@ -12,6 +12,7 @@ use mainstay::{
             cleanup::{Cleaned, Extent, clean},
             inventory,
             movers::Bounds,
+            process::ProcessIdentity,
         },
     },
     plan::losses::{Former, Losses, by_edit},
@@ -115,12 +116,12 @@ fn keeps_two(host: &Host, repository: &str) -> CompiledPolicy {
 async fn moved_away_and_back_only_what_the_plans_listed_expires() {
     let host = Host::new();
     host.engine().put(&keeps_two(&host, "first")).await.unwrap();
-    let run = || good(host.mainstay(&["run", "shop/nightly"]));
-    (run(), run());
+    let run = || drop(good(host.mainstay(&["run", "shop/nightly"])));
+    (0..2).for_each(|_| run());
     let now = Timestamp::now();
     let away = edit(&host, keeps_two(&host, "second"), now).await;
     assert_eq!(away.losses.len(), 2, "{away:?}");
-    (run(), run());
+    (0..2).for_each(|_| run());
     assert_eq!(marked(&host).await, [true, true, false, false], "a cleanup took back what was consented to");
     let back = edit(&host, keeps_two(&host, "first"), now).await;
     let all = ids(&host).await;
@@ -158,14 +159,14 @@ async fn a_repository_that_moves_under_its_name_leaves_points_behind_but_never_t
 async fn a_repository_that_is_gone_for_ever_can_be_left_behind() {
     let host = Host::new();
     host.engine().put(&keeps_two(&host, "first")).await.unwrap();
-    let run = || good(host.mainstay(&["run", "shop/nightly"]));
-    (run(), run());
+    let run = || drop(good(host.mainstay(&["run", "shop/nightly"])));
+    (0..2).for_each(|_| run());
     fs::remove_dir_all(host.path("first")).unwrap();
     let (engine, now) = (host.engine(), Timestamp::now());
     let held_up = clean_at(&engine, now).await.held_up;
     assert!(held_up[0].contains("If one is gone for ever"), "{held_up:?}");
     edit(&host, keeps_two(&host, "second"), now).await;
-    (run(), run(), run());
+    (0..3).for_each(|_| run());
     let seen = inventory::refresh(engine.context(), &Host::name(), now).await.unwrap();
     assert!(seen.complete && seen.away.len() == 1, "{seen:?}");
     assert_eq!(marked(&host).await, [true, true, true, false, false]);
@@ -226,6 +227,43 @@ async fn what_a_failed_run_left_is_forgotten_by_the_next_good_one() {
     host.put(sources("echo rows")).await;
     good(host.mainstay(&["run", "shop/nightly"]));
     assert_eq!((ids(&host).await.len(), snapshots(&engine).await), (1, 2));
+}
+
+/// A mover that is killed while it writes leaves half a file: the next one that looks there removes it.
+#[tokio::test]
+async fn what_a_killed_mover_was_writing_is_removed() {
+    let host = Host::new();
+    host.put(json!({})).await;
+    good(host.mainstay(&["run", "shop/nightly"]));
+    let place = host.engine().context().state.places(&Host::name()).unwrap().remove(0);
+    let index = host.path("disk").join(place.path).join("index");
+    let own = ProcessIdentity::own();
+    let draft = |ticks: u64| {
+        let namespace = fs::metadata("/proc/self/ns/pid").unwrap().ino();
+        let path = index.join(format!("ab-tmp-{}-{ticks}-{}-{namespace}-0", own.pid, &own.boot[..8]));
+        fs::write(&path, "half").unwrap();
+        path
+    };
+    let (of_the_living, of_the_dead) = (draft(own.started_ticks), draft(own.started_ticks - 1));
+    good(host.mainstay(&["run", "shop/nightly"]));
+    assert!(of_the_living.exists() && !of_the_dead.exists());
+}
+
+/// A Settings document that is wrong hides no restore point: they are told, and so is what is wrong.
+#[tokio::test]
+async fn points_are_told_although_the_settings_are_wrong() {
+    let host = Host::new();
+    host.put(json!({})).await;
+    good(host.mainstay(&["run", "shop/nightly"]));
+    fs::create_dir(host.path("documents")).unwrap();
+    let settings =
+        "apiVersion: mainstay.dev/v1alpha1\nkind: Settings\nmetadata: {name: settings}\nspec: {freese: true}\n";
+    fs::write(host.path("documents/backup.yaml"), settings).unwrap();
+    let output = host.mainstay(&["points", "--path", &host.text("documents"), "-o", "json"]);
+    assert_eq!(output.status.code(), Some(4));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((told.as_array().unwrap().len(), &told[0]["kept"]), (1, &json!(true)), "{told:#}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("did you mean `freeze`?"));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::{
     context::{Context, WorkError},
     movers::{Bounds, Word},
     process::{self, ProcessIdentity},
-    recovery, runner,
+    recovery, runner, sources,
     state::{places::PlaceRecord, stopped::StoppedWorkload},
 };
 use crate::{
@@ -32,11 +32,13 @@ use crate::{
 mod choice;
 mod document;
 mod download;
+mod guard;
 
 pub use choice::choose;
 use choice::{place_of, tasks};
 pub use document::{carry_out_document, start_document, take_up};
 pub use download::{Downloaded, download};
+use guard::Guard;
 
 /// How long a restore may take.
 const LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -114,6 +116,8 @@ pub struct PreparedRestore {
     policy: CompiledPolicy,
     place: PlaceRecord,
     parts: Vec<(SourceReport, Vec<Task>)>,
+    /// What must be empty before anything is written.
+    guards: Vec<Guard>,
     /// The workload to stop meanwhile.
     quiesce: Option<StoppedWorkload>,
     in_place: bool,
@@ -141,10 +145,15 @@ pub fn prepare(context: &Context, request: &RestoreRequest) -> Result<PreparedRe
             )));
         }
     }
-    let mut parts = Vec::new();
+    let (mut parts, mut guards) = (Vec::new(), Vec::new());
     for part in here.iter().filter(|part| request.sources.is_empty() || request.sources.contains(&part.part.source)) {
         let source = stored.compiled.document.spec.sources.iter().find(|source| source.name == part.part.source);
         let tasks = tasks(request, source, &part.part.source, &part.part.snapshot)?;
+        if let (Target::Database(database), Existing::Fail, Some(source)) = (&request.target, request.existing, source)
+        {
+            let program = sources::count_program(source, database)?;
+            guards.extend(program.map(|program| Guard { database: database.clone(), program }));
+        }
         let report = SourceReport {
             source: part.part.source.clone(),
             repository: place.repository.clone(),
@@ -169,6 +178,7 @@ pub fn prepare(context: &Context, request: &RestoreRequest) -> Result<PreparedRe
         size_bytes: parts.iter().map(|(report, _)| report.size_bytes).sum(),
         place: place.clone(),
         parts,
+        guards,
         quiesce: quiesce.map(|quiesce| StoppedWorkload {
             policy: request.policy.clone(),
             owner: format!("the restore of {}", point.point.id),
@@ -192,7 +202,11 @@ pub async fn carry_out(
     hear: &mut dyn FnMut(&str, Word),
 ) -> Result<RestoreReport, WorkError> {
     let now = Timestamp::now();
-    let PreparedRestore { point, time: _, size_bytes: _, policy, place, parts, quiesce, in_place, dry_run } = prepared;
+    let PreparedRestore { point, time: _, size_bytes: _, policy, place, parts, guards, quiesce, in_place, dry_run } =
+        prepared;
+    for guard in &guards {
+        guard.check().await?;
+    }
     // One elsewhere is in nobody's way; its lease only tells who writes for it.
     let name = match in_place && !dry_run {
         true => runner::policy_lease(&policy.name),

@@ -79,6 +79,16 @@ pub fn restore_programs(source: &Source, into: Option<&str>) -> Result<Vec<(Stri
     Ok(database.databases.iter().map(program).collect())
 }
 
+/// The program that tells how much is in a database on the server of a source; none: the source is no database.
+///
+/// # Errors
+/// The password is not there.
+pub fn count_program(source: &Source, of: &str) -> Result<Option<Program>, WorkError> {
+    let Some((server, database)) = database(source) else { return Ok(None) };
+    let password = password(&source.name, database)?;
+    Ok(Some(dump::count_program(server, database, password.as_ref(), of, &Path::exists)))
+}
+
 /// The files that a source's dumps have in a snapshot; empty: it is files and directories.
 pub fn file_names(source: &Source) -> Vec<String> {
     if let Some(command) = &source.command {

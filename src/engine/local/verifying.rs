@@ -51,12 +51,15 @@ impl fmt::Display for Problem {
 impl From<WorkError> for Problem {
     fn from(error: WorkError) -> Self {
         match error {
-            // The usual hint is to verify the repository, which was just done.
-            WorkError::Mover(MoverError::Failed(failure)) if failure.hint == FailureKind::RepositoryDamaged.hint() => {
-                Self { what: failure.message, hint: DAMAGED.to_owned() }
+            WorkError::Mover(MoverError::Failed(failure)) => {
+                // The usual hint is to verify the repository, which was just done.
+                let is_usual = failure.hint == FailureKind::RepositoryDamaged.hint();
+                let hint = if is_usual { DAMAGED.to_owned() } else { failure.hint };
+                Self { what: failure.message, hint }
             }
-            WorkError::Mover(MoverError::Failed(failure)) => Self { what: failure.message, hint: failure.hint },
-            other => Self { what: other.chain(), hint: "nothing was proven; verify it again".to_owned() },
+            WorkError::State(_) | WorkError::Repository(_) | WorkError::Mover(_) | WorkError::Refused(_) => {
+                Self { what: error.chain(), hint: "nothing was proven; verify it again".to_owned() }
+            }
         }
     }
 }

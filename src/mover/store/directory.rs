@@ -10,22 +10,24 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{FileKind, StoreError};
-
-/// Marks files that are being written; such a name is never listed.
-const TEMPORARY: &str = "-tmp-";
+use super::{
+    FileKind, StoreError,
+    draft::{Author, is_abandoned, is_draft},
+};
 
 /// A repository in a directory of this host.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    /// Tells the temporary files of this process apart.
+    /// This process, as the names of its drafts say it.
+    author: Author,
+    /// Tells the drafts of this process apart.
     written: AtomicU64,
 }
 
 impl Directory {
     pub(super) fn at(path: &Path) -> Self {
-        Self { path: path.to_owned(), written: AtomicU64::new(0) }
+        Self { path: path.to_owned(), author: Author::own(), written: AtomicU64::new(0) }
     }
 
     pub(super) fn location(&self) -> String {
@@ -62,14 +64,14 @@ impl Directory {
                 Err(error) => return Err(refused("read", &self.path.join("config"), error)),
             },
             FileKind::Key | FileKind::Snapshot | FileKind::Index => {
-                list_into(&mut files, &self.path.join(kind.directory()))?;
+                self.list_into(&mut files, &self.path.join(kind.directory()))?;
             }
             FileKind::Pack => {
                 let data = self.path.join(kind.directory());
                 for entry in fs::read_dir(&data).map_err(|error| refused("list", &data, error))? {
                     let entry = entry.map_err(|error| refused("list", &data, error))?;
                     if entry.file_type().map_err(|error| refused("list", &data, error))?.is_dir() {
-                        list_into(&mut files, &entry.path())?;
+                        self.list_into(&mut files, &entry.path())?;
                     }
                 }
             }
@@ -100,9 +102,8 @@ impl Directory {
     pub(super) fn write(&self, kind: FileKind, id: &str, content: &[Bytes]) -> Result<(), StoreError> {
         let path = self.path.join(kind.path(id));
         let number = self.written.fetch_add(1, Ordering::Relaxed);
-        let mut temporary = path.clone().into_os_string();
-        temporary.push(format!("{TEMPORARY}{}-{number}", std::process::id()));
-        let temporary = PathBuf::from(temporary);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = path.with_file_name(self.author.draft(&name, number));
         let write = || -> io::Result<()> {
             let open = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
             let mut file = match open() {
@@ -136,29 +137,34 @@ impl Directory {
             Err(error) => Err(refused("remove", &path, error)),
         }
     }
+
+    /// Lists the files of a directory, and removes what movers left there that are gone.
+    fn list_into(&self, files: &mut Vec<(String, u64)>, directory: &Path) -> Result<(), StoreError> {
+        let listing = |error| refused("list", directory, error);
+        for entry in fs::read_dir(directory).map_err(listing)? {
+            let entry = entry.map_err(listing)?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if is_draft(&name) {
+                if is_abandoned(&entry.path(), &name, &self.author) {
+                    // Whoever lists next tries again.
+                    let _ = fs::remove_file(entry.path());
+                }
+                continue;
+            }
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_file() => files.push((name, metadata.len())),
+                Ok(_) => {}
+                // Another mover removed it in between.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(refused("list", &entry.path(), error)),
+            }
+        }
+        Ok(())
+    }
 }
 
 fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(path)
-}
-
-fn list_into(files: &mut Vec<(String, u64)>, directory: &Path) -> Result<(), StoreError> {
-    let listing = |error| refused("list", directory, error);
-    for entry in fs::read_dir(directory).map_err(listing)? {
-        let entry = entry.map_err(listing)?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if name.contains(TEMPORARY) {
-            continue;
-        }
-        match entry.metadata() {
-            Ok(metadata) if metadata.is_file() => files.push((name, metadata.len())),
-            Ok(_) => {}
-            // Another mover removed it in between.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(refused("list", &entry.path(), error)),
-        }
-    }
-    Ok(())
 }
 
 fn refused(operation: &'static str, path: &Path, error: io::Error) -> StoreError {

@@ -71,6 +71,6 @@ pub enum Existing {
     /// Refuse before anything is written.
     #[default]
     Fail,
-    /// Overwrite what differs; leave the rest. Needs approval, wherever it goes.
+    /// Overwrite what differs in content; leave the rest. Needs approval, wherever it goes.
     Update,
 }
