@@ -1,10 +1,10 @@
 //! The mover's image holds nothing but the program, and the program runs inside a user's image.
 
 use super::Namespace;
-use crate::peers::succeed;
+use crate::peers::{succeed, wait_for};
 
 #[test]
-fn the_program_runs_inside_a_users_image_without_any_privilege() {
+fn the_image_is_the_program_which_runs_inside_a_users_image_without_any_privilege() {
     let namespace = Namespace::new("live-image");
     succeed(super::kubectl().args([
         "label",
@@ -29,13 +29,32 @@ spec:
   containers:
     - name: database
       image: databases:test
-      command: [/mainstay-bin/mainstay, --version]
+      command: [bash, -c, "/mainstay-bin/mainstay --version; stat -c %s /mainstay-bin/mainstay; ldd /mainstay-bin/mainstay"]
       securityContext: *restricted
       volumeMounts: [{name: program, mountPath: /mainstay-bin, readOnly: true}]
   volumes: [{name: program, emptyDir: {}}]
 "#,
     );
-    namespace.wait("pod/dump", "jsonpath={.status.phase}=Succeeded");
+    wait_for("the pod's end", 90, || {
+        ["Succeeded", "Failed"].contains(&namespace.field("pod/dump", "{.status.phase}").as_str()).then_some(())
+    });
     let said = succeed(namespace.kubectl().args(["logs", "dump", "-c", "database"]));
-    assert!(said.starts_with("mainstay "), "{said}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].starts_with("mainstay "), "{said}");
+    // It needs nothing of the image that it runs in.
+    assert!(lines[2].contains("not a dynamic executable") || lines[2].contains("statically linked"), "{said}");
+
+    // A kubelet tells how large the image is: as large as the program, and a manifest.
+    let program: u64 = lines[1].parse().expect("a size");
+    let image = wait_for("the node to list the image", 60, || {
+        let listed: serde_json::Value =
+            serde_json::from_str(&namespace.field("node/node1", "{.status.images}")).expect("a list");
+        let all = listed.as_array().expect("a list");
+        let ours = all.iter().find(|image| {
+            let names = image["names"].as_array().into_iter().flatten();
+            names.filter_map(|name| name.as_str()).any(|name| name.ends_with("/mainstay:test"))
+        });
+        ours.and_then(|image| image["sizeBytes"].as_u64()).filter(|&size| size > 0)
+    });
+    assert!((program..program + 16_384).contains(&image), "the image has {image} bytes, the program {program}");
 }
