@@ -6,6 +6,7 @@
 mod peers;
 mod world;
 
+mod cluster;
 mod editor;
 mod examples;
 mod faults;
