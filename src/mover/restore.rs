@@ -23,14 +23,18 @@ use super::{
 
 mod write;
 
-use write::{Writer, refused};
+use write::{Numbers, Writer, refused};
 
 /// Files in the way that a failure names.
 const NAMED: usize = 5;
 /// Files are written by this many threads: small ones wait for the disk, not for us.
 const WRITERS: usize = 4;
-/// Files that wait for a writer.
-const WAITING_FILES: usize = 256;
+/// Files that a writer gets at once. Those of one directory lie together in the repository, too.
+const BATCH_FILES: usize = 32;
+/// Bytes after which a batch is not made longer.
+const BATCH_BYTES: u64 = 8 << 20;
+/// Batches that wait for a writer.
+const WAITING_BATCHES: usize = 8;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -83,19 +87,22 @@ pub fn stream(snapshot: &OpenSnapshot, file_name: &str, program: &Program) -> Re
     };
     let (mut running, mut stdin) = Running::feeding(program)?;
     let mut done = 0;
-    for blob in snapshot.blobs(content) {
-        let blob = blob?;
-        if let Err(error) = stdin.write_all(&blob) {
-            drop(stdin);
-            let told = running.wait().err().unwrap_or_else(|| {
-                running.failed(&format!("ended before it had read the whole stream `{file_name}` ({error})"))
-            });
-            return Err(at_destination(told));
+    let mut refused = None;
+    let read = snapshot.read_ahead(content, |piece| {
+        if let Err(error) = stdin.write_all(piece) {
+            let what = format!("ended before it had read the whole stream `{file_name}` ({error})");
+            refused = Some(what.clone());
+            return Err(Failure::new(FailureKind::DestinationRefused, what));
         }
-        done += blob.len() as u64;
+        done += piece.len() as u64;
         snapshot.reporter().progress("writing", done, Some(*size_bytes));
-    }
+        Ok(())
+    });
     drop(stdin);
+    if let Some(what) = refused {
+        return Err(at_destination(running.wait().err().unwrap_or_else(|| running.failed(&what))));
+    }
+    read?;
     running.wait().map_err(at_destination)?;
     Ok(Outcome::Restored { files: 1, bytes: done })
 }
@@ -164,6 +171,7 @@ fn survey(snapshot: &OpenSnapshot, request: &Request, selection: &Selection) -> 
     let mut in_the_way = Vec::new();
     let mut count = 0_u64;
     let mut found = vec![false; selection.wanted.len()];
+    let mut missing = Missing::default();
     for entry in snapshot.entries()? {
         let entry = entry?;
         for (path, found) in selection.wanted.iter().zip(&mut found) {
@@ -172,7 +180,7 @@ fn survey(snapshot: &OpenSnapshot, request: &Request, selection: &Selection) -> 
         if !selection.holds(&entry) {
             continue;
         }
-        match obstacle(&entry, selection, request.overwrite)? {
+        match missing.look(&entry, || obstacle(&entry, selection, request.overwrite))? {
             Existing::Obstacle(what) => {
                 count += 1;
                 if in_the_way.len() < NAMED {
@@ -212,6 +220,27 @@ enum Existing {
     Replaceable,
     /// In the way, in words.
     Obstacle(String),
+}
+
+/// The directory that was found missing last: nothing can be in the way below it.
+#[derive(Debug, Default)]
+struct Missing(Option<PathBuf>);
+
+impl Missing {
+    fn look(
+        &mut self,
+        entry: &Entry,
+        obstacle: impl FnOnce() -> Result<Existing, Failure>,
+    ) -> Result<Existing, Failure> {
+        if self.0.as_ref().is_some_and(|missing| entry.path.starts_with(missing)) {
+            return Ok(Existing::Nothing);
+        }
+        let existing = obstacle()?;
+        if matches!((&existing, &entry.kind), (Existing::Nothing, EntryKind::Directory)) {
+            self.0 = Some(entry.path.clone());
+        }
+        Ok(existing)
+    }
 }
 
 fn obstacle(entry: &Entry, selection: &Selection, overwrite: bool) -> Result<Existing, Failure> {
@@ -263,44 +292,53 @@ fn write_all(
         stop.store(true, Ordering::SeqCst);
     };
     let (files, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-    let writer = Writer::new(snapshot);
+    let numbers = Numbers::default();
     // Directories get their metadata last: writing into them changes their times, and may need more permission.
     let mut directories: Vec<Entry> = Vec::new();
     let mut links: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
     let mut further_links: Vec<(PathBuf, PathBuf)> = Vec::new();
     let made = fs::create_dir_all(&selection.base).map_err(|error| refused("make", &selection.base, &error));
 
-    let (sender, receiver) = mpsc::sync_channel::<Entry>(WAITING_FILES);
+    let (sender, receiver) = mpsc::sync_channel::<Vec<Entry>>(WAITING_BATCHES);
     let receiver = Mutex::new(receiver);
 
     std::thread::scope(|scope| -> Result<(), Failure> {
         // Dropped at the end of this scope at the latest: that is what ends the writers.
         let sender = sender;
         made?;
-        let (receiver, writer, files, bytes, stop, fail) = (&receiver, &writer, &files, &bytes, &stop, &fail);
-        let handles: Vec<_> = (0..WRITERS)
-            .map(|_| {
+        let (receiver, numbers, files, bytes, stop, fail) = (&receiver, &numbers, &files, &bytes, &stop, &fail);
+        let mut writers = (0..WRITERS).map(|_| Writer::new(snapshot, numbers)).collect::<Result<Vec<_>, _>>()?;
+        // This thread only makes directories and sets what differs of files that are there.
+        let here = Writer::new(snapshot, numbers)?;
+        let handles: Vec<_> = writers
+            .drain(..)
+            .map(|mut writer| {
                 scope.spawn(move || {
                     loop {
                         let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                        let Ok(entry) = next else { return };
-                        if stop.load(Ordering::SeqCst) {
-                            continue;
-                        }
-                        match writer.write(&entry, &selection.destination(&entry)) {
-                            Ok(()) => {
-                                files.fetch_add(1, Ordering::Relaxed);
-                                let size = entry.size_bytes();
-                                let done = bytes.fetch_add(size, Ordering::Relaxed) + size;
-                                snapshot.reporter().progress("writing", done, Some(survey.bytes));
+                        let Ok(batch) = next else { return };
+                        for entry in batch {
+                            if stop.load(Ordering::SeqCst) {
+                                break;
                             }
-                            Err(failure) => fail(failure),
+                            match writer.write(&entry, &selection.destination(&entry)) {
+                                Ok(()) => {
+                                    files.fetch_add(1, Ordering::Relaxed);
+                                    let size = entry.size_bytes();
+                                    let done = bytes.fetch_add(size, Ordering::Relaxed) + size;
+                                    snapshot.reporter().progress("writing", done, Some(survey.bytes));
+                                }
+                                Err(failure) => fail(failure),
+                            }
                         }
                     }
                 })
             })
             .collect();
         let mut send = || -> Result<(), Failure> {
+            let mut batch = Vec::new();
+            let mut batch_bytes = 0;
+            let mut missing = Missing::default();
             for entry in snapshot.entries()? {
                 let entry = entry?;
                 if stop.load(Ordering::SeqCst) {
@@ -311,7 +349,11 @@ fn write_all(
                 }
                 let path = selection.destination(&entry);
                 if matches!(entry.kind, EntryKind::Directory) {
-                    if write::make_directory(&path)? || !selection.is_frame(&entry) {
+                    let is_new = write::make_directory(&path)?;
+                    if is_new {
+                        missing.look(&entry, || Ok(Existing::Nothing))?;
+                    }
+                    if is_new || !selection.is_frame(&entry) {
                         directories.push(entry);
                     }
                     continue;
@@ -323,16 +365,24 @@ fn write_all(
                     }
                     links.insert(key, path.clone());
                 }
-                if let Existing::Same = obstacle(&entry, selection, request.overwrite)? {
-                    if !matches!(entry.kind, EntryKind::Socket) {
-                        writer.set_metadata(&entry, &path);
-                    }
+                if matches!(entry.kind, EntryKind::Socket) {
                     continue;
                 }
-                if !matches!(entry.kind, EntryKind::Socket) && sender.send(entry).is_err() {
-                    break;
+                if let Existing::Same = missing.look(&entry, || obstacle(&entry, selection, request.overwrite))? {
+                    here.set_metadata(&entry, &path);
+                    continue;
+                }
+                batch_bytes += entry.size_bytes();
+                batch.push(entry);
+                if batch.len() >= BATCH_FILES || batch_bytes >= BATCH_BYTES {
+                    batch_bytes = 0;
+                    if sender.send(std::mem::take(&mut batch)).is_err() {
+                        return Ok(());
+                    }
                 }
             }
+            // Without a writer there was a failure, and that is told.
+            let _ = sender.send(batch);
             Ok(())
         };
         let sent = send();
@@ -349,6 +399,7 @@ fn write_all(
     })
     .unwrap_or_else(fail);
 
+    let writer = Writer::new(snapshot, &numbers)?;
     if !stop.load(Ordering::SeqCst) {
         for (first, path) in &further_links {
             match writer.link(first, path) {
