@@ -12,7 +12,7 @@ use flate2::{Compression, write::GzEncoder};
 
 use super::{
     job::{Failure, FailureKind, Outcome},
-    repository::{Content, Entry, EntryKind, OpenSnapshot},
+    repository::{Content, Contents, Entry, EntryKind, OpenSnapshot},
 };
 
 mod unpack;
@@ -47,12 +47,12 @@ fn write_stream(snapshot: &OpenSnapshot, name: &str, mut file: File, output: &Pa
         return Err(Failure::new(FailureKind::Other, format!("`{name}` is no file")));
     };
     let mut done = 0;
-    for blob in snapshot.blobs(content) {
-        let blob = blob?;
-        file.write_all(&blob).map_err(|error| refused(output, &error))?;
-        done += blob.len() as u64;
+    snapshot.read_ahead(content, |piece| {
+        file.write_all(piece).map_err(|error| refused(output, &error))?;
+        done += piece.len() as u64;
         snapshot.reporter().progress("writing", done, Some(*size_bytes));
-    }
+        Ok(())
+    })?;
     file.sync_all().map_err(|error| refused(output, &error))?;
     Ok(Outcome::Restored { files: 1, bytes: done })
 }
@@ -61,10 +61,11 @@ fn write_archive(snapshot: &OpenSnapshot, file: File, output: &Path) -> Result<O
     let mut archive = tar::Builder::new(GzEncoder::new(BufWriter::new(file), Compression::default()));
     archive.mode(tar::HeaderMode::Complete);
     let (mut files, mut bytes) = (0, 0);
+    let mut contents = snapshot.contents()?;
     for entry in snapshot.entries()? {
         let entry = entry?;
         let size = entry.size_bytes();
-        if append(&mut archive, snapshot, &entry).map_err(|error| error.failure(output))? {
+        if append(&mut archive, &mut contents, &entry).map_err(|error| error.failure(output))? {
             files += 1;
             bytes += size;
             snapshot.reporter().progress("writing", bytes, None);
@@ -98,7 +99,7 @@ impl AppendError {
 /// True if it was a file or link, false if a directory or something that an archive does not hold.
 fn append<W: io::Write>(
     archive: &mut tar::Builder<W>,
-    snapshot: &OpenSnapshot,
+    contents: &mut Contents<'_>,
     entry: &Entry,
 ) -> Result<bool, AppendError> {
     let mut header = tar::Header::new_gnu();
@@ -121,7 +122,7 @@ fn append<W: io::Write>(
         EntryKind::File { size_bytes, content } => {
             header.set_entry_type(tar::EntryType::Regular);
             header.set_size(*size_bytes);
-            let mut reader = ContentReader::new(snapshot, content);
+            let mut reader = ContentReader::new(contents, content);
             let appended = archive.append_data(&mut header, &entry.path, &mut reader);
             if let Some(failure) = reader.failure {
                 return Err(AppendError::Repository(failure));
@@ -135,30 +136,37 @@ fn append<W: io::Write>(
 }
 
 /// A file of a snapshot as a reader.
-struct ContentReader<I> {
-    blobs: I,
+struct ContentReader<'a, 'b> {
+    contents: &'a mut Contents<'b>,
+    content: &'a Content,
+    /// The number of the piece that comes next.
+    next: usize,
+    /// What is left of the one before.
     current: Bytes,
     failure: Option<Failure>,
 }
 
-impl<'a> ContentReader<Box<dyn Iterator<Item = Result<Bytes, Failure>> + 'a>> {
-    fn new(snapshot: &'a OpenSnapshot, content: &'a Content) -> Self {
-        Self { blobs: Box::new(snapshot.blobs(content)), current: Bytes::new(), failure: None }
+impl<'a, 'b> ContentReader<'a, 'b> {
+    fn new(contents: &'a mut Contents<'b>, content: &'a Content) -> Self {
+        Self { contents, content, next: 0, current: Bytes::new(), failure: None }
     }
 }
 
-impl<I: Iterator<Item = Result<Bytes, Failure>>> Read for ContentReader<I> {
+impl Read for ContentReader<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
-            match self.blobs.next() {
-                None => return Ok(0),
-                Some(Ok(blob)) => self.current = blob,
-                Some(Err(failure)) => {
+            if self.next == self.content.pieces() {
+                return Ok(0);
+            }
+            match self.contents.piece(self.content, self.next) {
+                Ok(piece) => self.current = Bytes::copy_from_slice(piece),
+                Err(failure) => {
                     let error = io::Error::other(failure.message.clone());
                     self.failure = Some(failure);
                     return Err(error);
                 }
             }
+            self.next += 1;
         }
         let length = buffer.len().min(self.current.len());
         self.current.copy_to_slice(&mut buffer[..length]);

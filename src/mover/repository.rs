@@ -5,12 +5,10 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use bytes::Bytes;
 use rustic_core::{
-    BlobId, CheckOptions, CheckResults, ConfigOptions, Credentials, FileType, IndexedFullStatus, KeyOptions, LsOptions,
-    OpenStatus, PruneOptions, PrunePlan, ReadBackend as _, ReadSubsetOption, RepositoryBackends, RepositoryOptions,
-    RusticError,
-    repofile::{BlobType, Node, SnapshotFile, SnapshotId},
+    CheckOptions, CheckResults, ConfigOptions, Credentials, FileType, KeyOptions, OpenStatus, PruneOptions, PrunePlan,
+    ReadBackend as _, ReadSubsetOption, RepositoryBackends, RepositoryOptions, RusticError,
+    repofile::{SnapshotFile, SnapshotId},
 };
 
 use super::{
@@ -34,6 +32,7 @@ mod packs;
 mod pipeline;
 mod previous;
 mod seal;
+mod snapshot;
 mod streams;
 mod trees;
 mod work;
@@ -42,6 +41,9 @@ pub mod xattrs;
 use backend::{Backend, FirstFailure};
 pub use capture::Captured;
 pub use entry::{Content, Entry, EntryKind};
+use index::{Detail, Index};
+use seal::Cipher;
+pub use snapshot::{Contents, OpenSnapshot};
 
 /// Check tells at most this many findings in its failure.
 const FINDINGS: usize = 5;
@@ -258,94 +260,17 @@ impl Repository {
                 Failure::new(FailureKind::Other, format!("there is no snapshot {id} in the repository `{}`", self.name))
                     .hint("see `mainstay points` for those that are there")
             })?;
-        let Self { name: _, inner, backend, reporter } = self;
-        let inner = inner.to_indexed().map_err(|error| backend::failure(&error, backend.failure()))?;
-        let root = inner
-            .node_from_snapshot_and_path(&file, "")
-            .map_err(|error| backend::failure(&error, backend.failure()))?;
-        Ok(OpenSnapshot { inner, backend, file, root, everything: LsOptions::default(), reporter })
+        let index = Index::read(&self.inner, Detail::Where, self.backend.failure())?;
+        let cipher = self.cipher()?;
+        Ok(OpenSnapshot::new(self.backend, cipher, index, &file, self.reporter))
+    }
+
+    fn cipher(&self) -> Result<Cipher, Failure> {
+        Cipher::new(&self.inner.key()).map_err(|error| Failure::new(FailureKind::RepositoryDamaged, error.to_string()))
     }
 
     fn snapshot_files(&self) -> Result<Vec<SnapshotFile>, Failure> {
         self.inner.get_all_snapshots().map_err(|error| self.failed(&error))
-    }
-
-    fn failed(&self, error: &RusticError) -> Failure {
-        backend::failure(error, self.backend.failure())
-    }
-}
-
-/// A snapshot that is open for reading.
-#[derive(Debug)]
-pub struct OpenSnapshot {
-    inner: rustic_core::Repository<IndexedFullStatus>,
-    backend: Arc<Backend>,
-    file: SnapshotFile,
-    root: Node,
-    everything: LsOptions,
-    reporter: Reporter,
-}
-
-impl OpenSnapshot {
-    /// The paths that were captured.
-    pub fn roots(&self) -> Vec<PathBuf> {
-        self.file.paths.iter().map(PathBuf::from).collect()
-    }
-
-    /// Whether it holds streams rather than files.
-    pub fn has_streams(&self) -> bool {
-        self.file.tags.contains(label::STREAMS)
-    }
-
-    /// Where progress is told.
-    pub fn reporter(&self) -> &Reporter {
-        &self.reporter
-    }
-
-    /// Everything in it, each directory before what is in it.
-    ///
-    /// # Errors
-    /// A tree cannot be read, at the start or later on.
-    pub fn entries(&self) -> Result<impl Iterator<Item = Result<Entry, Failure>> + '_, Failure> {
-        let nodes = self.inner.ls(&self.root, &self.everything).map_err(|error| self.failed(&error))?;
-        Ok(nodes.map(|node| match node {
-            Ok((path, node)) => Entry::from_node(path, node),
-            Err(error) => Err(self.failed(&error)),
-        }))
-    }
-
-    /// A captured stream, or any file in the root of the snapshot.
-    ///
-    /// # Errors
-    /// There is none of that name.
-    pub fn file(&self, name: &str) -> Result<Entry, Failure> {
-        let mut names = Vec::new();
-        for entry in self.entries()? {
-            let entry = entry?;
-            if entry.path.as_os_str() == name && matches!(entry.kind, EntryKind::File { .. }) {
-                return Ok(entry);
-            }
-            if self.has_streams() {
-                names.push(entry.path.display().to_string());
-            }
-        }
-        Err(Failure::new(FailureKind::Other, format!("the snapshot has no file `{name}`"))
-            .hint(format!("it has: {}", names.join(", "))))
-    }
-
-    /// The blobs of a file, one after the other. Each is at most a few MB.
-    pub fn blobs<'a>(&'a self, content: &'a Content) -> impl Iterator<Item = Result<Bytes, Failure>> + 'a {
-        content.0.iter().map(|id| {
-            self.inner.get_blob_cached(&BlobId::from(**id), BlobType::Data).map_err(|error| self.failed(&error))
-        })
-    }
-
-    /// The hash (hex SHA-256) and the length of each blob of a file, from the index alone.
-    pub fn sums<'a>(&'a self, content: &'a Content) -> impl Iterator<Item = Result<(String, u64), Failure>> + 'a {
-        content.0.iter().map(|id| {
-            let entry = self.inner.get_index_entry(id).map_err(|error| self.failed(&error))?;
-            Ok((id.to_hex().as_str().to_owned(), u64::from(entry.data_length())))
-        })
     }
 
     fn failed(&self, error: &RusticError) -> Failure {

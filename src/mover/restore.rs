@@ -26,13 +26,17 @@ mod space;
 mod survey;
 mod write;
 
-use survey::{Existing, Survey, is_same, obstacle, survey};
-use write::{Writer, refused};
+use survey::{Existing, Missing, Survey, is_same, obstacle, survey};
+use write::{Numbers, Writer, refused};
 
 /// Files are written by this many threads: small ones wait for the disk, not for us.
 const WRITERS: usize = 4;
-/// Files that wait for a writer.
-const WAITING_FILES: usize = 256;
+/// Files that a writer gets at once. Those of one directory lie together in the repository, too.
+const BATCH_FILES: usize = 32;
+/// Bytes after which a batch is not made longer.
+const BATCH_BYTES: u64 = 8 << 20;
+/// Batches that wait for a writer.
+const WAITING_BATCHES: usize = 8;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -88,19 +92,22 @@ pub fn stream(snapshot: &OpenSnapshot, file_name: &str, program: &Program) -> Re
     };
     let (mut running, mut stdin) = Running::feeding(program)?;
     let mut done = 0;
-    for blob in snapshot.blobs(content) {
-        let blob = blob?;
-        if let Err(error) = stdin.write_all(&blob) {
-            drop(stdin);
-            let told = running.wait().err().unwrap_or_else(|| {
-                running.failed(&format!("ended before it had read the whole stream `{file_name}` ({error})"))
-            });
-            return Err(at_destination(told));
+    let mut refused = None;
+    let read = snapshot.read_ahead(content, |piece| {
+        if let Err(error) = stdin.write_all(piece) {
+            let what = format!("ended before it had read the whole stream `{file_name}` ({error})");
+            refused = Some(what.clone());
+            return Err(Failure::new(FailureKind::DestinationRefused, what));
         }
-        done += blob.len() as u64;
+        done += piece.len() as u64;
         snapshot.reporter().progress("writing", done, Some(*size_bytes));
-    }
+        Ok(())
+    });
     drop(stdin);
+    if let Some(what) = refused {
+        return Err(at_destination(running.wait().err().unwrap_or_else(|| running.failed(&what))));
+    }
+    read?;
     running.wait().map_err(at_destination)?;
     Ok(Outcome::Restored { files: 1, bytes: done })
 }
@@ -169,45 +176,53 @@ fn write_all(
         stop.store(true, Ordering::SeqCst);
     };
     let (files, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-    let writer = Writer::new(snapshot);
+    let numbers = Numbers::default();
     // Directories get their metadata last: writing into them changes their times, and may need more permission.
     let mut directories: Vec<Entry> = Vec::new();
     let mut links: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
     let mut further_links: Vec<(PathBuf, PathBuf)> = Vec::new();
     let made = fs::create_dir_all(&selection.base).map_err(|error| refused("make", &selection.base, &error));
 
-    let (sender, receiver) = mpsc::sync_channel::<(Entry, bool)>(WAITING_FILES);
+    // Each entry with whether a file with its size and time is there.
+    let (sender, receiver) = mpsc::sync_channel::<Vec<(Entry, bool)>>(WAITING_BATCHES);
     let receiver = Mutex::new(receiver);
 
     std::thread::scope(|scope| -> Result<(), Failure> {
         // Dropped at the end of this scope at the latest: that is what ends the writers.
         let sender = sender;
         made?;
-        let (receiver, writer, files, bytes, stop, fail) = (&receiver, &writer, &files, &bytes, &stop, &fail);
-        let handles: Vec<_> = (0..WRITERS)
-            .map(|_| {
+        let (receiver, numbers, files, bytes, stop, fail) = (&receiver, &numbers, &files, &bytes, &stop, &fail);
+        let mut writers = (0..WRITERS).map(|_| Writer::new(snapshot, numbers)).collect::<Result<Vec<_>, _>>()?;
+        let handles: Vec<_> = writers
+            .drain(..)
+            .map(|mut writer| {
                 scope.spawn(move || {
                     loop {
                         let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                        let Ok((entry, looks_same)) = next else { return };
-                        if stop.load(Ordering::SeqCst) {
-                            continue;
-                        }
-                        match write_one(snapshot, writer, &entry, &selection.destination(&entry), looks_same) {
-                            Ok(false) => {}
-                            Ok(true) => {
-                                files.fetch_add(1, Ordering::Relaxed);
-                                let size = entry.size_bytes();
-                                let done = bytes.fetch_add(size, Ordering::Relaxed) + size;
-                                snapshot.reporter().progress("writing", done, Some(survey.bytes));
+                        let Ok(batch) = next else { return };
+                        for (entry, looks_same) in batch {
+                            if stop.load(Ordering::SeqCst) {
+                                break;
                             }
-                            Err(failure) => fail(failure),
+                            match write_one(snapshot, &mut writer, &entry, &selection.destination(&entry), looks_same) {
+                                Ok(false) => {}
+                                Ok(true) => {
+                                    files.fetch_add(1, Ordering::Relaxed);
+                                    let size = entry.size_bytes();
+                                    let done = bytes.fetch_add(size, Ordering::Relaxed) + size;
+                                    snapshot.reporter().progress("writing", done, Some(survey.bytes));
+                                }
+                                Err(failure) => fail(failure),
+                            }
                         }
                     }
                 })
             })
             .collect();
         let mut send = || -> Result<(), Failure> {
+            let mut batch = Vec::new();
+            let mut batch_bytes = 0;
+            let mut missing = Missing::default();
             for entry in snapshot.entries()? {
                 let entry = entry?;
                 if stop.load(Ordering::SeqCst) {
@@ -218,7 +233,11 @@ fn write_all(
                 }
                 let path = selection.destination(&entry);
                 if matches!(entry.kind, EntryKind::Directory) {
-                    if write::make_directory(&path)? || !selection.is_frame(&entry) {
+                    let is_new = write::make_directory(&path)?;
+                    if is_new {
+                        missing.look(&entry, || Ok(Existing::Nothing))?;
+                    }
+                    if is_new || !selection.is_frame(&entry) {
                         directories.push(entry);
                     }
                     continue;
@@ -230,15 +249,25 @@ fn write_all(
                     }
                     links.insert(key, path.clone());
                 }
-                let looks_same = match obstacle(&entry, selection, request.overwrite)? {
+                if matches!(entry.kind, EntryKind::Socket) {
+                    continue;
+                }
+                let looks_same = match missing.look(&entry, || obstacle(&entry, selection, request.overwrite))? {
                     Existing::Same => continue,
                     Existing::LooksSame { .. } => true,
                     Existing::Nothing | Existing::Replaceable { .. } | Existing::Obstacle(_) => false,
                 };
-                if !matches!(entry.kind, EntryKind::Socket) && sender.send((entry, looks_same)).is_err() {
-                    break;
+                batch_bytes += entry.size_bytes();
+                batch.push((entry, looks_same));
+                if batch.len() >= BATCH_FILES || batch_bytes >= BATCH_BYTES {
+                    batch_bytes = 0;
+                    if sender.send(std::mem::take(&mut batch)).is_err() {
+                        return Ok(());
+                    }
                 }
             }
+            // Without a writer there was a failure, and that is told.
+            let _ = sender.send(batch);
             Ok(())
         };
         let sent = send();
@@ -255,6 +284,7 @@ fn write_all(
     })
     .unwrap_or_else(fail);
 
+    let writer = Writer::new(snapshot, &numbers)?;
     if !stop.load(Ordering::SeqCst) {
         for (first, path) in &further_links {
             match writer.link(first, path) {
@@ -286,7 +316,7 @@ fn write_all(
 /// Writes one entry. False: what is there has its content already, and only its metadata was set.
 fn write_one(
     snapshot: &OpenSnapshot,
-    writer: &Writer<'_>,
+    writer: &mut Writer<'_>,
     entry: &Entry,
     path: &Path,
     looks_same: bool,

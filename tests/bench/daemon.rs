@@ -108,7 +108,7 @@ fn fill(directory: &Path, documents: &Path) {
     for (name, policy) in &loaded.desired.policies {
         state.put_policy(&policy.compile(&loaded.desired.settings, None), now).expect("a policy");
         let points: Vec<StoredPoint> = (1..=POINTS_EACH).rev().map(|days| point(now, days)).collect();
-        state.set_inventory(name, now, true, &points, &[]).expect("an inventory");
+        state.set_inventory(name, now, true, &[], &points, &[]).expect("an inventory");
     }
 }
 
@@ -117,6 +117,7 @@ fn point(now: Timestamp, days: usize) -> StoredPoint {
     let part = |source: &str| Part {
         source: source.to_owned(),
         repository: "disk".to_owned(),
+        location: None,
         snapshot: "0123456789abcdef".repeat(4),
         size_bytes: 1 << 30,
         added_bytes: 1 << 20,

@@ -56,19 +56,27 @@ pub fn measure(folder: &Path, line: &str, good_codes: &[i32]) -> (Needed, String
     (needed, String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Prints what two programs needed for the same work, and the ratios.
-pub fn compare(what: &str, ours: Needed, theirs: Needed) {
+/// Prints the medians of what two programs needed in several rounds, and the medians of the ratios round by round:
+/// those hold, where others slow down now this round and now that.
+pub fn compare_rounds(what: &str, rounds: &[(Needed, Needed)]) {
+    let median = |of: &dyn Fn(&(Needed, Needed)) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let field = |name: &str, unit: &str, of: &dyn Fn(&Needed) -> f64| {
+        format!(
+            "{name} {:7.2} {unit} / {:7.2} {unit} = {:5.2}",
+            median(&|(ours, _)| of(ours)),
+            median(&|(_, theirs)| of(theirs)),
+            median(&|(ours, theirs)| of(ours) / of(theirs)),
+        )
+    };
     println!(
-        "{what:<28} wall {:7.2} s / {:7.2} s = {:5.2}   CPU {:7.2} s / {:7.2} s = {:5.2}   memory {:5.0} MB / {:5.0} MB = {:5.2}",
-        ours.wall_seconds,
-        theirs.wall_seconds,
-        ours.wall_seconds / theirs.wall_seconds,
-        ours.cpu_seconds,
-        theirs.cpu_seconds,
-        ours.cpu_seconds / theirs.cpu_seconds,
-        ours.peak_bytes / 1e6,
-        theirs.peak_bytes / 1e6,
-        ours.peak_bytes / theirs.peak_bytes,
+        "{what:<28} {}   {}   {}",
+        field("wall", "s", &|needed| needed.wall_seconds),
+        field("CPU", "s", &|needed| needed.cpu_seconds),
+        field("memory", "MB", &|needed| needed.peak_bytes / 1e6),
     );
 }
 

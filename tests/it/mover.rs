@@ -344,6 +344,65 @@ fn an_unchanged_tree_adds_nothing() {
 }
 
 #[test]
+fn only_what_changed_is_read_again() {
+    let world = World::new();
+    let root = world.path("data");
+    make_tree(&root);
+    world.capture("1", paths(&[&root])).unwrap();
+    let capture_again = |run: &str| -> (u64, String) {
+        let (result, events) = world.run_with_events(capture(run, paths(&[&root])));
+        assert_eq!(events.iter().filter(|event| matches!(event, Event::Warning(_))).count(), 0, "{events:?}");
+        match result {
+            Ok(Outcome::Captured { added_bytes, snapshot, .. }) => (added_bytes, snapshot),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (sparse, big) = (root.join("sparse"), root.join("sub/deep/big"));
+    let before = fs::metadata(&big).unwrap();
+    fs::write(root.join("new"), "five!").unwrap();
+    fs::write(&sparse, "now there is something").unwrap();
+    let (added, _) = capture_again("2");
+    assert!((20..10_000).contains(&added), "{added}");
+    // The same length and time, but another change time: read again.
+    let mut content = fs::read(&big).unwrap();
+    content[1_500_000] ^= 1;
+    fs::write(&big, content).unwrap();
+    let time = filetime::FileTime::from_last_modification_time(&before);
+    filetime::set_file_times(&big, time, time).unwrap();
+    let (added, snapshot) = capture_again("3");
+    assert!(added > 500_000, "{added}");
+    let into = world.path("into");
+    let all =
+        Task::RestoreFiles { snapshot, into: Some(into.clone()), paths: Vec::new(), overwrite: false, dry_run: false };
+    world.run(all).unwrap();
+    let copy = into.join(root.strip_prefix("/").unwrap());
+    for name in ["new", "sparse", "a.txt", "sub/deep/big"] {
+        assert_eq!(fs::read(root.join(name)).unwrap(), fs::read(copy.join(name)).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn a_damaged_tree_of_the_snapshot_before_only_means_to_read_everything() {
+    let world = World::new();
+    let root = world.path("data");
+    make_tree(&root);
+    world.capture("1", paths(&[&root])).unwrap();
+    // The smallest pack is that of the trees.
+    let mut packs: Vec<PathBuf> = Vec::new();
+    for directory in fs::read_dir(world.path("repository/data")).unwrap() {
+        packs.extend(fs::read_dir(directory.unwrap().path()).unwrap().map(|entry| entry.unwrap().path()));
+    }
+    let pack = packs.iter().min_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let mut content = fs::read(pack).unwrap();
+    content[40] ^= 1;
+    fs::write(pack, &content).unwrap();
+    let (result, events) = world.run_with_events(capture("2", paths(&[&root])));
+    assert!(matches!(result, Ok(Outcome::Captured { files: 7, .. })), "{result:?}");
+    let told = |event: &Event| matches!(event, Event::Warning(text) if text.contains("read again"));
+    assert!(events.iter().any(told), "{events:?}");
+}
+
+#[test]
 fn a_missing_root_is_a_failure() {
     let world = World::new();
     let root = world.path("data");
@@ -700,7 +759,8 @@ fn the_memory_for_a_stream_does_not_grow_with_it() {
         let status = fs::read_to_string(world.path(run)).unwrap();
         status.split_whitespace().nth(1).unwrap().parse().unwrap()
     };
+    // The packs that wait to be written are all there after the first.
     let small = peak_kilobytes("small", 100);
-    let large = peak_kilobytes("large", 300);
-    assert!(large < small + 80_000, "{small} kB for 100 MiB, {large} kB for 300 MiB");
+    let large = peak_kilobytes("large", 250);
+    assert!(large < small + 50_000, "{small} kB for 100 MiB, {large} kB for 250 MiB");
 }

@@ -135,3 +135,61 @@ fn the_mover_restores_what_restic_wrote() {
     );
     assert!(archive_of(&root) == archive_of(&out.join(root.strip_prefix("/").unwrap())));
 }
+
+#[test]
+fn restic_and_the_mover_go_on_with_each_other_and_store_nothing_twice() {
+    for restic_is_first in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let (repository, root) = (directory.path().join("repository"), directory.path().join("data"));
+        fs::create_dir_all(root.join("sub")).unwrap();
+        // No two of its stretches are equal, so that every cut counts.
+        let big: Vec<u8> = (0..40_000_000_u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
+        let content: Vec<u8> =
+            big.iter().zip(1_u32..).map(|(byte, n)| byte ^ (n.wrapping_mul(n) >> 20) as u8).collect();
+        fs::write(root.join("big"), &content).unwrap();
+        fs::write(root.join("sub/text"), (0..700_000).map(|n| format!("line {n}\n")).collect::<String>()).unwrap();
+        for number in 0..300 {
+            fs::write(root.join(format!("sub/{number}")), format!("small file {number}")).unwrap();
+        }
+        let ours = || {
+            let input = Input::Paths { paths: vec![root.clone()], exclude: Vec::new(), one_file_system: false };
+            match mover(&repository, capture("files", input)) {
+                Outcome::Captured { added_bytes, .. } => added_bytes,
+                other => panic!("{other:?}"),
+            }
+        };
+        let theirs = || -> u64 {
+            let said = restic(&repository, &["backup", "--json", root.to_str().unwrap()]);
+            let last = String::from_utf8(said).unwrap().lines().last().unwrap().to_owned();
+            let summary: serde_json::Value = serde_json::from_str(&last).unwrap();
+            summary["data_added"].as_u64().unwrap()
+        };
+        let (first, second) = if restic_is_first {
+            restic(&repository, &["init"]);
+            (theirs(), ours())
+        } else {
+            mover(&repository, Task::Initialise);
+            (ours(), theirs())
+        };
+        // What the second one adds is trees: it names owners and times in its own manner.
+        assert!(first > 30_000_000 && second < 500_000, "{first} bytes, then {second} more");
+        let check = String::from_utf8(restic(&repository, &["check", "--read-data"])).unwrap();
+        assert!(check.contains("no errors were found"), "{check}");
+        mover(&repository, Task::Check { read_data_percent: 100.0 });
+        let listed: serde_json::Value = serde_json::from_slice(&restic(&repository, &["snapshots", "--json"])).unwrap();
+        for (number, snapshot) in listed.as_array().unwrap().iter().enumerate() {
+            let snapshot = snapshot["id"].as_str().unwrap().to_owned();
+            let (by_them, by_us) =
+                (directory.path().join(format!("t{number}")), directory.path().join(format!("o{number}")));
+            restic(&repository, &["restore", &snapshot, "--target", by_them.to_str().unwrap(), "--verify"]);
+            let into = Some(by_us.clone());
+            mover(
+                &repository,
+                Task::RestoreFiles { snapshot, into, paths: Vec::new(), overwrite: false, dry_run: false },
+            );
+            for restored in [by_them, by_us] {
+                assert!(archive_of(&root) == archive_of(&restored.join(root.strip_prefix("/").unwrap())));
+            }
+        }
+    }
+}

@@ -14,7 +14,6 @@ use super::{
     index::{Detail, Index},
     label,
     pipeline::{Archived, Sighted, Target, archive},
-    seal::Cipher,
     streams,
     trees::Counts,
 };
@@ -107,8 +106,7 @@ impl Repository {
             .filter(|before| before.hostname == snapshot.hostname && before.label == snapshot.label)
             .max_by_key(|before| before.time.timestamp());
         let index = Index::read(&self.inner, Detail::WhetherThere, self.backend.failure())?;
-        let cipher = Cipher::new(&self.inner.key())
-            .map_err(|error| Failure::new(FailureKind::RepositoryDamaged, error.to_string()))?;
+        let cipher = self.cipher()?;
         let target = Target {
             backend: &self.backend,
             cipher: &cipher,

@@ -1,17 +1,13 @@
-//! What a snapshot says of a file, freed from the types of rustic_core.
+//! What a snapshot says of a file.
 
-use std::{
-    ffi::OsStr,
-    os::unix::ffi::OsStrExt as _,
-    path::{Component, Path, PathBuf},
-};
+use std::path::{Component, Path, PathBuf};
 
 use jiff::Timestamp;
-use rustic_core::{
-    DataId,
-    repofile::{Node, NodeType},
-};
 
+use super::{
+    hash::Hash,
+    node::{NodeKind, StoredAttribute, StoredNode},
+};
 use crate::mover::job::{Failure, FailureKind};
 
 /// A file, directory or other thing in a snapshot.
@@ -61,49 +57,57 @@ pub enum EntryKind {
 
 /// The blobs of a file, in order.
 #[derive(Debug, Clone)]
-pub struct Content(pub(super) Vec<DataId>);
+pub struct Content(pub(super) Vec<Hash>);
+
+impl Content {
+    /// Of how many pieces it consists.
+    pub fn pieces(&self) -> usize {
+        self.0.len()
+    }
+}
 
 impl Entry {
-    /// From a node. A repository may have been written by anyone who has the password, so its names are not trusted.
-    pub(super) fn from_node(path: PathBuf, node: Node) -> Result<Self, Failure> {
-        let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
-        if !plain || path.as_os_str().is_empty() {
+    /// From an entry in this directory. A repository may have been written by anyone who has the password, so its names
+    /// are not trusted.
+    pub(super) fn from_node(directory: &Path, node: StoredNode<'_>) -> Result<Self, Failure> {
+        let name = node.file_name();
+        let mut parts = Path::new(&name).components();
+        let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
+        let path = directory.join(&name);
+        if !plain {
             return Err(Failure::new(
                 FailureKind::RepositoryDamaged,
                 format!("the snapshot has an entry with the unsafe path {}", path.display()),
             ));
         }
-        let link_key = (node.is_file() && node.meta.links > 1 && node.meta.device_id != 0 && node.meta.inode != 0)
-            .then_some((node.meta.device_id, node.meta.inode));
-        let kind = match node.node_type {
-            NodeType::Dir => EntryKind::Directory,
-            NodeType::File => {
-                EntryKind::File { size_bytes: node.meta.size, content: Content(node.content.unwrap_or_default()) }
+        let link_key = (node.kind == NodeKind::File && node.links > 1 && node.device_id != 0 && node.inode != 0)
+            .then_some((node.device_id, node.inode));
+        let target = node.target();
+        let kind = match node.kind {
+            NodeKind::Dir => EntryKind::Directory,
+            NodeKind::File => {
+                EntryKind::File { size_bytes: node.size, content: Content(node.content.unwrap_or_default()) }
             }
-            NodeType::Symlink { linktarget, linktarget_raw } => EntryKind::Link(match linktarget_raw {
-                Some(raw) => Path::new(OsStr::from_bytes(&raw)).to_owned(),
-                None => PathBuf::from(linktarget),
-            }),
-            NodeType::Fifo => EntryKind::Pipe,
-            NodeType::Chardev { device } => EntryKind::CharacterDevice(device),
-            NodeType::Dev { device } => EntryKind::BlockDevice(device),
-            NodeType::Socket => EntryKind::Socket,
+            NodeKind::Symlink => EntryKind::Link(target),
+            NodeKind::Fifo => EntryKind::Pipe,
+            NodeKind::Chardev => EntryKind::CharacterDevice(node.device),
+            NodeKind::Dev => EntryKind::BlockDevice(node.device),
+            // Neither has anything that could be restored.
+            NodeKind::Socket | NodeKind::Irregular => EntryKind::Socket,
         };
-        let attributes = node
-            .meta
-            .extended_attributes
-            .into_iter()
-            .map(|attribute| (attribute.name, attribute.value.unwrap_or_default()))
-            .collect();
+        let attribute = |attribute: StoredAttribute| {
+            let value = attribute.bytes();
+            (attribute.name, value)
+        };
         Ok(Self {
             path,
             kind,
-            mode: node.meta.mode.map(unix_mode),
-            user_id: node.meta.uid,
-            group_id: node.meta.gid,
-            modified: node.meta.mtime,
+            mode: node.mode.map(unix_mode),
+            user_id: node.uid,
+            group_id: node.gid,
+            modified: node.mtime,
             link_key,
-            attributes,
+            attributes: node.extended_attributes.unwrap_or_default().into_iter().map(attribute).collect(),
         })
     }
 
@@ -159,9 +163,11 @@ mod tests {
 
     #[test]
     fn unsafe_names_are_refused() {
-        for path in ["../x", "/etc/passwd", "", "a/../../b"] {
-            assert!(Entry::from_node(path.into(), Node::default()).is_err(), "{path}");
+        for name in ["..", "../x", "/etc/passwd", "", ".", "a/../../b", "a/b", "a/"] {
+            let node = StoredNode { name: name.into(), ..StoredNode::default() };
+            assert!(Entry::from_node(Path::new("a"), node).is_err(), "{name}");
         }
-        assert!(Entry::from_node("a/b".into(), Node::default()).is_ok());
+        let node = StoredNode { name: "b".into(), ..StoredNode::default() };
+        assert_eq!(Entry::from_node(Path::new("a"), node).unwrap().path, Path::new("a/b"));
     }
 }

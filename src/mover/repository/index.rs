@@ -10,7 +10,7 @@ use rustic_core::{
     repofile::{BlobType, IndexBlob, IndexFile, IndexPack},
 };
 
-use super::{backend, hash::Hash};
+use super::{backend, hash::Hash, seal::SEAL_BYTES};
 use crate::mover::job::Failure;
 
 /// The two kinds of blobs.
@@ -35,6 +35,14 @@ pub struct Location {
     pub length: u32,
     /// Its length before it was compressed; 0: it was not.
     pub uncompressed: u32,
+}
+
+impl Location {
+    /// How long the blob is when it is read.
+    pub fn content_bytes(&self) -> u64 {
+        let stored = self.length.saturating_sub(SEAL_BYTES as u32);
+        u64::from(if self.uncompressed == 0 { stored } else { self.uncompressed })
+    }
 }
 
 /// What is kept of the index of a repository.

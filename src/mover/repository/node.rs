@@ -2,12 +2,17 @@
 //!
 //! Equal directories must give equal bytes, today and with the next version, else every unchanged tree is stored again.
 
-use std::{borrow::Cow, ffi::OsStr, os::unix::ffi::OsStrExt as _, path::Path};
+use std::{
+    borrow::Cow,
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::{Timestamp, tz::Offset};
 use rustic_core::repofile::{Metadata, NodeType};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::hash::Hash;
 
@@ -114,38 +119,100 @@ impl Attribute {
     }
 }
 
-/// What is read of the entries of an earlier snapshot: enough to see whether a file was changed.
-#[derive(Debug, Deserialize)]
-pub struct EarlierNode<'a> {
+/// An entry of a directory, as it is read: by whichever program it was written, what is not known is skipped.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct StoredNode<'a> {
     /// Escaped.
     #[serde(borrow)]
     pub name: Cow<'a, str>,
-    /// What it was.
+    /// What it is.
     #[serde(rename = "type")]
     pub kind: NodeKind,
-    /// When its content had been changed last.
-    #[serde(borrow, default)]
-    pub mtime: Option<Cow<'a, str>>,
-    /// When content or metadata had been changed last.
-    #[serde(borrow, default)]
-    pub ctime: Option<Cow<'a, str>>,
+    /// Where a symbolic link points.
+    #[serde(borrow)]
+    pub linktarget: Cow<'a, str>,
+    /// The same in Base64, if it is no UTF-8.
+    pub linktarget_raw: Option<String>,
+    /// The number of a device.
+    pub device: u64,
+    /// Type and permissions as Go writes them.
+    pub mode: Option<u32>,
+    /// When the content was changed last.
+    #[serde(deserialize_with = "time")]
+    pub mtime: Option<Timestamp>,
+    /// When content or metadata were changed last.
+    #[serde(deserialize_with = "time")]
+    pub ctime: Option<Timestamp>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Number of the file in its file system.
+    pub inode: u64,
+    /// The file system, where it matters.
+    pub device_id: u64,
     /// Length of the content.
-    #[serde(default)]
     pub size: u64,
+    /// Number of its names.
+    pub links: u64,
+    /// Extended attributes.
+    pub extended_attributes: Option<Vec<StoredAttribute>>,
     /// The blobs of a file.
-    #[serde(default)]
     pub content: Option<Vec<Hash>>,
     /// The tree of a directory.
-    #[serde(default)]
     pub subtree: Option<Hash>,
 }
 
-/// The entries of an earlier directory.
+/// An extended attribute, as it is read.
 #[derive(Debug, Deserialize)]
-pub struct EarlierTree<'a> {
+pub struct StoredAttribute {
+    /// Its name.
+    pub name: String,
+    /// Its value in Base64.
+    #[serde(default)]
+    pub value: Option<String>,
+}
+
+/// A directory, as it is read.
+#[derive(Debug, Default, Deserialize)]
+pub struct StoredTree<'a> {
     /// Sorted by name; restic writes `null` for none.
     #[serde(borrow, default)]
-    pub nodes: Option<Vec<EarlierNode<'a>>>,
+    pub nodes: Option<Vec<StoredNode<'a>>>,
+}
+
+impl StoredNode<'_> {
+    /// The name as the file system has it.
+    pub fn file_name(&self) -> OsString {
+        if !self.name.contains('\\') {
+            return self.name.as_ref().into();
+        }
+        // rustic_core does not export its quoting by itself.
+        let quoted = rustic_core::repofile::Node { name: self.name.clone().into_owned(), ..Default::default() };
+        quoted.name().into_owned()
+    }
+
+    /// Where a symbolic link points.
+    pub fn target(&self) -> PathBuf {
+        match self.linktarget_raw.as_ref().and_then(|raw| BASE64_STANDARD.decode(raw).ok()) {
+            Some(raw) => OsStr::from_bytes(&raw).into(),
+            None => self.linktarget.as_ref().into(),
+        }
+    }
+}
+
+impl StoredAttribute {
+    /// The value as the file system has it.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.value.as_ref().and_then(|value| BASE64_STANDARD.decode(value).ok()).unwrap_or_default()
+    }
+}
+
+/// A time that cannot be read is none.
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = Option::<Cow<'de, str>>::deserialize(deserializer)?;
+    Ok(text.and_then(|text| text.parse().ok()))
 }
 
 /// The name of a file as trees have it: Go's quoting of strings, without the quotes.
@@ -234,9 +301,9 @@ mod tests {
             };
             assert_eq!(ours(&node), theirs(&theirs_node));
             let earlier = ours(&node);
-            let earlier: EarlierNode<'_> = serde_json::from_str(&earlier).unwrap();
-            assert_eq!((earlier.name.as_ref(), earlier.size), (node.name.as_str(), 5));
-            assert_eq!(earlier.mtime.unwrap().parse().ok(), time);
+            let stored: StoredNode<'_> = serde_json::from_str(&earlier).unwrap();
+            assert_eq!((stored.file_name().as_os_str(), stored.size, stored.mtime), (odd, 5, time));
+            assert_eq!(stored.extended_attributes.unwrap()[0].bytes(), b"\0b");
         }
         for (kind, node_type) in [
             (NodeKind::Dir, NodeType::Dir),

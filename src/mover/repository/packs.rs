@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -34,6 +35,9 @@ const PACK_BLOBS: usize = 10_000;
 const PACK_BYTES: u64 = 1 << 30;
 /// An index file that names so many blobs is written.
 const INDEX_BLOBS: usize = 50_000;
+/// One that is so old is written, too: a capture that is cut off need not send again what is named, and a prune
+/// meanwhile sees what the packs are for.
+const INDEX_AGE: Duration = Duration::from_secs(300);
 
 /// A sealed blob.
 #[derive(Debug)]
@@ -108,6 +112,7 @@ struct Filling {
 struct IndexText {
     packs: String,
     blobs: usize,
+    begun: Option<Instant>,
 }
 
 impl<'a> Packs<'a> {
@@ -215,7 +220,7 @@ impl<'a> Packs<'a> {
         let written = {
             let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
             index.add(kind, pack, &blobs);
-            (index.blobs >= INDEX_BLOBS).then(|| mem::take(&mut *index))
+            index.is_due().then(|| mem::take(&mut *index))
         };
         written.map_or(Ok(()), |index| self.write_index(index))
     }
@@ -274,6 +279,10 @@ impl<'a> Packs<'a> {
 }
 
 impl IndexText {
+    fn is_due(&self) -> bool {
+        self.blobs >= INDEX_BLOBS || self.begun.is_some_and(|begun| begun.elapsed() >= INDEX_AGE)
+    }
+
     fn add(&mut self, kind: BlobKind, pack: Hash, blobs: &[Packed]) {
         let text = &mut self.packs;
         let kind = match kind {
@@ -298,6 +307,7 @@ impl IndexText {
         // Prune goes by the age of a pack.
         let _ = write!(text, "],\"time\":\"{}\"}}", Timestamp::now());
         self.blobs += blobs.len();
+        self.begun.get_or_insert_with(Instant::now);
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     blobs::BlobReader,
     hash::Hash,
     index::{BlobKind, Index},
-    node::{EarlierTree, Node, NodeKind},
+    node::{Node, NodeKind, StoredTree},
 };
 use crate::mover::{
     job::{Failure, FailureKind},
@@ -113,14 +113,12 @@ impl<'a> Previous<'a> {
             Err(failure) => return Err(failure),
         };
         // One that cannot be understood was written by something newer.
-        let Ok(EarlierTree { nodes }) = serde_json::from_slice(text) else { return Ok(HashMap::new()) };
-        let time = |text: Option<std::borrow::Cow<'_, str>>| text.and_then(|text| text.parse().ok());
+        let Ok(StoredTree { nodes }) = serde_json::from_slice(text) else { return Ok(HashMap::new()) };
         let nodes = nodes.unwrap_or_default().into_iter().map(|node| {
-            let (modified, changed) = (time(node.mtime), time(node.ctime));
             let earlier = Earlier {
                 kind: node.kind,
-                modified,
-                changed,
+                modified: node.mtime,
+                changed: node.ctime,
                 size: node.size,
                 content: node.content,
                 subtree: node.subtree,

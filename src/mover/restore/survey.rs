@@ -1,6 +1,12 @@
 //! A look at everything that a restore would write, before it writes anything.
 
-use std::{collections::BTreeSet, fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::ErrorKind,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Request, Selection,
@@ -35,6 +41,7 @@ pub fn survey(snapshot: &OpenSnapshot, request: &Request, selection: &Selection)
     let mut in_the_way = Vec::new();
     let mut count = 0_u64;
     let mut found = vec![false; selection.wanted.len()];
+    let mut missing = Missing::default();
     for entry in snapshot.entries()? {
         let entry = entry?;
         for (path, found) in selection.wanted.iter().zip(&mut found) {
@@ -43,7 +50,7 @@ pub fn survey(snapshot: &OpenSnapshot, request: &Request, selection: &Selection)
         if !selection.holds(&entry) {
             continue;
         }
-        let replaced_bytes = match obstacle(&entry, selection, request.overwrite)? {
+        let replaced_bytes = match missing.look(&entry, || obstacle(&entry, selection, request.overwrite))? {
             Existing::Obstacle(what) => {
                 count += 1;
                 if in_the_way.len() < NAMED {
@@ -103,6 +110,31 @@ pub enum Existing {
     },
     /// In the way, in words.
     Obstacle(String),
+}
+
+/// The directory that was found missing last: nothing can be in the way below it.
+#[derive(Debug, Default)]
+pub struct Missing(Option<PathBuf>);
+
+impl Missing {
+    /// What is at the destination of an entry; `obstacle` looks there, and is asked only where something can be.
+    ///
+    /// # Errors
+    /// Those of `obstacle`.
+    pub fn look(
+        &mut self,
+        entry: &Entry,
+        obstacle: impl FnOnce() -> Result<Existing, Failure>,
+    ) -> Result<Existing, Failure> {
+        if self.0.as_ref().is_some_and(|missing| entry.path.starts_with(missing)) {
+            return Ok(Existing::Nothing);
+        }
+        let existing = obstacle()?;
+        if matches!((&existing, &entry.kind), (Existing::Nothing, EntryKind::Directory)) {
+            self.0 = Some(entry.path.clone());
+        }
+        Ok(existing)
+    }
 }
 
 /// What is at the destination of an entry.

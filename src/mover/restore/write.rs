@@ -1,7 +1,7 @@
 //! Writes single files of a snapshot with their metadata.
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions, Permissions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, ErrorKind},
     os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -15,36 +15,46 @@ use rustix::fs::{CWD, FileType, Mode};
 use super::parent;
 use crate::mover::{
     job::{Failure, FailureKind},
-    repository::{Content, Entry, EntryKind, OpenSnapshot, xattrs},
+    repository::{Content, Contents, Entry, EntryKind, OpenSnapshot, xattrs},
 };
 
 /// Runs of zeros of at least this length become holes.
 const HOLE_BYTES: usize = 64 << 10;
 
-/// Writes entries; shared by the threads of a restore.
-#[derive(Debug)]
+/// Files with more pieces than this are read ahead by further threads.
+const MANY_PIECES: usize = 16;
+
+/// Tells the temporary files of a restore apart. Shared by its threads.
+#[derive(Debug, Default)]
+pub struct Numbers(AtomicU64);
+
+/// Writes entries; each thread of a restore has its own.
 pub struct Writer<'a> {
     snapshot: &'a OpenSnapshot,
+    contents: Contents<'a>,
+    numbers: &'a Numbers,
     is_root: bool,
-    written: AtomicU64,
 }
 
 impl<'a> Writer<'a> {
     /// For the entries of this snapshot.
-    pub fn new(snapshot: &'a OpenSnapshot) -> Self {
-        Self { snapshot, is_root: rustix::process::geteuid().is_root(), written: AtomicU64::new(0) }
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn new(snapshot: &'a OpenSnapshot, numbers: &'a Numbers) -> Result<Self, Failure> {
+        let contents = snapshot.contents()?;
+        Ok(Self { snapshot, contents, numbers, is_root: rustix::process::geteuid().is_root() })
     }
 
     /// Writes an entry beside its destination and then moves it there, over what is there.
     ///
     /// # Errors
     /// The destination or the repository refuses.
-    pub fn write(&self, entry: &Entry, path: &Path) -> Result<(), Failure> {
+    pub fn write(&mut self, entry: &Entry, path: &Path) -> Result<(), Failure> {
         let temporary = self.temporary(path);
-        let written = self.write_to(entry, &temporary).and_then(|()| {
-            self.set_metadata(entry, &temporary);
-            fs::rename(&temporary, path).map_err(|error| refused("write", path, &error))
-        });
+        let written = self
+            .write_to(entry, &temporary)
+            .and_then(|()| fs::rename(&temporary, path).map_err(|error| refused("write", path, &error)));
         if written.is_err() {
             // It may not exist; the first failure is the one to tell.
             let _ = fs::remove_file(&temporary);
@@ -70,55 +80,85 @@ impl<'a> Writer<'a> {
 
     /// Sets owner, permissions, extended attributes and times. What cannot be set is a warning.
     pub fn set_metadata(&self, entry: &Entry, path: &Path) {
-        let warn = |what: &str, error: &io::Error| {
-            self.snapshot.reporter().warn(format!("cannot set {what} of /{}: {error}", entry.path.display()));
-        };
-        if self.is_root
-            && let Err(error) = std::os::unix::fs::lchown(path, entry.user_id, entry.group_id)
-        {
-            warn("the owner", &error);
+        if self.is_root {
+            let set = std::os::unix::fs::lchown(path, entry.user_id, entry.group_id);
+            self.warn_if("the owner", set, entry);
         }
         let is_link = matches!(entry.kind, EntryKind::Link(_));
-        if let Some(mode) = entry.mode.filter(|_| !is_link)
-            && let Err(error) = fs::set_permissions(path, Permissions::from_mode(mode))
-        {
-            warn("the permissions", &error);
+        if let Some(mode) = entry.mode.filter(|_| !is_link) {
+            self.warn_if("the permissions", fs::set_permissions(path, Permissions::from_mode(mode)), entry);
         }
-        let attributes = entry.attributes.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-        if let Err(error) = xattrs::write(path, attributes) {
-            warn("the extended attributes", &error);
-        }
+        self.set_attributes(entry, path);
         if let Some(modified) = entry.modified {
             let time = file_time(modified);
-            if let Err(error) = filetime::set_symlink_file_times(path, time, time) {
-                warn("the time", &error);
-            }
+            self.warn_if("the time", filetime::set_symlink_file_times(path, time, time), entry);
         }
     }
 
-    fn write_to(&self, entry: &Entry, path: &Path) -> Result<(), Failure> {
+    /// The same for a file that is open: the kernel need not look for its path again and again.
+    fn set_metadata_of(&self, entry: &Entry, file: &File, path: &Path) {
+        if self.is_root {
+            self.warn_if("the owner", std::os::unix::fs::fchown(file, entry.user_id, entry.group_id), entry);
+        }
+        if let Some(mode) = entry.mode {
+            self.warn_if("the permissions", file.set_permissions(Permissions::from_mode(mode)), entry);
+        }
+        self.set_attributes(entry, path);
+        if let Some(modified) = entry.modified {
+            let time = Some(file_time(modified));
+            self.warn_if("the time", filetime::set_file_handle_times(file, time, time), entry);
+        }
+    }
+
+    fn set_attributes(&self, entry: &Entry, path: &Path) {
+        let attributes = entry.attributes.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+        self.warn_if("the extended attributes", xattrs::write(path, attributes), entry);
+    }
+
+    fn warn_if(&self, what: &str, set: io::Result<()>, entry: &Entry) {
+        if let Err(error) = set {
+            self.snapshot.reporter().warn(format!("cannot set {what} of /{}: {error}", entry.path.display()));
+        }
+    }
+
+    fn write_to(&mut self, entry: &Entry, path: &Path) -> Result<(), Failure> {
         let made = match &entry.kind {
-            EntryKind::File { size_bytes, content } => return self.write_file(*size_bytes, content, path),
+            EntryKind::File { size_bytes, content } => {
+                let file = self.write_file(*size_bytes, content, path)?;
+                self.set_metadata_of(entry, &file, path);
+                return Ok(());
+            }
             EntryKind::Directory | EntryKind::Socket => Ok(()),
             EntryKind::Link(target) => std::os::unix::fs::symlink(target, path),
             EntryKind::Pipe => make_node(path, FileType::Fifo, 0),
             EntryKind::CharacterDevice(device) => make_node(path, FileType::CharacterDevice, *device),
             EntryKind::BlockDevice(device) => make_node(path, FileType::BlockDevice, *device),
         };
-        made.map_err(|error| refused("make", path, &error))
+        made.map_err(|error| refused("make", path, &error))?;
+        self.set_metadata(entry, path);
+        Ok(())
     }
 
-    fn write_file(&self, size_bytes: u64, content: &Content, path: &Path) -> Result<(), Failure> {
+    fn write_file(&mut self, size_bytes: u64, content: &Content, path: &Path) -> Result<File, Failure> {
         let failed = |error: io::Error| refused("write", path, &error);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
         let mut offset = 0;
-        for blob in self.snapshot.blobs(content) {
-            let blob = blob?;
-            for part in blob.chunks(HOLE_BYTES) {
-                if part.len() < HOLE_BYTES || part.iter().any(|byte| *byte != 0) {
+        let mut ends_in_hole = false;
+        let mut write = |piece: &[u8]| {
+            for part in piece.chunks(HOLE_BYTES) {
+                ends_in_hole = part.len() == HOLE_BYTES && part.iter().all(|byte| *byte == 0);
+                if !ends_in_hole {
                     file.write_all_at(part, offset).map_err(failed)?;
                 }
                 offset += part.len() as u64;
+            }
+            Ok(())
+        };
+        if content.pieces() > MANY_PIECES {
+            self.snapshot.read_ahead(content, write)?;
+        } else {
+            for number in 0..content.pieces() {
+                write(self.contents.piece(content, number)?)?;
             }
         }
         if offset != size_bytes {
@@ -128,11 +168,14 @@ impl<'a> Writer<'a> {
             ));
         }
         // A hole at the end is made by the length alone.
-        if offset > 0 { file.set_len(offset).map_err(failed) } else { Ok(()) }
+        if ends_in_hole {
+            file.set_len(offset).map_err(failed)?;
+        }
+        Ok(file)
     }
 
     fn temporary(&self, path: &Path) -> PathBuf {
-        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        let number = self.numbers.0.fetch_add(1, Ordering::Relaxed);
         parent(path).join(format!(".mainstay-{}-{number}", std::process::id()))
     }
 }

@@ -190,7 +190,10 @@ fn read_policies(
         let withdrawn: bool = row.get(2).map_err(failed())?;
         let running = text(5).map_err(failed())?.map(|id| RestorePointId(id.to_owned()));
         let mut found: Vec<RestorePoint> = Vec::new();
-        points.each_of(key, |row| Ok(found.push(points::read(row, 1)?.into_point())))?;
+        points.each_of(key, |row| {
+            found.push(points::read(row, 1)?.into_point());
+            Ok(())
+        })?;
         found.shrink_to_fit();
         found.sort_by(|one, other| (one.time, &one.id).cmp(&(other.time, &other.id)));
         // A policy that never looked at its repositories never wrote to them either.
