@@ -17,7 +17,7 @@ use super::{
     checkout::Checkout,
     remote::{Fetched, Pushed},
 };
-use crate::status::{self, Edit, StatusInput};
+use crate::status::{self, Edit, StatusInput, memo::Memo};
 
 /// The branch that the status is published on.
 pub const STATUS_BRANCH: &str = "mainstay/status";
@@ -107,6 +107,8 @@ impl WritebackError {
 /// What the branch says now: the files of its newest commit.
 pub struct PublishedFiles<'r> {
     repository: &'r Repository,
+    /// The newest commit; none: there is none yet.
+    commit: Option<Revision>,
     tree: Option<Tree<'r>>,
 }
 
@@ -157,7 +159,7 @@ pub fn publish(
     publish_on_top(options, message, &mut |_| Edit { write: files.clone(), remove: Vec::new() })
 }
 
-/// Publishes what a turn learned, on top of what the branch says.
+/// Publishes what a turn learned, on top of what the branch says. `memo` is what the last call left.
 ///
 /// # Errors
 /// See [`WritebackError`].
@@ -165,11 +167,20 @@ pub fn publish_status(
     options: &PublishOptions<'_>,
     input: &StatusInput<'_>,
     message: &str,
+    memo: &mut Memo,
 ) -> Result<Published, WritebackError> {
-    publish_on_top(options, message, &mut |files| {
+    let mut before: Option<Revision> = None;
+    let result = publish_on_top(options, message, &mut |files| {
+        before.clone_from(&files.commit);
         let published = status::Published { read: &|path| files.read(path), list: &|directory| files.list(directory) };
-        status::documents(input, &published)
-    })
+        let commit = files.commit.as_ref().map(|commit| commit.0.as_str());
+        status::documents_after(input, &published, commit, memo)
+    });
+    match (&result, &before) {
+        (Ok(Published::Committed(now)), _) | (Ok(Published::Unchanged), Some(now)) => memo.confirm(&now.0),
+        (Ok(Published::Unchanged), None) | (Err(_), _) => {}
+    }
+    result
 }
 
 /// Publishes what `make` makes of what the branch says. It is called again whenever somebody else was faster, so a
@@ -196,8 +207,8 @@ pub fn publish_on_top(
         let parent = tip.map(|tip| repository.find_commit(tip)).transpose();
         let parent = parent.map_err(|source| write("reading the status branch", source))?;
         let tree = parent.as_ref().map(git2::Commit::tree).transpose();
-        let published =
-            PublishedFiles { repository, tree: tree.map_err(|source| write("reading the status branch", source))? };
+        let tree = tree.map_err(|source| write("reading the status branch", source))?;
+        let published = PublishedFiles { repository, commit: tip.map(Revision::from), tree };
         let edit = make(&published);
         let Some(tree) = edited_tree(&published, &edit)? else { return Ok(Published::Unchanged) };
         let commit = commit(options, tree, parent.as_ref(), message)?;
@@ -247,7 +258,7 @@ fn tip(options: &PublishOptions<'_>) -> Result<Option<Oid>, WritebackError> {
 
 /// The tree after the edit; none: it is the one that is there.
 fn edited_tree(published: &PublishedFiles<'_>, edit: &Edit) -> Result<Option<Oid>, WritebackError> {
-    let PublishedFiles { repository, tree } = published;
+    let PublishedFiles { repository, commit: _, tree } = published;
     let mut update = TreeUpdateBuilder::new();
     let mut changes = 0_usize;
     for (path, bytes) in &edit.write {

@@ -2,7 +2,11 @@
 //!
 //! Pure, and a function of its arguments only: the same four give the same plan, byte for byte.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -26,14 +30,33 @@ const NEXT_RUNS: usize = 3;
 /// to.
 pub fn plan(desired: &DesiredState, actual: &ActualState, approvals: &Approvals, now: Timestamp) -> Plan {
     let mut draft = Draft::new(desired, actual, now);
-    let names: BTreeSet<&PolicyName> = desired.policies.keys().chain(actual.policies.keys()).collect();
-    for name in names {
-        draft.policy(name);
+    for (name, wanted, there) in side_by_side(&desired.policies, &actual.policies) {
+        draft.policy(name, wanted, there.map(Arc::as_ref));
     }
     for restore in desired.restores.values() {
         draft.restore(restore);
     }
     draft.finish(approvals)
+}
+
+/// Walks two maps in their common order: each name once, with what either has of it.
+fn side_by_side<'a, V, W>(
+    one: &'a BTreeMap<PolicyName, V>,
+    other: &'a BTreeMap<PolicyName, W>,
+) -> impl Iterator<Item = (&'a PolicyName, Option<&'a V>, Option<&'a W>)> {
+    let (mut one, mut other) = (one.iter().peekable(), other.iter().peekable());
+    std::iter::from_fn(move || {
+        let order = match (one.peek(), other.peek()) {
+            (Some((name, _)), Some((other_name, _))) => name.cmp(other_name),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return None,
+        };
+        let here = if order == Ordering::Greater { None } else { one.next() };
+        let there = if order == Ordering::Less { None } else { other.next() };
+        let name = here.map(|(name, _)| name).or(there.map(|(name, _)| name))?;
+        Some((name, here.map(|(_, value)| value), there.map(|(_, value)| value)))
+    })
 }
 
 /// A plan in the making.
@@ -64,9 +87,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn policy(&mut self, name: &PolicyName) {
-        let wanted = self.desired.policies.get(name);
-        let there = self.actual.policies.get(name);
+    fn policy(&mut self, name: &PolicyName, wanted: Option<&Policy>, there: Option<&ActualPolicy>) {
         if self.is_frozen(name, wanted, there) {
             self.frozen.insert(name.clone());
             return;

@@ -1,6 +1,9 @@
 //! Whole plans from documents and points, without files, git or engine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -67,7 +70,7 @@ fn applied(desired: &DesiredState, points: &[RestorePoint]) -> ActualState {
     ActualState {
         observed_at: now(),
         complete: true,
-        policies: desired.policies.iter().map(|(name, wanted)| (name.clone(), policy(wanted))).collect(),
+        policies: desired.policies.iter().map(|(name, wanted)| (name.clone(), Arc::new(policy(wanted)))).collect(),
         restores: BTreeMap::new(),
     }
 }
@@ -136,8 +139,9 @@ fn applying_a_plan_leaves_nothing_to_do() {
 #[test]
 fn a_hand_that_changed_the_engine_is_drift_and_put_back() {
     let (desired, mut actual) = edit("retention: {keepDaily: 7}", "retention: {keepDaily: 7}", &points(3));
-    let compiled = actual.policies.get_mut(&name("a")).unwrap().compiled.as_mut().unwrap();
-    compiled.document.spec.retention.keep_daily = Some(30);
+    let there = Arc::make_mut(actual.policies.get_mut(&name("a")).unwrap());
+    let document = &mut there.compiled.as_mut().unwrap().document;
+    Arc::make_mut(document).spec.retention.keep_daily = Some(30);
     let plan = plan(&desired, &actual);
     assert_eq!(plan.drift[0].difference, "retention.keepDaily is 30 instead of 7");
     assert_eq!(plan.changes[0].reason, Reason::Drifted);
@@ -146,7 +150,7 @@ fn a_hand_that_changed_the_engine_is_drift_and_put_back() {
 #[test]
 fn a_policy_made_again_does_not_expire_what_was_left_in_peace() {
     let (desired, mut actual) = edit("", "retention: {keepDaily: 7}", &points(10));
-    actual.policies.get_mut(&name("a")).unwrap().compiled = None;
+    Arc::make_mut(actual.policies.get_mut(&name("a")).unwrap()).compiled = None;
     let plan = plan(&desired, &actual);
     assert_eq!(plan.losses.len(), 3);
     assert_eq!(plan.refusals.len(), 1);

@@ -27,7 +27,7 @@ use crate::{
     },
     run::RunReport,
     schedule,
-    status::{StatusInput, ledger},
+    status::{StatusInput, ledger, memo::Memo},
 };
 
 /// What is watched, and where the memory is.
@@ -48,6 +48,7 @@ pub struct Site {
     checkout: Option<Checkout>,
     cache: ParseCache,
     memory: Memory,
+    status_memo: Memo,
     ended_runs: Vec<RunReport>,
     /// The sequence up to which ended runs were counted by this process.
     counted_sequence: Option<u64>,
@@ -89,6 +90,7 @@ impl Site {
             checkout: None,
             cache: ParseCache::default(),
             memory,
+            status_memo: Memo::default(),
             ended_runs: Vec::new(),
             counted_sequence,
         })
@@ -250,7 +252,7 @@ impl Site {
             author_email: "mainstay@localhost",
             now,
         };
-        let published = self.clock.time(|| publish_status(&options, &input, &message(&input)));
+        let published = self.clock.time(|| publish_status(&options, &input, &message(&input), &mut self.status_memo));
         Ok(published.ok_or(TurnError::GivenUp)?.map(|published| match published {
             Published::Unchanged => {}
             Published::Committed(revision) => tracing::info!(revision = revision.short(), "status written back"),

@@ -123,3 +123,20 @@ async fn the_same_scheduled_time_runs_once() {
     let actual = host.engine().observe(Timestamp::now()).await.unwrap();
     assert_eq!(actual.policies[&Host::name()].inventory.points.len(), 1);
 }
+
+/// A daemon observes through one engine for months, and each run is a process of its own.
+#[tokio::test]
+async fn an_engine_that_stays_open_sees_what_other_processes_did() {
+    let host = Host::new();
+    let engine = host.engine();
+    let observe = || async { engine.observe(Timestamp::now()).await.unwrap().policies };
+    assert!(observe().await.is_empty());
+    host.put(serde_json::json!({})).await;
+    assert!(observe().await[&Host::name()].inventory.points.is_empty());
+    good(host.mainstay(&["run", "shop/nightly"]));
+    let policy = observe().await[&Host::name()].clone();
+    assert_eq!(policy.inventory.points.len(), 1);
+    assert!(policy.running.is_none() && policy.last_success.is_some());
+    good(host.mainstay(&["points", "hold", "shop/nightly", &policy.inventory.points[0].id.0]));
+    assert!(observe().await[&Host::name()].inventory.points[0].held);
+}

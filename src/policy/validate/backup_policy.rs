@@ -61,9 +61,9 @@ pub fn check(findings: &mut Findings<'_>, mut document: BackupPolicyDocument) ->
     let places =
         (0..document.spec.repositories.len()).map(|index| findings.place(&format!("/spec/repositories/{index}")));
     let repositories = places.collect();
-    match build::policy(name, location, document, Vec::new()) {
-        Ok(policy) => Some(CheckedDocument::Policy(Box::new(CheckedPolicy {
-            policy,
+    match build::content(name, location, document) {
+        Ok(content) => Some(CheckedDocument::Policy(Box::new(CheckedPolicy {
+            policy: std::sync::Arc::new(content),
             name: findings.place("/metadata/name"),
             namespace: namespace_place(findings),
             repositories,

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::Arc,
 };
 
 use jiff::{SignedDuration, tz::TimeZone};
@@ -11,7 +12,7 @@ use mainstay::{
     git::Revision,
     plan::Approvals,
     policy::{
-        Location, Policy, PolicyName, Restore,
+        Location, Policy, PolicyContent, PolicyName, Restore,
         document::{BackupPolicyDocument, RestoreDocument},
     },
     retention::KeepRules,
@@ -252,7 +253,7 @@ fn policy(name: &PolicyName, document: &Value) -> Policy {
     let spec = &document.spec;
     let time_zone = TimeZone::get(&spec.time_zone).expect("the author writes known zones");
     let schedules = spec.schedule.as_slice().iter();
-    Policy {
+    let content = PolicyContent {
         name: name.clone(),
         location: place(name),
         schedules: schedules
@@ -265,7 +266,7 @@ fn policy(name: &PolicyName, document: &Value) -> Policy {
         rules: KeepRules { verified: spec.verify.is_some(), ..KeepRules::from(&spec.retention) },
         grace: spec.retention.grace.map_or(SignedDuration::from_hours(24), |grace| grace.duration()),
         cleanup: None,
-        repositories: Vec::new(),
-        document,
-    }
+        document: Arc::new(document),
+    };
+    Policy { content: Arc::new(content), repositories: Vec::new() }
 }

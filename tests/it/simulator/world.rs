@@ -272,14 +272,14 @@ impl Engine for World {
             points.sort_by_key(|point| point.time);
             policies.insert(
                 name,
-                ActualPolicy {
+                std::sync::Arc::new(ActualPolicy {
                     compiled: store.compiled.clone(),
                     schedule: None,
                     inventory: Inventory { observed_at: now, complete: is_readable, points },
                     last_run: None,
                     last_success: None,
                     running: store.run.as_ref().map(|run| RestorePointId::from_time(run.scheduled)),
-                },
+                }),
             );
         }
         Ok(ActualState { observed_at: now, complete, policies, restores: state.restores.clone() })

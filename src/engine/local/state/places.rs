@@ -47,7 +47,7 @@ impl PlaceKey {
 pub(super) fn put(transaction: &Transaction<'_>, policy: &CompiledPolicy) -> Result<(), rusqlite::Error> {
     let name = policy.name.to_string();
     let mut kept = Vec::new();
-    for document in &policy.repositories {
+    for document in policy.repositories.iter().map(AsRef::as_ref) {
         let repository = &document.metadata.name;
         let key = PlaceKey::new(document, &policy.cluster).0;
         let shared = document.spec.layout == Layout::Shared;

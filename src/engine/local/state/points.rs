@@ -1,7 +1,5 @@
 //! Restore points: what the repositories were seen to hold, together with marks, holds and proofs.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use rusqlite::{Row, Transaction, params};
 use serde::{Deserialize, Serialize};
@@ -42,7 +40,8 @@ impl StoredPoint {
     }
 }
 
-const COLUMNS: &str = "id, time, size_bytes, verified_at, held, expired_since, forgetting, parts";
+/// What [`read`] reads.
+pub(super) const COLUMNS: &str = "id, time, size_bytes, verified_at, held, expired_since, forgetting, parts";
 
 impl State {
     /// The restore points of one policy, oldest first.
@@ -60,26 +59,6 @@ impl State {
             .map_err(StateError::query("reading restore points"))?;
         points.sort_by(|one, other| (one.point.time, &one.point.id).cmp(&(other.point.time, &other.point.id)));
         Ok(points)
-    }
-
-    /// All restore points by the name of their policy, oldest first.
-    pub(super) fn all_points(&self) -> Result<BTreeMap<String, Vec<RestorePoint>>, StateError> {
-        let connection = self.connection();
-        let mut statement = connection
-            .prepare_cached(&format!("SELECT policy, {COLUMNS} FROM points"))
-            .map_err(StateError::query("observing restore points"))?;
-        let mut rows = statement.query([]).map_err(StateError::query("observing restore points"))?;
-        let mut all: BTreeMap<String, Vec<RestorePoint>> = BTreeMap::new();
-        while let Some(row) = rows.next().map_err(StateError::query("observing restore points"))? {
-            let policy: String = row.get(0).map_err(StateError::query("observing restore points"))?;
-            let point = read(row, 1).map_err(StateError::query("observing restore points"))?.into_point();
-            all.entry(policy).or_default().push(point);
-        }
-        for points in all.values_mut() {
-            points.shrink_to_fit();
-            points.sort_by(|one, other| (one.time, &one.id).cmp(&(other.time, &other.id)));
-        }
-        Ok(all)
     }
 
     /// Stores what an observation of the repositories found: these points and no others. Marks, holds and proofs of
@@ -315,7 +294,8 @@ pub(super) fn put(
     Ok(())
 }
 
-fn read(row: &Row<'_>, first: usize) -> Result<StoredPoint, rusqlite::Error> {
+/// A point from [`COLUMNS`], the first of which is the column `first`.
+pub(super) fn read(row: &Row<'_>, first: usize) -> Result<StoredPoint, rusqlite::Error> {
     let optional_time = |index: usize| -> Result<Option<Timestamp>, rusqlite::Error> {
         Ok(row.get::<_, Option<String>>(index)?.as_deref().map(time))
     };
