@@ -2,11 +2,17 @@
 
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
-use crate::measure::{against_goal, measure};
+use jiff::Timestamp;
 
-const POLICIES: usize = 10_000;
-const POINTS_EACH: usize = 10;
+use crate::measure::{against_goal, measure, scale};
+
+pub const POINTS_EACH: usize = 10;
 const NOW: &str = "2026-11-21T12:00:00Z";
+
+/// 10,000, or a part of it.
+pub fn policies() -> usize {
+    (10_000.0 * scale()) as usize
+}
 
 /// Measures and prints.
 pub fn bench() {
@@ -19,43 +25,44 @@ pub fn bench() {
     let inventory = folder.path().join("inventory.json");
     fs::write(&inventory, inventory_text()).expect("an inventory");
 
-    println!("\n{POLICIES} policies, {} restore points: ours / goal", POLICIES * POINTS_EACH);
+    println!("\n{} policies, {} restore points: ours / goal", policies(), policies() * POINTS_EACH);
     let program = env!("CARGO_BIN_EXE_mainstay");
     let path = documents.display();
     let (validated, _) = measure(folder.path(), &format!("{program} validate --path {path}"), &[0]);
     against_goal("validate", validated, 1.0, 150e6);
-    let plan =
-        format!("{program} plan --path {path} --offline {} --now {NOW} --base HEAD -o json", inventory.display());
+    let offline = format!("{program} plan --path {path} --offline {} --now {NOW} -o json", inventory.display());
+    against_goal("plan --offline", measure(folder.path(), &offline, &[0]).0, 1.0, 150e6);
+    let plan = format!("{offline} --base HEAD");
     let (unchanged, _) = measure(folder.path(), &plan, &[0]);
-    against_goal("plan, nothing changed", unchanged, 1.0, 150e6);
+    against_goal("plan --offline --base", unchanged, 1.0, 150e6);
 
     // A tenth of the policies keeps less: 1,000 updates, each of which loses restore points.
-    for number in (0..POLICIES).step_by(10) {
+    for number in (0..policies()).step_by(10) {
         fs::write(file(&documents, number), document(number, 2)).expect("a document");
     }
     let (edited, text) = measure(folder.path(), &plan, &[0]);
-    against_goal("plan, 1,000 changed", edited, 1.0, 150e6);
+    against_goal("the same, 1,000 changed", edited, 1.0, 150e6);
     let plan: serde_json::Value = serde_json::from_str(&text).expect("the plan is JSON");
     let losses = plan["losses"].as_array().map_or(0, Vec::len);
-    assert_eq!(losses, POLICIES / 10 * (POINTS_EACH - 2), "the plan does not list the losses that were made");
+    assert_eq!(losses, policies().div_ceil(10) * (POINTS_EACH - 2), "the plan does not list the losses that were made");
 }
 
-fn file(documents: &Path, number: usize) -> std::path::PathBuf {
+pub fn file(documents: &Path, number: usize) -> std::path::PathBuf {
     documents.join(format!("team-{:02}/policy-{number:05}.backup.yaml", number % 100))
 }
 
-fn write_documents(documents: &Path, keep_last: usize) {
+pub fn write_documents(documents: &Path, keep_last: usize) {
     for team in 0..100 {
         fs::create_dir_all(documents.join(format!("team-{team:02}"))).expect("a folder");
     }
     let repository = "apiVersion: mainstay.dev/v1alpha1\nkind: Repository\nmetadata: {name: disk}\nspec:\n  directory: /backup\n  password: {generate: true}\n";
     fs::write(documents.join("repository.backup.yaml"), repository).expect("a document");
-    for number in 0..POLICIES {
+    for number in 0..policies() {
         fs::write(file(documents, number), document(number, keep_last)).expect("a document");
     }
 }
 
-fn document(number: usize, keep_last: usize) -> String {
+pub fn document(number: usize, keep_last: usize) -> String {
     format!(
         "apiVersion: mainstay.dev/v1alpha1
 kind: BackupPolicy
@@ -79,15 +86,25 @@ spec:
 ",
         team = number % 100,
         minute = number % 60,
-        hour = number / 60 % 24,
+        hour = hour(number),
     )
+}
+
+/// Nightly, and spread over twelve hours that begin hours from now: no run becomes due while a daemon is measured.
+fn hour(number: usize) -> usize {
+    static FIRST: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    let first = FIRST.get_or_init(|| {
+        let now = Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+        usize::try_from(now.hour()).expect("an hour") + 6
+    });
+    (first + number / 60 % 12) % 24
 }
 
 fn inventory_text() -> String {
     let mut text = format!("{{\"formatVersion\":1,\"observedAt\":\"{NOW}\",\"complete\":true,\"policies\":{{");
-    for number in 0..POLICIES {
+    for number in 0..policies() {
         let comma = if number == 0 { "" } else { "," };
-        let (minute, hour) = (number % 60, number / 60 % 24);
+        let (minute, hour) = (number % 60, hour(number));
         write!(
             text,
             "{comma}\"team-{:02}/policy-{number:05}\":{{\"schedule\":\"{minute} {hour} * * *\",\"restorePoints\":[",
@@ -110,7 +127,7 @@ fn inventory_text() -> String {
     text
 }
 
-fn git(folder: &Path, arguments: &[&str]) {
+pub fn git(folder: &Path, arguments: &[&str]) {
     let status = Command::new("git")
         .current_dir(folder)
         .args(["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"])

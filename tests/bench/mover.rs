@@ -18,7 +18,7 @@ use mainstay::{
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use crate::measure::{Needed, compare, measure};
+use crate::measure::{Needed, compare, measure, scale};
 
 const PASSWORD: &str = "bench";
 
@@ -27,7 +27,7 @@ pub fn bench() {
     let version =
         Command::new("restic").arg("version").output().expect("restic is needed: the mover is compared with it");
     println!("\nmover / {}", String::from_utf8_lossy(&version.stdout).trim());
-    let scale: f64 = std::env::var("MAINSTAY_BENCH_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1.0);
+    let scale = scale();
     let mut random = StdRng::seed_from_u64(4711);
     files("mixed", |folder| mixed(folder, (1024.0 * scale) as u64, &mut random));
     files("small", |folder| small(folder, (100_000.0 * scale) as u64));
