@@ -31,8 +31,9 @@ use write::{Numbers, Writer, refused};
 
 /// Files are written by this many threads: small ones wait for the disk, not for us.
 const WRITERS: usize = 4;
-/// Files that a writer gets at once. Those of one directory lie together in the repository, too.
-const BATCH_FILES: usize = 32;
+/// Files that a writer gets at once. Those of one directory lie together in the repository, too, and two writers in
+/// one directory only wait for each other: so a smaller batch than this ends with its directory.
+const BATCH_FILES: usize = 256;
 /// Bytes after which a batch is not made longer.
 const BATCH_BYTES: u64 = 8 << 20;
 /// Batches that wait for a writer.
@@ -233,6 +234,12 @@ fn write_all(
                 }
                 let path = selection.destination(&entry);
                 if matches!(entry.kind, EntryKind::Directory) {
+                    if !batch.is_empty() {
+                        batch_bytes = 0;
+                        if sender.send(std::mem::take(&mut batch)).is_err() {
+                            return Ok(());
+                        }
+                    }
                     let is_new = write::make_directory(&path)?;
                     if is_new {
                         missing.look(&entry, || Ok(Existing::Nothing))?;

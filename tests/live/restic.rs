@@ -153,10 +153,8 @@ fn restic_and_the_mover_go_on_with_each_other_and_store_nothing_twice() {
         }
         let ours = || {
             let input = Input::Paths { paths: vec![root.clone()], exclude: Vec::new(), one_file_system: false };
-            match mover(&repository, capture("files", input)) {
-                Outcome::Captured { added_bytes, .. } => added_bytes,
-                other => panic!("{other:?}"),
-            }
+            let Outcome::Captured { added_bytes, .. } = mover(&repository, capture("files", input)) else { panic!() };
+            added_bytes
         };
         let theirs = || -> u64 {
             let said = restic(&repository, &["backup", "--json", root.to_str().unwrap()]);
