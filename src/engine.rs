@@ -12,6 +12,7 @@ use crate::{
     status::ledger::{Event, EventKind},
 };
 
+pub mod kubernetes;
 pub mod local;
 
 /// Why an engine could not do something. The variants are the retry policy.

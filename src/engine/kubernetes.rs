@@ -1,0 +1,7 @@
+//! The engine for a Kubernetes cluster. A policy becomes a ConfigMap and CronJobs in Mainstay's own namespace; the pods
+//! of these carry out the runs, with or without a daemon.
+
+pub mod labels;
+pub mod lease;
+pub mod names;
+pub mod store;
