@@ -34,14 +34,23 @@ pub struct Cli {
     command: Command,
 }
 
-/// Arguments of every command.
+/// Arguments of every command, which its help shows after its own.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct GlobalArguments {
     /// More detail in the log; twice for even more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 1000)]
     pub verbose: u8,
     /// Form of the log on standard error
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "MAINSTAY_LOG_FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORM",
+        default_value_t = LogFormat::Text,
+        env = "MAINSTAY_LOG_FORMAT",
+        display_order = 1001
+    )]
     pub log_format: LogFormat,
 }
 

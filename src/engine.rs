@@ -47,7 +47,8 @@ pub trait Engine: Send + Sync {
     /// Looks at everything that is managed.
     fn observe(&self, now: Timestamp) -> impl Future<Output = Result<ActualState, EngineError>> + Send;
 
-    /// Creates or replaces a policy's schedule.
+    /// Creates or replaces a policy's schedule. Restore points that are marked as expired and that its rules keep lose
+    /// their marks at once: after a revert nothing waits for the next cleanup.
     fn put(&self, policy: &CompiledPolicy) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// Stops a policy; its restore points stay.

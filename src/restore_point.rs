@@ -59,6 +59,9 @@ pub struct Part {
     pub source: String,
     /// Name of the repository.
     pub repository: String,
+    /// Where that repository is, see [`crate::retention::reach::location`]; none: where the one of that name is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
     /// Id of the snapshot in that repository (64 hex digits).
     pub snapshot: String,
     /// Bytes that a restore writes.

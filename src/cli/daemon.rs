@@ -22,16 +22,19 @@ use crate::{
 const TOKEN_VARIABLE: &str = "MAINSTAY_GIT_TOKEN";
 
 /// Watch a git repository and make what it asks for so.
+///
+/// A git server or S3 store whose certificate comes from a private authority: install the authority in the system, or
+/// name its file in the environment variable SSL_CERT_FILE, which takes the place of the system's authorities.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
     checkout: CheckoutArguments,
     #[command(flatten)]
     state: StateArguments,
-    /// How often a remote repository is asked, such as 60s; one on this host is watched, reacts at once, and is only looked for
+    /// How often a remote git repository is asked; one on this host is watched, and a commit there is seen at once
     #[arg(long, value_name = "DURATION", default_value = "60s", env = "MAINSTAY_POLL")]
     poll: DurationText,
-    /// How long one exchange with a remote repository may take before it is given up and tried again
+    /// How long one exchange with a remote git repository may take before it is given up and tried again
     #[arg(long, value_name = "DURATION", default_value = "15m", env = "MAINSTAY_GIT_TIMEOUT")]
     git_timeout: DurationText,
     /// Serve /healthz, /readyz and /metrics here, such as 127.0.0.1:9797

@@ -1,8 +1,16 @@
 //! `mainstay mover`: a job as JSON on standard input, events as JSON lines on standard output.
+//!
+//! `mainstay mover install PATH` leaves the program in a folder that another container shares: the mover's own image has
+//! no `cp`, and the image that has the database's client programs has no mover.
 
-use std::io::{self, Read as _, Write as _};
+use std::{
+    io::{self, Read as _, Write as _},
+    path::PathBuf,
+};
 
-use clap::Args;
+use clap::{Args, Subcommand};
+
+mod install;
 
 use super::{CommandResult, Exit};
 use crate::mover::{
@@ -15,10 +23,30 @@ const JOB_BYTES: u64 = 64 << 20;
 
 /// Carry out one job, given as JSON on standard input.
 #[derive(Debug, Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Option<Action>,
+}
 
-/// Carries the command out. The last line is `Done` or `Failed`.
-pub fn execute(_: Arguments) -> CommandResult {
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Copy this program to a path, for a container that shares the folder
+    Install {
+        /// The file to make, or a folder to put `mainstay` into
+        path: PathBuf,
+    },
+}
+
+/// Carries the command out.
+pub fn execute(arguments: Arguments) -> CommandResult {
+    match arguments.action {
+        None => job(),
+        Some(Action::Install { path }) => install::install(&path),
+    }
+}
+
+/// Carries one job out. The last line is `Done` or `Failed`.
+fn job() -> CommandResult {
     let job = match read() {
         Ok(job) => job,
         Err(failure) => {

@@ -191,9 +191,10 @@ async fn other_work(context: &Context, policy: &PolicyName, work: &str) -> Resul
                 .and_then(|maintenance| maintenance.read_data.as_deref());
             let percent = verifying::percent(if kind == "check" { of_repository } else { of_policy });
             let results = verifying::verify(context, policy, only, percent, now, &bounds, |_, _| ()).await?;
-            if let Some(failed) = results.iter().find(|result| result.problem.is_some()) {
-                let problem = failed.problem.as_deref().unwrap_or_default();
-                return Err(WorkError::Refused(format!("repository {} did not pass: {problem}", failed.repository)));
+            if let Some((repository, problem)) =
+                results.into_iter().find_map(|result| Some((result.repository, result.problem?)))
+            {
+                return Err(WorkError::Refused(format!("repository {repository} did not pass: {problem}")));
             }
         }
         other => {

@@ -47,6 +47,11 @@ impl GitClock {
         (!clock.given_up).then_some(result)
     }
 
+    /// Whether another turn took over.
+    pub fn is_given_up(&self) -> bool {
+        self.look().given_up
+    }
+
     /// Gives the exchange up if it takes longer than `limit`.
     fn give_up_after(&self, limit: Duration) -> bool {
         let mut clock = self.look();
@@ -251,9 +256,9 @@ async fn one_turn(site: &mut Site, engine: &LocalEngine, window: &Window, now: T
     let mut shown = window.look();
     shown.metrics.turn_ended(result.is_ok(), began.elapsed().as_secs_f64());
     match result {
-        Ok(Turn { plan, actual, findings, applied, published, newest_sequence }) => {
+        Ok(Turn { plan, actual, findings, applied, published, planning, newest_sequence }) => {
             shown.not_ready = None;
-            shown.metrics.planned(&plan, findings);
+            shown.metrics.planned(&plan, findings, planning.as_secs_f64());
             shown.metrics.observed(&actual);
             for run in site.ended_runs() {
                 shown.metrics.run_ended(&run.policy.to_string(), run.phase == Phase::Succeeded);
@@ -265,6 +270,7 @@ async fn one_turn(site: &mut Site, engine: &LocalEngine, window: &Window, now: T
             tracing::debug!(
                 changes = applied.done.len(),
                 refused = plan.refusals.len(),
+                planning_milliseconds = planning.as_millis() as u64,
                 milliseconds = began.elapsed().as_millis() as u64,
                 "turn"
             );

@@ -1,5 +1,6 @@
 //! The hermetic tests: Rust and git are all that they need.
 
+mod apply;
 mod bad_input;
 mod daemon;
 mod documents;
@@ -10,6 +11,7 @@ mod git;
 mod host;
 mod limits;
 mod mover;
+mod mover_install;
 mod plan;
 mod plan_cases;
 mod quickstart;

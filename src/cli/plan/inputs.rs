@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     io::IsTerminal as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use clap::Args;
@@ -20,6 +21,7 @@ use crate::{
     git::Revision,
     plan::{Approvals, Plan, diff, wording::View},
     policy::{
+        Policy,
         diagnostic::{self, Diagnostic, Severity},
         load::{self, FileContent, Loaded, ParseCache},
         validate::EngineKind,
@@ -190,14 +192,17 @@ fn assume_applied(
     for (name, there) in &mut actual.policies {
         // A policy with findings at the base keeps what is known of it.
         if !before.policies.contains_key(name) && !before.frozen_policies.contains(name) {
+            let there = Arc::make_mut(there);
             there.compiled = None;
             there.schedule = None;
         }
     }
-    for (name, policy) in before.policies {
-        let compiled = policy.compile(&before.settings, Some(&revision.0));
+    let policies: Vec<&Policy> = before.policies.values().collect();
+    let compiled = load::on_all_processors(&policies, |policy| policy.compile(&before.settings, Some(&revision.0)));
+    for compiled in compiled {
+        let name = compiled.name.clone();
         match actual.policies.get_mut(&name) {
-            Some(there) => there.compiled = Some(compiled),
+            Some(there) => Arc::make_mut(there).compiled = Some(compiled),
             None => {
                 let inventory = match actual.complete {
                     true => Inventory::empty(actual.observed_at),
@@ -212,7 +217,7 @@ fn assume_applied(
                     running: None,
                     drift: None,
                 };
-                actual.policies.insert(name, there);
+                actual.policies.insert(name, Arc::new(there));
             }
         }
     }

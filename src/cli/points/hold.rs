@@ -4,10 +4,9 @@ use clap::Args;
 use jiff::Timestamp;
 
 use crate::{
-    cli::{CommandResult, Exit, Failure, StateArguments},
-    engine::local::LocalEngine,
-    policy::PolicyName,
-    restore_point::RestorePointId,
+    cli::{CommandResult, Exit, Failure, StateArguments, run::failure},
+    engine::local::{LocalEngine, restoring},
+    policy::{PolicyName, document::restore::PointChoice},
 };
 
 /// Protect a restore point from expiry.
@@ -15,7 +14,7 @@ use crate::{
 pub struct Arguments {
     /// The policy, as [NAMESPACE/]NAME
     policy: PolicyName,
-    /// The restore point's id
+    /// The restore point's id, or `latest`
     point: String,
     #[command(flatten)]
     state: StateArguments,
@@ -29,11 +28,12 @@ pub fn execute(arguments: Arguments) -> CommandResult {
 
 /// Holds or releases.
 pub(super) fn set_held(policy: &PolicyName, point: String, state: &StateArguments, held: bool) -> CommandResult {
-    let point = RestorePointId(point);
-    let wrap = |error| Failure::new(format!("restore point {point} of {policy} stays as it is")).caused_by(error);
+    let wrap = |error| Failure::new(format!("the restore points of {policy} stay as they are")).caused_by(error);
     let engine = LocalEngine::open(&state.directory()?).map_err(wrap)?;
+    let points = engine.context().state.points(policy).map_err(|error| wrap(error.into()))?;
+    let point = restoring::choose(policy, &points, &PointChoice::Name(point)).map_err(failure)?.point.id.clone();
     if !engine.set_held(policy, &point, held, Timestamp::now()).map_err(wrap)? {
-        return Err(Failure::new(format!("{policy} has no restore point {point}, or it is being forgotten just now"))
+        return Err(Failure::new(format!("restore point {point} of {policy} is being forgotten just now"))
             .hint(format!("`mainstay points {policy}` lists what there is")));
     }
     match held {

@@ -193,7 +193,7 @@ impl PointsRecord {
     /// elsewhere, gets a fresh place with `fresh_suffix`; what is at the old one stays listed and restorable.
     pub fn settle_places(&mut self, policy: &CompiledPolicy, mut fresh_suffix: impl FnMut() -> String) {
         let mut kept = Vec::new();
-        for document in &policy.repositories {
+        for document in policy.repositories.iter().map(AsRef::as_ref) {
             let shared = document.spec.layout == Layout::Shared;
             let here = |place: &PlaceRecord| is_same_place(place, document, &policy.cluster);
             let found =
