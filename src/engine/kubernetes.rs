@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeSet,
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,6 +16,7 @@ use kube::Client;
 
 use crate::{
     actual::ActualState,
+    daemon::memory::Memory,
     engine::{Engine, EngineError, ScheduleTurn},
     policy::{CompiledPolicy, PolicyName, Restore, document::SettingsSpec},
     restore_point::RestorePointId,
@@ -51,6 +53,8 @@ pub struct KubernetesEngine {
     objects: Objects,
     shared: Shared,
     outbox: Mutex<Outbox>,
+    /// What the last turn left, as it was written last.
+    kept_memory: Mutex<String>,
     /// The right to write; none: this process may always, because a person started it.
     fence: Option<Fence>,
     _watches: Watches,
@@ -67,6 +71,7 @@ impl KubernetesEngine {
             objects: Objects::new(client, &namespace),
             shared,
             outbox: Mutex::default(),
+            kept_memory: Mutex::default(),
             fence: None,
             _watches: watches,
         }
@@ -86,6 +91,26 @@ impl KubernetesEngine {
     /// What the watches have told.
     pub fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// Puts what the last turn left, whichever daemon made it, where this one looks for it.
+    ///
+    /// # Errors
+    /// It cannot be read, or not be written to the state directory.
+    pub async fn fetch_memory(&self, state_directory: &Path) -> Result<(), EngineError> {
+        let failed = |error: std::io::Error| EngineError::Permanent {
+            operation: format!("writing the memory of the last turn to {}", state_directory.display()),
+            hint: "name a directory that can be written with --state".to_owned(),
+            source: Some(error.into()),
+        };
+        match self.store.memory().await? {
+            Some(memory) => std::fs::write(Memory::file(state_directory), memory).map_err(failed),
+            // A new installation: what some other one left here is not its own.
+            None => match std::fs::remove_file(Memory::file(state_directory)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+                Ok(()) | Err(_) => Ok(()),
+            },
+        }
     }
 
     /// Protects a restore point from expiry, or takes that protection away. False: there is no such point.
@@ -127,6 +152,10 @@ impl KubernetesEngine {
                 source: reason.into(),
             }
         })
+    }
+
+    fn kept_memory(&self) -> MutexGuard<'_, String> {
+        self.kept_memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
@@ -198,6 +227,14 @@ impl Engine for KubernetesEngine {
         for (sort, name) in there.iter().filter(|(sort, name)| !wanted.contains(&(*sort, name.as_str()))) {
             self.delete(*sort, name).await?;
         }
+        let is_marked = self.shared.look().points(&policy.name).is_some_and(|record| {
+            record.withdrawn.is_some() || record.points.iter().any(|stored| stored.point.expired_since.is_some())
+        });
+        if is_marked {
+            self.may_write(|| format!("taking back marks of {}", policy.name))?;
+            let now = Timestamp::now();
+            self.store.change_points(&policy.name, |record| record.take_back(policy, now)).await?;
+        }
         Ok(())
     }
 
@@ -262,6 +299,17 @@ impl Engine for KubernetesEngine {
     }
 
     async fn recover(&self, _: Timestamp) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn turn_ended(&self, state_directory: &Path) -> Result<(), EngineError> {
+        let Ok(memory) = std::fs::read_to_string(Memory::file(state_directory)) else { return Ok(()) };
+        if *self.kept_memory() == memory {
+            return Ok(());
+        }
+        self.may_write(|| "keeping what the turn left".to_owned())?;
+        self.store.set_memory(&memory).await?;
+        *self.kept_memory() = memory;
         Ok(())
     }
 }

@@ -125,6 +125,7 @@ impl World {
                 complete: true,
                 policies: BTreeMap::new(),
                 restores: BTreeMap::new(),
+                foreign: BTreeMap::new(),
             },
             applied: Applied::default(),
             plan: Plan {

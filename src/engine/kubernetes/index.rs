@@ -218,7 +218,7 @@ impl Index {
         self.judge(now);
         let damaged = self.maps.values().any(|map| matches!(&map.content, Err(_)) && map.policy.is_none());
         let doubtful = self.failed_at.as_ref().is_some_and(|(at, _)| now.duration_since(*at) < DOUBT);
-        
+
         let restores = self.maps.values().filter_map(|map| match (&map.policy, &map.content) {
             (Some(name), Ok(Content::Restore(content, report))) => {
                 Some(((name.clone(), content.clone()), (**report).clone()))
