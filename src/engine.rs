@@ -46,6 +46,11 @@ pub enum EngineError {
 
 /// Where runs happen. Every call can be repeated: a second one with the same argument changes nothing.
 pub trait Engine: Send + Sync {
+    /// How many policies may be applied at once: more than one where each call waits for a network.
+    fn applies_at_once(&self) -> usize {
+        1
+    }
+
     /// Looks at everything that is managed.
     fn observe(&self, now: Timestamp) -> impl Future<Output = Result<ActualState, EngineError>> + Send;
 

@@ -48,6 +48,9 @@ use watch::{Shared, Watches};
 /// How long an observation waits for the watches to have told everything once.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
+/// How many policies are applied at once. The API server's own limits for one client are of this size.
+const APPLIED_AT_ONCE: usize = 16;
+
 /// The engine of one installation in one cluster.
 pub struct KubernetesEngine {
     store: Store,
@@ -222,6 +225,10 @@ impl KubernetesEngine {
 }
 
 impl Engine for KubernetesEngine {
+    fn applies_at_once(&self) -> usize {
+        APPLIED_AT_ONCE
+    }
+
     async fn observe(&self, now: Timestamp) -> Result<ActualState, EngineError> {
         self.ready().await?;
         Ok(self.shared.look().observe(now))
