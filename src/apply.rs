@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, error::Error};
 
+use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 
 use crate::{
@@ -27,8 +28,13 @@ pub struct Applied {
 pub async fn apply<E: Engine>(plan: &Plan, engine: &E, now: Timestamp) -> Applied {
     let mut applied = Applied::default();
     for order in [Action::Create, Action::Update, Action::Delete, Action::Restore] {
-        for change in plan.changes.iter().filter(|change| change.action == order) {
-            match carry_out(plan, change, engine, now).await {
+        let changes: Vec<&Change> = plan.changes.iter().filter(|change| change.action == order).collect();
+        let calls: Vec<_> = changes.iter().map(|change| carry_out(plan, change, engine, now)).collect();
+        // In the order of the plan, so that what is told of them is the same each time.
+        let mut results = stream::iter(calls).buffered(engine.applies_at_once());
+        for change in changes {
+            let Some(result) = results.next().await else { break };
+            match result {
                 Ok(()) => {
                     tracing::info!(policy = %change.policy, action = ?change.action, "applied");
                     applied.done.push((change.policy.clone(), change.action));

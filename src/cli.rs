@@ -9,6 +9,7 @@ mod approve;
 mod completions;
 mod daemon;
 mod display;
+mod engine;
 mod explain;
 mod init;
 mod man;
@@ -63,9 +64,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where the local engine keeps its state.
+/// Where runs happen, and where what is known of them is kept.
 #[derive(Debug, Clone, Args)]
 pub struct StateArguments {
+    /// Where runs happen.
+    #[command(flatten)]
+    pub engine: engine::EngineArguments,
     /// Directory of the local engine's state [default: /var/lib/mainstay as root, else ~/.local/state/mainstay]
     #[arg(long = "state", value_name = "DIR", env = "MAINSTAY_STATE")]
     pub directory: Option<PathBuf>,

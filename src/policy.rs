@@ -169,6 +169,15 @@ pub struct PolicyContent {
     pub document: Arc<BackupPolicyDocument>,
 }
 
+impl PolicyContent {
+    /// The same policy, whose schedules the controller of Kubernetes starts.
+    pub fn by_controller(self) -> Self {
+        let schedules = self.schedules.into_iter().map(Schedule::by_controller).collect();
+        let cleanup = self.cleanup.map(Schedule::by_controller);
+        Self { schedules, cleanup, ..self }
+    }
+}
+
 impl Policy {
     /// The form that the engine stores: everything that a run needs, without git.
     pub fn compile(&self, settings: &SettingsSpec, revision: Option<&str>) -> CompiledPolicy {

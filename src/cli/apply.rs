@@ -7,11 +7,12 @@ use jiff::Timestamp;
 
 use super::{
     CommandResult, Exit, Failure,
+    engine::{EngineName, cluster, failure},
     plan::{inputs, print},
 };
 use crate::{
     apply::{Applied, apply},
-    engine::local::LocalEngine,
+    engine::{Engine as _, local::LocalEngine},
     plan::{Plan, saved, text},
 };
 
@@ -46,11 +47,24 @@ pub fn execute(arguments: Arguments) -> CommandResult {
     }
     let inputs::Planned { plan, view, documents, .. } = &planned;
     print(&text::render(plan, view))?;
-    let engine = LocalEngine::open(&state_directory).map_err(|error| {
-        Failure::new(format!("cannot use the state in {}", state_directory.display())).caused_by(error)
-    })?;
+    let now = inputs.now.unwrap_or_else(Timestamp::now);
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::new("cannot start").caused_by(error))?;
-    let applied = runtime.block_on(apply(plan, &engine, inputs.now.unwrap_or_else(Timestamp::now)));
+    let applied = match inputs.state.engine.engine {
+        EngineName::Local => {
+            let engine = LocalEngine::open(&state_directory).map_err(|error| {
+                Failure::new(format!("cannot use the state in {}", state_directory.display())).caused_by(error)
+            })?;
+            runtime.block_on(apply(plan, &engine, now))
+        }
+        EngineName::Kubernetes => runtime.block_on(async {
+            let engine = cluster(&inputs.state.engine).await?;
+            engine.ready().await.map_err(failure)?;
+            let applied = apply(plan, &engine, now).await;
+            // What was done becomes history at once; with nothing to tell, nothing is written.
+            engine.history(0).await.map_err(failure)?;
+            Ok::<_, Failure>(applied)
+        })?,
+    };
     report(&applied)?;
     Ok(match (view.errored || documents.is_wrong(), plan.refusals.is_empty()) {
         (true, _) => Exit::Documents,

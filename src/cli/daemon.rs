@@ -7,9 +7,9 @@ use std::{
 
 use clap::Args;
 
-use super::{CommandResult, Exit, Failure, StateArguments};
+use super::{CommandResult, Exit, Failure, StateArguments, engine::EngineName};
 use crate::{
-    daemon::{DaemonOptions, daemon},
+    daemon::{DaemonOptions, Place, daemon},
     git::{
         checkout::CheckoutOptions,
         credentials::{Credentials, SecretSource},
@@ -110,7 +110,12 @@ pub fn execute(arguments: Arguments) -> CommandResult {
     if git_timeout.seconds() < 1 {
         return Err(Failure::new("--git-timeout is shorter than a second").hint("write for instance --git-timeout 15m"));
     }
+    let place = match state.engine.engine {
+        EngineName::Local => Place::Host,
+        EngineName::Kubernetes => Place::Cluster(state.engine.installation()),
+    };
     let options = DaemonOptions {
+        place,
         checkout: checkout.options(&state_directory)?,
         state_directory,
         write_back: !no_write_back,

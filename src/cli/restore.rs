@@ -86,6 +86,7 @@ enum ExistingName {
 
 /// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
+    arguments.state.local_only("`mainstay restore`")?;
     let state = State::open(&arguments.state.directory()?)
         .map_err(|error| Failure::new("nothing was restored").caused_by(error))?;
     asynchronous(async move {

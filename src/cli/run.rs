@@ -5,8 +5,17 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
-use super::{CommandResult, Exit, Failure, StateArguments, display::files, progress::Progress};
+use super::{
+    CommandResult, Exit, Failure, StateArguments,
+    display::files,
+    engine::{self, EngineName},
+    progress::Progress,
+};
 use crate::{
+    engine::kubernetes::{
+        lease::PodIdentity,
+        run_now::{self, Asked},
+    },
     engine::local::{
         cleanup::{self, Extent},
         context::{Context, WorkError},
@@ -57,6 +66,9 @@ enum TriggerName {
 
 /// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
+    if arguments.state.engine.engine == EngineName::Kubernetes {
+        return asynchronous(in_cluster(&arguments));
+    }
     let directory = arguments.state.directory()?;
     let state = State::open(&directory).map_err(|error| Failure::new("the run did not begin").caused_by(error))?;
     asynchronous(async move {
@@ -66,6 +78,29 @@ pub fn execute(arguments: Arguments) -> CommandResult {
         }
         run(&context, &arguments).await
     })
+}
+
+/// Asks for a run in the cluster, and, with `--follow`, prints its log until it ends.
+async fn in_cluster(arguments: &Arguments) -> CommandResult {
+    if PodIdentity::own().is_pod() {
+        // It must never ask for another run: each of these would ask for the next.
+        return Err(Failure::new("this version carries out no runs in pods yet"));
+    }
+    let Arguments { policy, state, scheduled, follow, .. } = arguments;
+    let store = engine::store(&state.engine).await?;
+    let at = scheduled.unwrap_or_else(Timestamp::now);
+    let asked = run_now::ask(&store, policy, at).await.map_err(engine::failure)?;
+    let Asked { id, job, is_new } = &asked;
+    match is_new {
+        true => println!("run {id} of {policy} was asked for: Job {job} in namespace {}", store.namespace()),
+        false => println!("run {id} of {policy} was asked for already: Job {job} in namespace {}", store.namespace()),
+    }
+    if !follow {
+        println!("`mainstay status {policy}` shows how it goes; --follow waits for its end");
+        return Ok(Exit::Success);
+    }
+    run_now::follow(&store, job, |line| println!("{line}")).await.map_err(engine::failure)?;
+    ended(&run_now::ending(&store, policy, id).await.map_err(engine::failure)?)
 }
 
 async fn run(context: &Context, arguments: &Arguments) -> CommandResult {
@@ -216,7 +251,7 @@ pub(super) fn failure(error: WorkError) -> Failure {
 }
 
 /// A runtime for one command.
-pub(super) fn asynchronous(work: impl Future<Output = CommandResult>) -> CommandResult {
+pub(super) fn asynchronous<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

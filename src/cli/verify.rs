@@ -36,6 +36,7 @@ pub struct Arguments {
 /// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
     let Arguments { policy, repository, read_data, state } = arguments;
+    state.local_only("`mainstay verify`")?;
     let directory = state.directory()?;
     let state = State::open(&directory).map_err(|error| Failure::new("nothing was verified").caused_by(error))?;
     asynchronous(async move {

@@ -39,6 +39,8 @@ pub struct SiteOptions {
     pub state_directory: PathBuf,
     /// Whether the status is written back.
     pub write_back: bool,
+    /// Which engine the documents are for.
+    pub engine: EngineKind,
 }
 
 /// The watched repository, and what is remembered of it from turn to turn.
@@ -184,7 +186,7 @@ impl Site {
     }
 
     fn asked(&mut self, fetched: &Fetched) -> Asked {
-        let Loaded { mut desired, diagnostics } = load(&fetched.files.content, EngineKind::Local, &mut self.cache);
+        let Loaded { mut desired, diagnostics } = load(&fetched.files.content, self.options.engine, &mut self.cache);
         let mut findings: Vec<String> = diagnostics
             .iter()
             .map(|finding| format!("{}: {} [{}]", finding.location, finding.message, finding.rule.id()))

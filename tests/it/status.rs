@@ -125,6 +125,7 @@ impl World {
                 complete: true,
                 policies: BTreeMap::new(),
                 restores: BTreeMap::new(),
+                foreign: BTreeMap::new(),
             },
             applied: Applied::default(),
             plan: Plan {
@@ -163,6 +164,7 @@ impl World {
             last_run: run_ended.map(|(phase, message)| run(policy_name, "2026-11-21T02:00:00Z", phase, message)),
             last_success: run_ended.map(|_| time("2026-11-21T02:01:23Z")),
             running: None,
+            drift: None,
         };
         self.actual.policies.insert(name(policy_name), Arc::new(actual));
         self.desired.policies.insert(name(policy_name), policy);

@@ -12,6 +12,7 @@ mod examples;
 mod faults;
 mod files;
 mod git;
+mod kubernetes_control;
 mod mariadb;
 mod postgres;
 mod promises;

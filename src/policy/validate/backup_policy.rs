@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     policy::{
-        PolicyName,
+        PolicyContent, PolicyName,
         diagnostic::{Rule, did_you_mean},
         document::{
             BackupPolicyDocument, BackupPolicySpec, Metadata,
@@ -61,7 +61,7 @@ pub fn check(findings: &mut Findings<'_>, mut document: BackupPolicyDocument) ->
     let places =
         (0..document.spec.repositories.len()).map(|index| findings.place(&format!("/spec/repositories/{index}")));
     let repositories = places.collect();
-    match build::content(name, location, document) {
+    match build::content(name, location, document).map(|content| on(content, findings.engine)) {
         Ok(content) => Some(CheckedDocument::Policy(Box::new(CheckedPolicy {
             policy: std::sync::Arc::new(content),
             name: findings.place("/metadata/name"),
@@ -73,6 +73,14 @@ pub fn check(findings: &mut Findings<'_>, mut document: BackupPolicyDocument) ->
             findings.error(Rule::WrongValue, "/spec", error.to_string());
             None
         }
+    }
+}
+
+/// With the times at which this engine starts it.
+fn on(policy: PolicyContent, engine: EngineKind) -> PolicyContent {
+    match engine {
+        EngineKind::Local => policy,
+        EngineKind::Kubernetes => policy.by_controller(),
     }
 }
 

@@ -101,7 +101,12 @@ impl Branches {
             cache_directory: self.root().join("cache"),
             credentials: Credentials { token, ..Credentials::default() },
         };
-        SiteOptions { checkout, state_directory: self.root().join("state"), write_back: true }
+        SiteOptions {
+            checkout,
+            state_directory: self.root().join("state"),
+            write_back: true,
+            engine: mainstay::policy::EngineKind::Local,
+        }
     }
 
     /// Commits these documents. None: the directory vanishes.

@@ -8,11 +8,11 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use mainstay::{
     actual::{ActualPolicy, ActualState, RestoreReport},
-    engine::{Engine, EngineError},
+    engine::{Engine, EngineError, ScheduleTurn},
     plan::{Effect, Plan},
     policy::{
         CompiledPolicy, EngineKind, PolicyName, Restore,
-        document::backup_policy::Deletion,
+        document::{SettingsSpec, backup_policy::Deletion},
         load::{ParseCache, load},
     },
     restore_point::{Inventory, RestorePoint, RestorePointId},
@@ -341,10 +341,17 @@ impl Engine for World {
                     last_run: store.last_run.clone(),
                     last_success: store.last_success,
                     running: store.run.as_ref().map(|run| RestorePointId::from_time(run.scheduled)),
+                    drift: None,
                 }),
             );
         }
-        Ok(ActualState { observed_at: now, complete, policies, restores: state.restores.clone() })
+        Ok(ActualState {
+            observed_at: now,
+            complete,
+            policies,
+            restores: state.restores.clone(),
+            foreign: BTreeMap::new(),
+        })
     }
 
     async fn put(&self, policy: &CompiledPolicy) -> Result<(), EngineError> {
@@ -445,5 +452,18 @@ impl Engine for World {
             Fault::Before | Fault::After => Err(transient("history".to_owned())),
             Fault::None => Ok(state.events.iter().filter(|event| event.sequence > after_sequence).cloned().collect()),
         }
+    }
+
+    fn newest_sequence(&self) -> Result<u64, EngineError> {
+        Ok(self.state().events.len() as u64)
+    }
+
+    // The simulated daemon starts runs by itself, see `daemon`.
+    async fn schedule_turn(&self, _: Timestamp, _: &SettingsSpec) -> Result<ScheduleTurn, EngineError> {
+        Ok(ScheduleTurn::default())
+    }
+
+    async fn recover(&self, _: Timestamp) -> Result<(), EngineError> {
+        Ok(())
     }
 }

@@ -80,6 +80,7 @@ impl State {
             complete: true,
             policies: policies.clone(),
             restores: restores.clone(),
+            foreign: BTreeMap::new(),
         };
         match &self.observer {
             Some(observer) => {
@@ -217,6 +218,7 @@ fn read_policies(
             last_run: last_run.map(|json| decode(|| format!("the last run of {key}"), json)).transpose()?,
             last_success: text(4).map_err(failed())?.map(time),
             running,
+            drift: None,
         };
         policies.push((policy_name(key)?, Arc::new(policy)));
     }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Where a policy's restore points are, or were, in one repository.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlaceRecord {
     /// Number of the place.
     pub id: i64,
