@@ -12,7 +12,10 @@ use crate::{
     status::ledger::{Event, EventKind},
 };
 
+pub mod kubernetes;
 pub mod local;
+pub mod movers;
+pub mod process;
 
 /// Why an engine could not do something. The variants are the retry policy.
 #[derive(Debug, thiserror::Error)]

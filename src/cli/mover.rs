@@ -1,10 +1,14 @@
-//! `mainstay mover`: a job as JSON on standard input, events as JSON lines on standard output.
+//! `mainstay mover`: a job as JSON on standard input (or in a file), events as JSON lines on standard output.
 
-use std::io::{self, Read as _, Write as _};
+use std::{
+    fs::File,
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 
-use super::{CommandResult, Exit};
+use super::{CommandResult, Exit, Failure};
 use crate::mover::{
     self,
     job::{Event, Job},
@@ -12,47 +16,86 @@ use crate::mover::{
 
 /// A job names some paths and ids; this is far more than any needs.
 const JOB_BYTES: u64 = 64 << 20;
+/// What Kubernetes keeps of a container's last words.
+const RESULT_BYTES: usize = 4096;
 
 /// Carry out one job, given as JSON on standard input.
 #[derive(Debug, Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// Read the job from this file instead
+    #[arg(long, value_name = "FILE")]
+    job: Option<PathBuf>,
+    /// Write the result into this file, too, as far as it is short
+    #[arg(long, value_name = "FILE")]
+    result: Option<PathBuf>,
+    /// Only copy this program to that path, for the image of somebody else
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["job", "result"])]
+    install: Option<PathBuf>,
+}
 
 /// Carries the command out. The last line is `Done` or `Failed`.
-pub fn execute(_: Arguments) -> CommandResult {
-    let job = match read() {
-        Ok(job) => job,
+pub fn execute(arguments: Arguments) -> CommandResult {
+    if let Some(path) = &arguments.install {
+        return install(path);
+    }
+    let last = match read(arguments.job.as_deref()) {
+        Ok(job) => match mover::execute(job, &mut |event| tell(&event)) {
+            Ok(outcome) => Event::Done(outcome),
+            Err(failure) => Event::Failed(failure),
+        },
         Err(failure) => {
             let failed = mover::job::Failure::new(mover::job::FailureKind::Other, failure);
-            tell(&Event::Failed(failed.hint("the mover is started by `mainstay run`, not by hand")));
-            return Ok(Exit::Error);
+            Event::Failed(failed.hint("the mover is started by `mainstay run`, not by hand"))
         }
     };
-    match mover::execute(job, &mut |event| tell(&event)) {
-        Ok(outcome) => {
-            tell(&Event::Done(outcome));
-            Ok(Exit::Success)
-        }
-        Err(failure) => {
-            tell(&Event::Failed(failure));
-            Ok(Exit::Error)
-        }
+    if let Some(path) = &arguments.result {
+        keep(path, &last);
+    }
+    tell(&last);
+    match last {
+        Event::Failed(_) => Ok(Exit::Error),
+        Event::Done(_) | Event::Progress { .. } | Event::Warning(_) => Ok(Exit::Success),
     }
 }
 
-fn read() -> Result<Job, String> {
+/// Copies this program.
+fn install(path: &Path) -> CommandResult {
+    let own = std::env::current_exe().map_err(|error| Failure::new("this program cannot be found").caused_by(error))?;
+    let copied = std::fs::copy(own, path)
+        .map_err(|error| Failure::new(format!("this program cannot be copied to {}", path.display())).caused_by(error));
+    copied.map(|_| Exit::Success)
+}
+
+/// Writes the result where it outlives the standard output: the status of a pod shows it. A long one is left to that
+/// output.
+fn keep(path: &Path, event: &Event) {
+    let Ok(text) = serde_json::to_vec(event) else { return };
+    if text.len() <= RESULT_BYTES {
+        // Whoever waits has the standard output as well.
+        let _ = std::fs::write(path, text);
+    }
+}
+
+fn read(file: Option<&Path>) -> Result<Job, String> {
     let mut text = Vec::new();
-    let length = io::stdin()
-        .lock()
+    let (input, name): (Box<dyn io::Read>, String) = match file {
+        Some(path) => {
+            let name = path.display().to_string();
+            let file = File::open(path).map_err(|error| format!("cannot open the job in {name}: {error}"))?;
+            (Box::new(file), name)
+        }
+        None => (Box::new(io::stdin().lock()), "standard input".to_owned()),
+    };
+    let length = input
         .take(JOB_BYTES + 1)
         .read_to_end(&mut text)
-        .map_err(|error| format!("cannot read the job on standard input: {error}"))?;
+        .map_err(|error| format!("cannot read the job on {name}: {error}"))?;
     if length as u64 > JOB_BYTES {
-        return Err("the job on standard input is too long".to_owned());
+        return Err(format!("the job on {name} is too long"));
     }
     // What serde says could quote a secret; only the place is told.
-    serde_json::from_slice(&text).map_err(|error| {
-        format!("cannot read the job on standard input at line {}, column {}", error.line(), error.column())
-    })
+    serde_json::from_slice(&text)
+        .map_err(|error| format!("cannot read the job on {name} at line {}, column {}", error.line(), error.column()))
 }
 
 /// Writes one line. Whoever started the mover may be gone; the job goes on, and its snapshot is found by its label.

@@ -22,8 +22,6 @@ use crate::{
 pub mod cleanup;
 pub mod context;
 pub mod inventory;
-pub mod movers;
-pub mod process;
 pub mod push;
 pub mod recovery;
 pub mod repositories;
@@ -35,6 +33,7 @@ pub mod state;
 mod test_pause;
 pub mod verifying;
 
+pub use super::{movers, process};
 use context::Context;
 pub use recovery::Recovered;
 pub use scheduler::ScheduleTurn;

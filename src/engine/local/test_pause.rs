@@ -4,7 +4,7 @@
 //! somebody opens it for writing and closes it again. A test that opened it for writing knows that the process stands
 //! exactly there. Points are the steps of a run as `STEP:intended` (the intent is on disk, nothing was done) and
 //! `STEP:done` (it was done, the outcome is not on disk): `hookBefore`, `stop`, `capture`, `start`, `hookAfter`,
-//! `check`, `record`, `cleanup`.
+//! `copy`, `check`, `record`, `cleanup`.
 
 use crate::run::machine::Step;
 
@@ -17,6 +17,7 @@ pub fn pause_at(step: Step, moment: &str) {
         Step::Capture(_) => "capture",
         Step::Start => "start",
         Step::HookAfter(_) => "hookAfter",
+        Step::Copy(_) => "copy",
         Step::Check => "check",
         Step::Record => "record",
         Step::Cleanup => "cleanup",
