@@ -1,3 +1,8 @@
-//! The engine for Kubernetes: runs are pods, movers are Jobs, and nothing is stored but native objects.
+//! The engine for a Kubernetes cluster. A policy becomes a ConfigMap and CronJobs in Mainstay's own namespace; the pods
+//! of these carry out the runs, with or without a daemon.
 
+pub mod labels;
+pub mod lease;
 pub mod manifests;
+pub mod names;
+pub mod store;

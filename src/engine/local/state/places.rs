@@ -14,7 +14,7 @@ use crate::policy::{
 };
 
 /// Where a policy's restore points are, or were, in one repository.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlaceRecord {
     /// Number of the place.
     pub id: i64,

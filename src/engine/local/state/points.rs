@@ -25,13 +25,15 @@ pub struct StoredPart {
 }
 
 /// A restore point with what only the engine knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredPoint {
     /// The restore point; its `parts` are empty here.
+    #[serde(flatten)]
     pub point: RestorePoint,
     /// Its parts with their places.
     pub parts: Vec<StoredPart>,
     /// A cleanup has begun to forget it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forgetting: bool,
 }
 

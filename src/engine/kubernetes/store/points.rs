@@ -1,0 +1,323 @@
+//! The record of one policy's restore points: what its repositories were seen to hold, marks and holds, where it all
+//! is, and what is known of its runs.
+//!
+//! Pure. A boundary format (JSON). Everything that must be true together is in this one record, so that one
+//! compare-and-swap changes all of it or nothing.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    engine::local::state::{places::PlaceRecord, points::StoredPoint},
+    policy::{
+        CompiledPolicy, PolicyName,
+        document::{RepositoryDocument, repository::Layout},
+    },
+    restore_point::{Inventory, RestorePoint, RestorePointId},
+    run::{Phase, RunReport, to_millisecond},
+    status::ledger::EventKind,
+};
+
+/// How many events wait at most for the daemon. Older ones make way: it was away for very long.
+const MOST_WAITING: usize = 200;
+
+/// What is known of one policy besides its document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PointsRecord {
+    /// Whose it is.
+    pub policy: PolicyName,
+    /// When its repositories were last looked at; none: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_at: Option<Timestamp>,
+    /// Whether all of them answered.
+    pub complete: bool,
+    /// The restore points, oldest first.
+    #[serde(default)]
+    pub points: Vec<StoredPoint>,
+    /// Where they are: the current places first, then former ones.
+    #[serde(default)]
+    pub places: Vec<PlaceRecord>,
+    /// The run that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<RestorePointId>,
+    /// The newest run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<RunReport>,
+    /// When a run last succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<Timestamp>,
+    /// What was applied last of a policy that was withdrawn: cleanups of what it left go by its rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<Box<CompiledPolicy>>,
+    /// What happened and is not in the history yet. The daemon takes it from here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<WaitingEvent>,
+}
+
+/// Something that happened, before it has its number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingEvent {
+    /// When it happened.
+    pub at: Timestamp,
+    /// What.
+    pub kind: EventKind,
+}
+
+impl PointsRecord {
+    /// Of a policy that never ran.
+    pub fn new(policy: &PolicyName) -> Self {
+        Self {
+            policy: policy.clone(),
+            observed_at: None,
+            complete: true,
+            points: Vec::new(),
+            places: Vec::new(),
+            running: None,
+            last_run: None,
+            last_success: None,
+            withdrawn: None,
+            events: Vec::new(),
+        }
+    }
+
+    /// The inventory as it is planned with. A policy that never looked at its repositories never wrote to them either.
+    pub fn inventory(&self, now: Timestamp) -> Inventory {
+        Inventory {
+            observed_at: self.observed_at.unwrap_or(now),
+            complete: self.complete,
+            points: self.points.iter().cloned().map(StoredPoint::into_point).collect(),
+        }
+    }
+
+    /// One restore point.
+    pub fn point(&self, id: &RestorePointId) -> Option<&RestorePoint> {
+        self.points.iter().map(|stored| &stored.point).find(|point| point.id == *id)
+    }
+
+    /// Notes that something happened.
+    pub fn add_event(&mut self, at: Timestamp, kind: EventKind) {
+        if self.events.len() >= MOST_WAITING {
+            self.events.remove(0);
+        }
+        self.events.push(WaitingEvent { at, kind });
+    }
+
+    /// Stores what an observation found: `found` and no others but those that came to be meanwhile. Marks, holds and
+    /// proofs stay as they are now, even if another process changed them since the observation began.
+    pub fn set_inventory(
+        &mut self,
+        observed_at: Timestamp,
+        complete: bool,
+        found: &[StoredPoint],
+        gone: &[StoredPoint],
+    ) {
+        self.observed_at = Some(observed_at);
+        self.complete = complete;
+        for point in found {
+            self.put_point(point);
+        }
+        let is_gone = |id: &RestorePointId| gone.iter().any(|point| point.point.id == *id);
+        self.points.retain(|stored| !is_gone(&stored.point.id));
+        let forgotten: Vec<RestorePointId> =
+            gone.iter().filter(|point| point.forgetting).map(|point| point.point.id.clone()).collect();
+        if !forgotten.is_empty() {
+            self.add_event(observed_at, EventKind::Forgotten { points: forgotten });
+        }
+    }
+
+    /// Records the restore point of a run: only now it exists.
+    pub fn record_point(&mut self, point: &StoredPoint) {
+        self.put_point(point);
+    }
+
+    /// Marks points as expired; those that are marked or held stay as they are. Returns which were marked.
+    pub fn mark(&mut self, ids: &[RestorePointId], now: Timestamp) -> Vec<RestorePointId> {
+        self.change(ids, |stored| {
+            let is_free = stored.point.expired_since.is_none() && !stored.point.held;
+            if is_free {
+                stored.point.expired_since = Some(to_millisecond(now));
+            }
+            is_free
+        })
+    }
+
+    /// Takes marks back, except of points that a cleanup has begun to forget. Returns which were marked.
+    pub fn unmark(&mut self, ids: &[RestorePointId]) -> Vec<RestorePointId> {
+        self.change(ids, |stored| !stored.forgetting && stored.point.expired_since.take().is_some())
+    }
+
+    /// Notes that a cleanup begins to forget points. Returns those that still may be: one that was held meanwhile stays.
+    pub fn set_forgetting(&mut self, ids: &[RestorePointId]) -> Vec<RestorePointId> {
+        self.change(ids, |stored| {
+            let is_free = !stored.point.held && stored.point.expired_since.is_some();
+            stored.forgetting |= is_free;
+            is_free
+        })
+    }
+
+    /// Removes points that were forgotten, and says so.
+    pub fn remove(&mut self, ids: &[RestorePointId], now: Timestamp) {
+        let before = self.points.len();
+        self.points.retain(|stored| !ids.contains(&stored.point.id));
+        if self.points.len() < before {
+            self.add_event(now, EventKind::Forgotten { points: ids.to_vec() });
+        }
+    }
+
+    /// Notes that points were proven.
+    pub fn set_verified(&mut self, ids: &[RestorePointId], now: Timestamp) {
+        self.change(ids, |stored| {
+            stored.point.verified_at = Some(to_millisecond(now));
+            true
+        });
+    }
+
+    /// Holds a point, or releases it; both take its mark away, so that its grace time begins anew. False: there is no
+    /// such point, or a cleanup has begun to forget it.
+    pub fn set_held(&mut self, id: &RestorePointId, held: bool, now: Timestamp) -> bool {
+        let Some(stored) = self.points.iter_mut().find(|stored| stored.point.id == *id && !stored.forgetting) else {
+            return false;
+        };
+        if stored.point.held != held {
+            stored.point.held = held;
+            stored.point.expired_since = None;
+            let kind = if held { EventKind::Held(id.clone()) } else { EventKind::Released(id.clone()) };
+            self.add_event(now, kind);
+        }
+        true
+    }
+
+    /// Makes the places of what is applied current, and the others former ones. A policy that was withdrawn, or moved
+    /// elsewhere, gets a fresh place with `fresh_suffix`; what is at the old one stays listed and restorable.
+    pub fn settle_places(&mut self, policy: &CompiledPolicy, mut fresh_suffix: impl FnMut() -> String) {
+        let mut kept = Vec::new();
+        for document in &policy.repositories {
+            let shared = document.spec.layout == Layout::Shared;
+            let here = |place: &PlaceRecord| is_same_place(place, document, &policy.cluster);
+            let found =
+                self.places.iter().filter(|place| (place.current || shared) && here(place)).map(|place| place.id);
+            let id = found.max().unwrap_or_else(|| {
+                let id = self.places.iter().map(|place| place.id).max().unwrap_or(0) + 1;
+                let path = match shared {
+                    true => String::new(),
+                    false => {
+                        let name = &policy.name;
+                        format!("{}/{}-{}-{}", policy.cluster, name.namespace(), name.name(), fresh_suffix())
+                    }
+                };
+                self.places.push(PlaceRecord {
+                    id,
+                    repository: document.metadata.name.clone(),
+                    document: document.clone(),
+                    path,
+                    current: true,
+                    initialised: false,
+                });
+                id
+            });
+            // Former places of the same repository are opened with the newest password and keys.
+            for place in self.places.iter_mut().filter(|place| is_same_place(place, document, &policy.cluster)) {
+                place.document = document.clone();
+            }
+            kept.push(id);
+        }
+        for place in &mut self.places {
+            place.current = kept.contains(&place.id);
+        }
+        self.places.sort_by_key(|place| (!place.current, place.id));
+        self.withdrawn = None;
+    }
+
+    /// Remembers that the restic-format repository of a place was made: from now on a missing one is a failure.
+    pub fn set_initialised(&mut self, place: i64) {
+        for place in self.places.iter_mut().filter(|known| known.id == place) {
+            place.initialised = true;
+        }
+    }
+
+    /// Notes that the policy was withdrawn: no more runs, its points stay.
+    pub fn withdraw(&mut self, policy: &CompiledPolicy) {
+        for place in &mut self.places {
+            place.current = false;
+        }
+        self.withdrawn = Some(Box::new(policy.clone()));
+    }
+
+    /// Notes that a run has begun, or how far it is.
+    pub fn run_goes_on(&mut self, report: &RunReport) {
+        self.running = Some(report.id.clone());
+        self.last_run = Some(report.clone());
+    }
+
+    /// Notes that a run has ended, once: another process may have ended it already, and told so.
+    pub fn run_ended(&mut self, report: &RunReport, now: Timestamp) {
+        let is_known = |event: &WaitingEvent| match &event.kind {
+            EventKind::RunEnded(ended) => ended.id == report.id,
+            EventKind::Applied { .. }
+            | EventKind::RestoreEnded(_)
+            | EventKind::LostByEdit { .. }
+            | EventKind::Expired { .. }
+            | EventKind::TakenBack { .. }
+            | EventKind::Forgotten { .. }
+            | EventKind::Verified { .. }
+            | EventKind::Held(_)
+            | EventKind::Released(_) => false,
+        };
+        let has_ended = |last: &RunReport| last.id == report.id && last.finished_at.is_some();
+        if self.last_run.as_ref().is_some_and(has_ended) || self.events.iter().any(is_known) {
+            return;
+        }
+        if self.running.as_ref() == Some(&report.id) {
+            self.running = None;
+        }
+        if self.last_run.as_ref().is_none_or(|last| last.started_at <= report.started_at) {
+            self.last_run = Some(report.clone());
+        }
+        if report.phase == Phase::Succeeded {
+            self.last_success = self.last_success.max(report.finished_at.or(Some(now)));
+        }
+        self.add_event(now, EventKind::RunEnded(Box::new(report.clone())));
+    }
+
+    /// Adds a point, or replaces what was observed of it.
+    fn put_point(&mut self, point: &StoredPoint) {
+        match self.points.iter_mut().find(|stored| stored.point.id == point.point.id) {
+            Some(stored) => {
+                stored.point.size_bytes = point.point.size_bytes;
+                stored.parts.clone_from(&point.parts);
+            }
+            None => self.points.push(point.clone()),
+        }
+        self.points.sort_by(|one, other| (one.point.time, &one.point.id).cmp(&(other.point.time, &other.point.id)));
+    }
+
+    fn change(
+        &mut self,
+        ids: &[RestorePointId],
+        mut change: impl FnMut(&mut StoredPoint) -> bool,
+    ) -> Vec<RestorePointId> {
+        let named = self.points.iter_mut().filter(|stored| ids.contains(&stored.point.id));
+        named.filter_map(|stored| change(stored).then(|| stored.point.id.clone())).collect()
+    }
+}
+
+/// Whether a place is the one that a document names: a change of anything else (the password, the maintenance) keeps it.
+fn is_same_place(place: &PlaceRecord, document: &RepositoryDocument, cluster: &str) -> bool {
+    let (one, other) = (&place.document.spec, &document.spec);
+    let s3 = |spec: &crate::policy::document::repository::RepositorySpec| {
+        spec.s3.as_ref().map(|s3| (s3.endpoint.clone(), s3.bucket.clone(), s3.prefix.clone()))
+    };
+    let is_own = other.layout == Layout::Shared
+        || place.path.rsplit_once('/').is_some_and(|(of_cluster, _)| of_cluster == cluster);
+    place.repository == document.metadata.name
+        && one.layout == other.layout
+        && one.directory == other.directory
+        && one.nfs == other.nfs
+        && s3(one) == s3(other)
+        && is_own
+}
+
+#[cfg(test)]
+mod tests;
