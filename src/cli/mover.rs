@@ -1,4 +1,7 @@
 //! `mainstay mover`: a job as JSON on standard input (or in a file), events as JSON lines on standard output.
+//!
+//! `mainstay mover install PATH` leaves the program in a folder that another container shares: the mover's own image has
+//! no `cp`, and the image that has the database's client programs has no mover.
 
 use std::{
     fs::File,
@@ -6,9 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
-use super::{CommandResult, Exit, Failure};
+mod install;
+
+use super::{CommandResult, Exit};
 use crate::mover::{
     self,
     job::{Event, Job},
@@ -28,16 +33,29 @@ pub struct Arguments {
     /// Write the result into this file, too, as far as it is short
     #[arg(long, value_name = "FILE")]
     result: Option<PathBuf>,
-    /// Only copy this program to that path, for the image of somebody else
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["job", "result"])]
-    install: Option<PathBuf>,
+    #[command(subcommand)]
+    action: Option<Action>,
 }
 
-/// Carries the command out. The last line is `Done` or `Failed`.
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Copy this program to a path, for a container that shares the folder
+    Install {
+        /// The file to make, or a folder to put `mainstay` into
+        path: PathBuf,
+    },
+}
+
+/// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
-    if let Some(path) = &arguments.install {
-        return install(path);
+    match &arguments.action {
+        None => job(&arguments),
+        Some(Action::Install { path }) => install::install(path),
     }
+}
+
+/// Carries one job out. The last line is `Done` or `Failed`.
+fn job(arguments: &Arguments) -> CommandResult {
     let last = match read(arguments.job.as_deref()) {
         Ok(job) => match mover::execute(job, &mut |event| tell(&event)) {
             Ok(outcome) => Event::Done(outcome),
@@ -56,14 +74,6 @@ pub fn execute(arguments: Arguments) -> CommandResult {
         Event::Failed(_) => Ok(Exit::Error),
         Event::Done(_) | Event::Progress { .. } | Event::Warning(_) => Ok(Exit::Success),
     }
-}
-
-/// Copies this program.
-fn install(path: &Path) -> CommandResult {
-    let own = std::env::current_exe().map_err(|error| Failure::new("this program cannot be found").caused_by(error))?;
-    let copied = std::fs::copy(own, path)
-        .map_err(|error| Failure::new(format!("this program cannot be copied to {}", path.display())).caused_by(error));
-    copied.map(|_| Exit::Success)
 }
 
 /// Writes the result where it outlives the standard output: the status of a pod shows it. A long one is left to that

@@ -30,7 +30,7 @@ pub mod runner;
 pub mod scheduler;
 pub mod sources;
 pub mod state;
-mod test_pause;
+pub(crate) mod test_pause;
 pub mod verifying;
 
 pub use super::{movers, process};

@@ -13,7 +13,6 @@ use super::{
     state::{
         places::PlaceRecord,
         points::{StoredPart, StoredPoint},
-        runs::StoredRun,
     },
 };
 use crate::{
@@ -70,7 +69,12 @@ pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> 
             snapshots.retain(|snapshot| snapshot.label.host == stored.compiled.cluster || is_known(snapshot));
         }
     }
-    let found = merge(&places, listed, problems, known, &runs);
+    let not_good: BTreeMap<&RestorePointId, Phase> = runs
+        .iter()
+        .filter(|run| run.report.phase != Phase::Succeeded)
+        .map(|run| (&run.report.id, run.report.phase))
+        .collect();
+    let found = merge(&places, listed, problems, known, &not_good);
     context.state.set_inventory(policy, now, found.complete, &found.points, &found.gone)?;
     for point in found.gone.iter().filter(|point| !point.forgetting) {
         tracing::warn!(%policy, point = %point.point.id, "a restore point is no longer in any repository");
@@ -78,21 +82,20 @@ pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> 
     Ok(found)
 }
 
-/// Merges listings with what is known.
-fn merge(
+/// The number of the place that is the cluster itself: its volume snapshots complete what any repository holds. On one
+/// host there is no such place.
+pub const IN_CLUSTER: i64 = 0;
+
+/// Merges listings with what is known. `not_good`: the runs that did not succeed.
+pub fn merge(
     places: &[PlaceRecord],
     listed: BTreeMap<i64, Vec<Snapshot>>,
     problems: Vec<String>,
     known: Vec<StoredPoint>,
-    runs: &[StoredRun],
+    not_good: &BTreeMap<&RestorePointId, Phase>,
 ) -> Found {
     let complete = places.iter().all(|place| !place.initialised || listed.contains_key(&place.id));
     let names: BTreeMap<i64, &str> = places.iter().map(|place| (place.id, place.repository.as_str())).collect();
-    let not_good: BTreeMap<&RestorePointId, Phase> = runs
-        .iter()
-        .filter(|run| run.report.phase != Phase::Succeeded)
-        .map(|run| (&run.report.id, run.report.phase))
-        .collect();
     let known_ids: BTreeSet<RestorePointId> = known.iter().map(|point| point.point.id.clone()).collect();
     let mut leftovers: BTreeMap<i64, Vec<(RestorePointId, String)>> = BTreeMap::new();
     let mut by_run: BTreeMap<RestorePointId, Vec<(i64, &Snapshot)>> = BTreeMap::new();
@@ -145,13 +148,15 @@ fn merge(
     Found { complete, problems, points, gone, leftovers, listed }
 }
 
-/// Whether one place holds all sources.
+/// Whether one place, together with the cluster, holds all sources.
 fn is_restorable(parts: &[StoredPart], sources: usize) -> bool {
     let mut sources_of: BTreeMap<i64, BTreeSet<&str>> = BTreeMap::new();
     for part in parts {
         sources_of.entry(part.place).or_default().insert(&part.part.source);
     }
-    sources_of.values().any(|found| found.len() >= sources.max(1))
+    let in_cluster = sources_of.remove(&IN_CLUSTER).unwrap_or_default();
+    let enough = |found: &BTreeSet<&str>| found.union(&in_cluster).count() >= sources.max(1);
+    in_cluster.len() >= sources.max(1) || sources_of.values().any(enough)
 }
 
 /// Bytes that a restore of all sources from one repository writes.
@@ -160,7 +165,8 @@ pub fn size_of_one_copy(parts: &[StoredPart]) -> u64 {
     for part in parts {
         *size_of.entry(part.place).or_default() += part.part.size_bytes;
     }
-    size_of.into_values().max().unwrap_or(0)
+    let in_cluster = size_of.remove(&IN_CLUSTER).unwrap_or(0);
+    in_cluster + size_of.into_values().max().unwrap_or(0)
 }
 
 fn part(place: i64, names: &BTreeMap<i64, &str>, snapshot: &Snapshot) -> StoredPart {

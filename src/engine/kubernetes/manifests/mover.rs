@@ -150,7 +150,7 @@ fn init_containers(mover: &MoverJob) -> Value {
         "name": "program",
         "image": mover.image,
         "imagePullPolicy": "IfNotPresent",
-        "args": ["mover", "--install", "/program/mainstay"],
+        "args": ["mover", "install", "/program/mainstay"],
         "securityContext": security(false),
         "volumeMounts": [{"name": "program", "mountPath": "/program"}],
     }])
