@@ -25,6 +25,9 @@ pub struct ActualState {
     pub policies: BTreeMap<PolicyName, ActualPolicy>,
     /// Restores that were carried out or refused, by name and content hash.
     pub restores: BTreeMap<(PolicyName, String), RestoreReport>,
+    /// Objects in our own place that are not ours, as `CronJob NAME`, with the policy that may adopt each. Empty where an
+    /// engine has none.
+    pub foreign: BTreeMap<String, Option<String>>,
 }
 
 /// What the engine has of one policy.
@@ -43,6 +46,8 @@ pub struct ActualPolicy {
     pub last_success: Option<Timestamp>,
     /// The run that is under way.
     pub running: Option<RestorePointId>,
+    /// What was changed by hand in the objects that the engine made of it, in words.
+    pub drift: Option<String>,
 }
 
 /// How a restore ended.

@@ -1,4 +1,4 @@
-//! Where runs happen. One trait; `local` is one host, the simulator in `tests/it` is the other implementation.
+//! Where runs happen. One trait; `local` is one host, `kubernetes` a cluster, and the simulator in `tests/it` a world.
 //!
 //! An engine stores compiled policies, observes, and starts work. It decides nothing: every call carries out exactly
 //! what an approved plan says.
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::{
     actual::ActualState,
-    policy::{CompiledPolicy, PolicyName, Restore},
+    policy::{CompiledPolicy, PolicyName, Restore, document::SettingsSpec},
     restore_point::RestorePointId,
     status::ledger::{Event, EventKind},
 };
@@ -16,6 +16,8 @@ pub mod kubernetes;
 pub mod local;
 pub mod movers;
 pub mod process;
+
+pub use local::scheduler::ScheduleTurn;
 
 /// Why an engine could not do something. The variants are the retry policy.
 #[derive(Debug, thiserror::Error)]
@@ -74,4 +76,19 @@ pub trait Engine: Send + Sync {
 
     /// What happened after the event with this number, oldest first.
     fn history(&self, after_sequence: u64) -> impl Future<Output = Result<Vec<Event>, EngineError>> + Send;
+
+    /// The number of the newest event of the history, whichever process wrote it; 0: there is none. Asks nobody, so that
+    /// it can be called at each wake.
+    fn newest_sequence(&self) -> Result<u64, EngineError>;
+
+    /// Starts what is due and what nobody else starts. With nothing to do it writes nothing.
+    fn schedule_turn(
+        &self,
+        now: Timestamp,
+        settings: &SettingsSpec,
+    ) -> impl Future<Output = Result<ScheduleTurn, EngineError>> + Send;
+
+    /// Brings runs whose process or pod is gone to their end, and starts the workloads that they stopped. With nothing to
+    /// do it writes nothing.
+    fn recover(&self, now: Timestamp) -> impl Future<Output = Result<(), EngineError>> + Send;
 }

@@ -153,6 +153,13 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// The same policy, whose schedules the controller of Kubernetes starts.
+    pub fn by_controller(self) -> Self {
+        let schedules = self.schedules.into_iter().map(Schedule::by_controller).collect();
+        let cleanup = self.cleanup.map(Schedule::by_controller);
+        Self { schedules, cleanup, ..self }
+    }
+
     /// The form that the engine stores: everything that a run needs, without git.
     pub fn compile(&self, settings: &SettingsSpec, revision: Option<&str>) -> CompiledPolicy {
         let mut compiled = CompiledPolicy {

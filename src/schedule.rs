@@ -8,6 +8,7 @@
 //! As `croner` has it. An expression for one time of day (`30 2 * * *`) runs once: where the clock skips that time, at
 //! the first moment after the gap; where the clock shows it twice, at the first of the two. Any other expression
 //! (`*/15 * * * *`, and also `30 2,14 * * *`) follows the clock: skipped times are no times, repeated ones are two.
+//! On Kubernetes its controller decides, and there every expression follows the clock: see `controller`.
 
 use std::collections::BTreeSet;
 
@@ -23,6 +24,7 @@ pub use self::{
     expression::ScheduleError,
 };
 
+mod controller;
 mod due;
 mod expression;
 
@@ -35,6 +37,8 @@ pub struct Schedule {
     pub time_zone: TimeZone,
     /// The parsed expression.
     cron: Cron,
+    /// Whether the Kubernetes controller starts it, which reads changes of clocks otherwise.
+    by_controller: bool,
 }
 
 /// `croner` gives up in a gap of more than two hours: a day that never was, in a zone that moved over the date line. The
@@ -51,7 +55,18 @@ impl Schedule {
             expression: expression.trim().to_owned(),
             time_zone: time_zone.clone(),
             cron: expression::read(expression)?,
+            by_controller: false,
         })
+    }
+
+    /// The same expression, started by the CronJob controller of Kubernetes.
+    pub fn by_controller(self) -> Self {
+        Self { by_controller: true, ..self }
+    }
+
+    /// Whether the CronJob controller of Kubernetes starts it.
+    pub fn is_by_controller(&self) -> bool {
+        self.by_controller
     }
 
     /// The expression with every value spelled as a number that the Kubernetes controller takes.
@@ -61,6 +76,9 @@ impl Schedule {
 
     /// The first time that is strictly later than `after`, in whole minutes. None: only at the end of the calendar.
     pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
+        if self.by_controller {
+            return controller::next_after(&self.cron, &self.time_zone, after);
+        }
         (0..=LONGEST_GAP_HOURS).find_map(|hours| {
             let start = self.local(after)?.checked_add(SignedDuration::from_hours(hours)).ok()?;
             self.cron.find_next_occurrence(&start, hours > 0).ok().map(|next| next.timestamp())

@@ -103,7 +103,7 @@ pub fn read(content: &[u8]) -> Result<ActualState, InventoryError> {
     });
     // Through a list: a map that is filled in order one by one has room for nearly twice as many.
     let policies = policies.collect::<Result<Vec<_>, InventoryError>>()?.into_iter().collect();
-    Ok(ActualState { observed_at, complete, policies, restores: BTreeMap::new() })
+    Ok(ActualState { observed_at, complete, policies, restores: BTreeMap::new(), foreign: BTreeMap::new() })
 }
 
 /// Writes an observation as an inventory.
@@ -150,6 +150,7 @@ fn policy(name: &PolicyName, entry: Entry, observed_at: Timestamp) -> Result<Act
         last_run: None,
         last_success: None,
         running: None,
+        drift: None,
     })
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
+mod in_pod;
+
 use super::{CommandResult, Exit, Failure, StateArguments, display::files, progress::Progress};
 use crate::{
     engine::local::{
@@ -39,6 +41,9 @@ pub struct Arguments {
     /// If a run of the policy is under way already: wait for its end, and end as it does
     #[arg(long)]
     follow: bool,
+    /// Where the run happens
+    #[arg(long, value_enum, default_value_t = EngineName::Local, env = "MAINSTAY_ENGINE")]
+    engine: EngineName,
     /// Other work of the policy instead of a run: cleanup, verify, `prune REPOSITORY` or `check REPOSITORY`
     #[arg(long, value_name = "WORK", hide = true)]
     only: Option<String>,
@@ -55,8 +60,20 @@ enum TriggerName {
     Manual,
 }
 
+/// Where a run happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EngineName {
+    /// On this host.
+    Local,
+    /// In a pod.
+    Kubernetes,
+}
+
 /// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
+    if arguments.engine == EngineName::Kubernetes {
+        return asynchronous(async move { in_pod::execute(&arguments).await });
+    }
     let directory = arguments.state.directory()?;
     let state = State::open(&directory).map_err(|error| Failure::new("the run did not begin").caused_by(error))?;
     asynchronous(async move {

@@ -1,15 +1,296 @@
 //! The engine for a Kubernetes cluster. A policy becomes a ConfigMap and CronJobs in Mainstay's own namespace; the pods
 //! of these carry out the runs, with or without a daemon.
+//!
+//! What there is comes from watches: an observation asks nobody. Every write is a server-side apply under one field
+//! manager, or a compare-and-swap, and none is made that would change nothing.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use kube::Client;
+
+use crate::{
+    actual::ActualState,
+    engine::{Engine, EngineError, ScheduleTurn},
+    policy::{CompiledPolicy, PolicyName, Restore, document::SettingsSpec},
+    restore_point::RestorePointId,
+    status::ledger::{Event, EventKind},
+};
 
 pub mod access;
 pub mod cleanup;
 pub mod guard;
+pub mod index;
 pub mod inventory;
 pub mod labels;
+pub mod leader;
 pub mod lease;
 pub mod manifests;
 pub mod movers;
 pub mod names;
+pub mod objects;
+pub mod outbox;
+pub mod run_now;
 pub mod runner;
 pub mod site;
 pub mod store;
+pub mod upkeep;
+pub mod verifying;
+pub mod watch;
+
+use index::Index;
+use leader::Fence;
+use manifests::policy::{self, Installation, Manifest, Sort};
+use objects::Objects;
+use outbox::Outbox;
+use site::Site;
+use store::Store;
+use watch::{Shared, Watches};
+
+/// How long an observation waits for the watches to have told everything once.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// The engine of one installation in one cluster.
+pub struct KubernetesEngine {
+    store: Store,
+    objects: Objects,
+    shared: Shared,
+    outbox: Mutex<Outbox>,
+    /// The right to write; none: this process may always, because a person started it.
+    fence: Option<Fence>,
+    /// Whether this process has looked after workloads everywhere.
+    looked_everywhere: std::sync::atomic::AtomicBool,
+    _watches: Watches,
+}
+
+impl KubernetesEngine {
+    /// Starts to watch. Nothing is asked for or written before the first call.
+    pub fn start(client: Client, installation: Installation) -> Self {
+        let namespace = installation.namespace.clone();
+        let shared = Shared::new(Index::new(installation));
+        let watches = watch::start(&client, &namespace, &shared);
+        Self {
+            store: Store::new(client.clone(), &namespace),
+            objects: Objects::new(client, &namespace),
+            shared,
+            outbox: Mutex::default(),
+            fence: None,
+            looked_everywhere: std::sync::atomic::AtomicBool::new(false),
+            _watches: watches,
+        }
+    }
+
+    /// Writes only while this daemon is the one at work.
+    pub fn with_fence(mut self, fence: Fence) -> Self {
+        self.fence = Some(fence);
+        self
+    }
+
+    /// The records.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What the watches have told.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Protects a restore point from expiry, or takes that protection away. False: there is no such point.
+    ///
+    /// # Errors
+    /// The record cannot be read or written.
+    pub async fn set_held(
+        &self,
+        policy: &PolicyName,
+        point: &RestorePointId,
+        held: bool,
+        now: Timestamp,
+    ) -> Result<bool, EngineError> {
+        let known = self.store.points(policy).await?;
+        if known.point(point).is_none() {
+            return Ok(false);
+        }
+        Ok(self.store.change_points(policy, |record| record.set_held(point, held, now)).await?)
+    }
+
+    /// Waits until the watches have told everything once.
+    ///
+    /// # Errors
+    /// They did not in time.
+    pub async fn ready(&self) -> Result<(), EngineError> {
+        let mut changes = self.shared.changes();
+        let ready = async {
+            while !self.shared.look().is_ready() {
+                if changes.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        // A refusal does not pass by waiting: it is told at once, by whoever looks at a person's terminal.
+        tokio::time::timeout(READY_WITHIN, ready).await.map_err(|_| {
+            let reason = self.shared.look().failure().unwrap_or("the API server did not answer").to_owned();
+            EngineError::Transient {
+                operation: format!("watching namespace {}", self.store.namespace()),
+                source: reason.into(),
+            }
+        })
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn may_write(&self, operation: impl FnOnce() -> String) -> Result<(), EngineError> {
+        match &self.fence {
+            Some(fence) => fence.check(&operation()),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes one object as it should be, unless it is.
+    async fn apply(&self, manifest: &Manifest, policy: &PolicyName) -> Result<(), EngineError> {
+        {
+            let index = self.shared.look();
+            if index.is_as(manifest) {
+                return Ok(());
+            }
+            objects::check_foreign(&index, manifest, policy)?;
+        }
+        self.may_write(|| format!("applying {} {}", manifest.sort.text(), manifest.name))?;
+        match self.objects.apply(manifest).await? {
+            objects::Written::Map(name, version, map) => {
+                self.shared.change(|index| index.maps.apply(&name, version.as_deref(), map));
+            }
+            objects::Written::Job(name, version, job) => {
+                self.shared.change(|index| index.jobs.apply(&name, version.as_deref(), job));
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, sort: Sort, name: &str) -> Result<(), EngineError> {
+        self.may_write(|| format!("deleting {} {name}", sort.text()))?;
+        self.objects.delete(sort, name).await?;
+        self.shared.change(|index| match sort {
+            Sort::ConfigMap => index.maps.remove(name),
+            Sort::CronJob => index.jobs.remove(name),
+        });
+        Ok(())
+    }
+}
+
+impl Engine for KubernetesEngine {
+    async fn observe(&self, now: Timestamp) -> Result<ActualState, EngineError> {
+        self.ready().await?;
+        Ok(self.shared.look().observe(now))
+    }
+
+    async fn put(&self, policy: &CompiledPolicy) -> Result<(), EngineError> {
+        let installation = self.shared.look().installation().clone();
+        if installation.image.is_none() {
+            return Err(EngineError::Permanent {
+                operation: format!("applying policy {}", policy.name),
+                hint: "name the image of run pods with --image or MAINSTAY_IMAGE".to_owned(),
+                source: None,
+            });
+        }
+        let manifests = policy::of(policy, &installation);
+        for manifest in &manifests {
+            self.apply(manifest, &policy.name).await?;
+        }
+        // Create before delete: what the policy no longer has goes when the rest is there.
+        let wanted: BTreeSet<(Sort, &str)> =
+            manifests.iter().map(|manifest| (manifest.sort, manifest.name.as_str())).collect();
+        let there = self.shared.look().objects_of(&policy.name);
+        for (sort, name) in there.iter().filter(|(sort, name)| !wanted.contains(&(*sort, name.as_str()))) {
+            self.delete(*sort, name).await?;
+        }
+        Ok(())
+    }
+
+    async fn withdraw(&self, policy: &PolicyName) -> Result<(), EngineError> {
+        let (compiled, has_points, there) = {
+            let index = self.shared.look();
+            (index.compiled(policy), index.points(policy).is_some(), index.objects_of(policy))
+        };
+        if let Some(compiled) = compiled.filter(|_| has_points) {
+            self.may_write(|| format!("withdrawing policy {policy}"))?;
+            // Its rules stay with its points: later cleanups go by them.
+            self.store.change_points(policy, |record| record.withdraw(&compiled)).await?;
+        }
+        // The CronJobs first: a crash leaves a policy that is still known, and is withdrawn again.
+        for (sort, name) in there {
+            self.delete(sort, &name).await?;
+        }
+        Ok(())
+    }
+
+    async fn expire(&self, policy: &PolicyName, points: &[RestorePointId], now: Timestamp) -> Result<(), EngineError> {
+        self.may_write(|| format!("marking restore points of {policy}"))?;
+        self.store.change_points(policy, |record| record.mark(points, now)).await?;
+        Ok(())
+    }
+
+    async fn restore(&self, restore: &Restore, _: Timestamp) -> Result<(), EngineError> {
+        Err(EngineError::Permanent {
+            operation: format!("the restore {}", restore.name),
+            hint: "restores are not available on Kubernetes yet; take the Restore document out".to_owned(),
+            source: None,
+        })
+    }
+
+    async fn record(&self, policy: &PolicyName, kind: EventKind, now: Timestamp) -> Result<(), EngineError> {
+        self.may_write(|| format!("recording what happened to {policy}"))?;
+        if outbox::must_last(&kind) {
+            self.store.add_event(policy, &kind, now).await?;
+            return Ok(());
+        }
+        self.outbox().add(policy, kind, now);
+        Ok(())
+    }
+
+    async fn history(&self, after_sequence: u64) -> Result<Vec<Event>, EngineError> {
+        self.collect().await?;
+        let stored = self.shared.look().history();
+        Ok(self.outbox().newest(stored.as_deref()).after(after_sequence))
+    }
+
+    fn newest_sequence(&self) -> Result<u64, EngineError> {
+        let index = self.shared.look();
+        let outbox = self.outbox();
+        let history = index.history();
+        let newest = outbox.newest(history.as_deref());
+        Ok(newest.newest_sequence + outbox.waiting(index.all_points(), newest) as u64)
+    }
+
+    async fn schedule_turn(&self, now: Timestamp, settings: &SettingsSpec) -> Result<ScheduleTurn, EngineError> {
+        self.freeze(settings.freeze).await?;
+        self.clean_withdrawn(now, settings).await
+    }
+
+    async fn recover(&self, now: Timestamp) -> Result<(), EngineError> {
+        let (running, image) = {
+            let index = self.shared.look();
+            let running = index.all_points().filter(|record| record.running.is_some());
+            let running: Vec<PolicyName> = running.map(|record| record.policy.clone()).collect();
+            (running, index.installation().image.clone().unwrap_or_default())
+        };
+        // Workloads whose run left no record are looked for once; a run that is under way has one.
+        let everywhere = !self.looked_everywhere.swap(true, std::sync::atomic::Ordering::Relaxed);
+        if running.is_empty() && !everywhere {
+            return Ok(());
+        }
+        self.may_write(|| "looking after runs".to_owned())?;
+        let site = Site::new(self.store.client().clone(), self.store.namespace(), &image, None);
+        let recovered = guard::recover(&site, running, everywhere, now).await;
+        recovered.map(|_| ()).map_err(|error| EngineError::Transient {
+            operation: "looking after runs that are gone".to_owned(),
+            source: error.into(),
+        })
+    }
+}

@@ -9,7 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::block_in_place};
 
 use crate::{
     actual::ActualState,
@@ -153,5 +153,17 @@ impl Engine for LocalEngine {
 
     async fn history(&self, after_sequence: u64) -> Result<Vec<Event>, EngineError> {
         Ok(self.context.state.events(after_sequence)?)
+    }
+
+    fn newest_sequence(&self) -> Result<u64, EngineError> {
+        Self::newest_sequence(self)
+    }
+
+    async fn schedule_turn(&self, now: Timestamp, settings: &SettingsSpec) -> Result<ScheduleTurn, EngineError> {
+        block_in_place(|| Self::schedule_turn(self, now, settings))
+    }
+
+    async fn recover(&self, now: Timestamp) -> Result<(), EngineError> {
+        Self::recover(self, now).await.map(|_| ())
     }
 }

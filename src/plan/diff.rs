@@ -14,6 +14,7 @@ use super::{
 use crate::{
     actual::{ActualPolicy, ActualState},
     desired::DesiredState,
+    engine::kubernetes::{labels, manifests::policy as manifests},
     policy::{CompiledPolicy, Location, Policy, PolicyName, Restore, document::restore::PointChoice},
     restore_point::{Inventory, RestorePointId},
     schedule,
@@ -106,6 +107,7 @@ impl<'a> Draft<'a> {
                     .to_owned(),
             )
         };
+        let needs = needs.or_else(|| self.foreign(Some(&after)));
         let change = self.change(&policy.name, Action::Create, Reason::DocumentAdded, None, Some(policy), after);
         match left {
             None => self.propose(change, needs, None),
@@ -115,13 +117,17 @@ impl<'a> Draft<'a> {
 
     /// A policy that the engine runs, and whose applied form is known.
     fn update(&mut self, policy: &Policy, before: &CompiledPolicy, actual: &ActualPolicy) {
-        if policy.is_compiled_as(before, &self.desired.settings) {
+        let is_same = policy.is_compiled_as(before, &self.desired.settings);
+        if is_same && actual.drift.is_none() {
             self.unchanged += 1;
             return;
         }
         let after = self.compile(policy);
+        if let Some(difference) = &actual.drift {
+            self.drift.push(Drift { policy: policy.name.clone(), difference: difference.clone() });
+        }
         let is_same_document = before.spec_hash == after.spec_hash;
-        if is_same_document || before.spec_hash != before.content_hash() {
+        if !is_same && (is_same_document || before.spec_hash != before.content_hash()) {
             let difference = match is_same_document {
                 true => by_hand(&after, before),
                 false => "changed by hand since it was applied".to_owned(),
@@ -135,7 +141,8 @@ impl<'a> Draft<'a> {
             }
         };
         let change = self.change(&policy.name, Action::Update, reason, Some(before), Some(policy), after);
-        self.propose_edit(change, Former::Applied(before), &actual.inventory, None);
+        let foreign = self.foreign(change.after.as_ref());
+        self.propose_edit(change, Former::Applied(before), &actual.inventory, foreign);
     }
 
     /// A policy that runs, of which only an inventory is known: its schedule and its points, not its rules.
@@ -149,13 +156,39 @@ impl<'a> Draft<'a> {
         if !lost.losses.is_empty() {
             fields.push("retention".to_owned());
         }
-        if fields.is_empty() {
-            self.unchanged += 1;
-            return;
+        if let Some(difference) = &actual.drift {
+            self.drift.push(Drift { policy: policy.name.clone(), difference: difference.clone() });
         }
-        let reason = Reason::DocumentChanged(fields);
+        let reason = match (fields.is_empty(), &actual.drift) {
+            (true, None) => {
+                self.unchanged += 1;
+                return;
+            }
+            (_, Some(_)) => Reason::Drifted,
+            (false, None) => Reason::DocumentChanged(fields),
+        };
+        let foreign = self.foreign(Some(&after));
         let change = self.change(&policy.name, Action::Update, reason, None, Some(policy), after);
-        self.propose_edit(change, Former::Unknown, &actual.inventory, None);
+        self.propose_edit(change, Former::Unknown, &actual.inventory, foreign);
+    }
+
+    /// Why a policy cannot be applied: an object that is not ours has a name that it needs.
+    fn foreign(&self, after: Option<&CompiledPolicy>) -> Option<String> {
+        if self.actual.foreign.is_empty() {
+            return None;
+        }
+        let after = after?;
+        let names = manifests::object_names(after).into_iter().map(|(sort, name)| format!("{} {name}", sort.text()));
+        let name = names.into_iter().find(|name| {
+            let adopter = self.actual.foreign.get(name);
+            adopter.is_some_and(|adopter| adopter.as_deref() != Some(after.name.to_string().as_str()))
+        })?;
+        Some(format!(
+            "{name} is there and is not Mainstay's; delete or rename it, or let it be taken over with the annotation \
+             {}: {}",
+            labels::ADOPT,
+            after.name
+        ))
     }
 
     /// A policy without a document.

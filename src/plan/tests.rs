@@ -63,12 +63,14 @@ fn applied(desired: &DesiredState, points: &[RestorePoint]) -> ActualState {
         last_run: None,
         last_success: None,
         running: None,
+        drift: None,
     };
     ActualState {
         observed_at: now(),
         complete: true,
         policies: desired.policies.iter().map(|(name, wanted)| (name.clone(), policy(wanted))).collect(),
         restores: BTreeMap::new(),
+        foreign: BTreeMap::new(),
     }
 }
 

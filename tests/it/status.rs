@@ -161,6 +161,7 @@ impl World {
             last_run: run_ended.map(|(phase, message)| run(policy_name, "2026-11-21T02:00:00Z", phase, message)),
             last_success: run_ended.map(|_| time("2026-11-21T02:01:23Z")),
             running: None,
+            drift: None,
         };
         self.actual.policies.insert(name(policy_name), actual);
         self.desired.policies.insert(name(policy_name), policy);

@@ -165,6 +165,7 @@ pub fn observe(state: &Path, now: Timestamp) -> Result<ActualState, Failure> {
             complete: true,
             policies: Default::default(),
             restores: Default::default(),
+            foreign: Default::default(),
         });
     }
     let cannot = || format!("cannot read the state in {}", state.display());
@@ -209,6 +210,7 @@ fn assume_applied(
                     last_run: None,
                     last_success: None,
                     running: None,
+                    drift: None,
                 };
                 actual.policies.insert(name, there);
             }

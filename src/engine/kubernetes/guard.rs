@@ -44,18 +44,23 @@ pub struct Recovered {
     pub still_stopped: Vec<(PolicyName, String)>,
 }
 
-/// Looks after everything: what the daemon does now and then, and when it starts. With nothing to do it writes nothing.
-/// `namespace`: only workloads there; none: everywhere.
+/// Looks after these policies, and, `everywhere`, after every workload that any run stopped. With nothing to do it writes
+/// nothing.
 ///
 /// # Errors
 /// The cluster does not answer.
-pub async fn recover(site: &Site, namespace: Option<&str>, now: Timestamp) -> Result<Recovered, SiteError> {
+pub async fn recover(
+    site: &Site,
+    mut policies: Vec<PolicyName>,
+    everywhere: bool,
+    now: Timestamp,
+) -> Result<Recovered, SiteError> {
     let mut recovered = Recovered::default();
-    let mut policies: Vec<PolicyName> = Vec::new();
-    for (_, owner) in quiesce::stopped(site.client(), namespace).await? {
-        policies.extend(split_owner(&owner).map(|(policy, _)| policy));
+    if everywhere {
+        for (_, owner) in quiesce::stopped(site.client(), None).await? {
+            policies.extend(split_owner(&owner).map(|(policy, _)| policy));
+        }
     }
-    policies.extend(under_way(site).await?);
     policies.sort();
     policies.dedup();
     for policy in policies {
@@ -221,25 +226,6 @@ async fn remove_leftovers(site: &Site, policy: &PolicyName, run: &RestorePointId
         snapshots::remove(site.client(), namespace, snapshot.metadata.name.as_deref().unwrap_or_default()).await;
     }
     Ok(())
-}
-
-/// The policies of which a run is under way, as far as their records say.
-async fn under_way(site: &Site) -> Result<Vec<PolicyName>, SiteError> {
-    let maps: Api<k8s_openapi::api::core::v1::ConfigMap> =
-        Api::namespaced(site.client().clone(), site.store.namespace());
-    let selector = format!("{},{}={}", labels::managed(), labels::KIND, Kind::Points.text());
-    let listed = maps.list(&ListParams::default().labels(&selector)).await;
-    let listed = listed.map_err(|error| quiesce::WorkloadError::api("listing restore points".to_owned(), error))?;
-    let mut policies = Vec::new();
-    for map in &listed.items {
-        // One that cannot be read is the turn's to tell; here it keeps nothing else from being looked after.
-        if let Ok(record) = super::store::codec::read::<super::store::PointsRecord>(map)
-            && record.running.is_some()
-        {
-            policies.push(record.policy);
-        }
-    }
-    Ok(policies)
 }
 
 /// `NAMESPACE/NAME/RUN`.

@@ -26,6 +26,8 @@ pub const SPEC_HASH: &str = "mainstay.dev/spec-hash";
 pub const REVISION: &str = "mainstay.dev/revision";
 /// Annotation that a person puts on a foreign object: the policy that may take it over.
 pub const ADOPT: &str = "mainstay.dev/adopt";
+/// Annotation on a CronJob that is suspended because everything is frozen, and not because its policy says so.
+pub const FROZEN: &str = "mainstay.dev/frozen";
 /// Annotation on a workload: the run that stopped it.
 pub const STOPPED_BY: &str = "mainstay.dev/stopped-by";
 /// Annotation on a workload: how many replicas it had before.

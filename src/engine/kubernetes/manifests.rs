@@ -2,5 +2,8 @@
 //!
 //! Pure. Nothing here asks the cluster anything.
 
+pub mod compare;
+pub mod cron_job;
 pub mod mover;
+pub mod policy;
 pub mod snapshot;

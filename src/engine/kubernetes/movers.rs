@@ -32,6 +32,8 @@ use crate::{
 const START_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// How long an image may fail to be pulled: a registry that hiccups is given this time.
 const IMAGE_LIMIT: Duration = Duration::from_secs(90);
+/// How much of a log is read when its pod has ended.
+const LONGEST_LOG_BYTES: i64 = 64 << 20;
 /// How often is looked whether a limit is over.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// How often a watch is begun anew before the cluster counts as away.
@@ -261,7 +263,12 @@ fn state_of(pod: &Pod) -> PodState {
     }
     if status.phase.as_deref() == Some("Failed") {
         // Evicted, or ended before the container began: the init container, the deadline.
-        let said = [status.reason.as_deref(), status.message.as_deref()].into_iter().flatten().collect::<Vec<_>>();
+        let mut said = [status.reason.clone(), status.message.clone()].into_iter().flatten().collect::<Vec<_>>();
+        let ended = all.filter_map(|container| Some((&container.name, container.state.as_ref()?.terminated.as_ref()?)));
+        for (name, ended) in ended.filter(|(_, ended)| ended.exit_code != 0) {
+            let words = ended.message.as_deref().unwrap_or_default().trim();
+            said.push(format!("container {name} ended with {} {words}", ended.exit_code));
+        }
         return PodState::Ended { message: String::new(), how: said.join(": ") };
     }
     if work.is_some_and(|container| container.state.as_ref().is_some_and(|state| state.running.is_some())) {
@@ -302,7 +309,11 @@ async fn ended(
 ) -> Result<Outcome, MoverJobError> {
     // A mover that was quick left warnings in a log that nobody followed; one that was talkative left its result there.
     let pods: Api<Pod> = Api::namespaced(client.clone(), &mover.namespace);
-    let parameters = LogParams { container: Some(manifest::CONTAINER.to_owned()), ..LogParams::default() };
+    let parameters = LogParams {
+        container: Some(manifest::CONTAINER.to_owned()),
+        limit_bytes: Some(LONGEST_LOG_BYTES),
+        ..LogParams::default()
+    };
     let mut in_log = said;
     if in_log.is_none()
         && let Some(pod) = &pod.metadata.name

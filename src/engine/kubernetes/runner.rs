@@ -7,6 +7,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
+use rand::RngExt as _;
 use tokio::time::Instant;
 
 use super::{
@@ -204,6 +205,8 @@ async fn carry_out(
     let limit = limits.and_then(|limits| limits.timeout).map_or(DEFAULT_RUN_TIMEOUT, |timeout| timeout.std());
     let bounds = Bounds::within(limit, site.stop.clone());
     notice(Notice::Step("look for what is to be captured".to_owned()));
+    // Where it goes is settled by the first run after an edit; a policy that was made anew gets a fresh path.
+    site.store.change_points(&policy.name, |record| record.settle_places(&policy, fresh_suffix)).await?;
     let prepared = match places_in_order(site, &policy).await {
         Ok(places) => Pieces::find(site, &policy, &places).await.map(|pieces| (places, pieces)),
         Err(error) => Err(error),
@@ -445,6 +448,13 @@ async fn places_in_order(site: &Site, policy: &CompiledPolicy) -> Result<Vec<Pla
         })
     };
     policy.repositories.iter().map(of).collect()
+}
+
+/// Five random letters and digits.
+fn fresh_suffix() -> String {
+    const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let mut random = rand::rng();
+    (0..5).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect()
 }
 
 fn first_report(request: &RunRequest, now: Timestamp) -> RunReport {

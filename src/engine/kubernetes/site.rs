@@ -77,6 +77,28 @@ pub enum SiteError {
 }
 
 impl SiteError {
+    /// For a request to the cluster that failed.
+    pub fn cluster(operation: String, source: kube::Error) -> Self {
+        WorkloadError::api(operation, source).into()
+    }
+
+    /// Whether it was the cluster that did not answer: the same work may go through later.
+    pub fn may_pass(&self) -> bool {
+        let is_refusal = |error: &kube::Error| {
+            matches!(error, kube::Error::Api(status)
+                if (400..500).contains(&status.code) && ![409, 429].contains(&status.code))
+        };
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let boxed = || error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref);
+            if let Some(error) = error.downcast_ref::<kube::Error>().or_else(boxed) {
+                return !is_refusal(error);
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// The whole chain of causes in one sentence, for a report.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();

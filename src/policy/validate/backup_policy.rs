@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     policy::{
-        PolicyName,
+        Policy, PolicyName,
         diagnostic::{Rule, did_you_mean},
         document::{
             BackupPolicyDocument, BackupPolicySpec, Metadata,
@@ -61,7 +61,7 @@ pub fn check(findings: &mut Findings<'_>, mut document: BackupPolicyDocument) ->
     let places =
         (0..document.spec.repositories.len()).map(|index| findings.place(&format!("/spec/repositories/{index}")));
     let repositories = places.collect();
-    match build::policy(name, location, document, Vec::new()) {
+    match build::policy(name, location, document, Vec::new()).map(|policy| on(policy, findings.engine)) {
         Ok(policy) => Some(CheckedDocument::Policy(Box::new(CheckedPolicy {
             policy,
             name: findings.place("/metadata/name"),
@@ -73,6 +73,14 @@ pub fn check(findings: &mut Findings<'_>, mut document: BackupPolicyDocument) ->
             findings.error(Rule::WrongValue, "/spec", error.to_string());
             None
         }
+    }
+}
+
+/// With the times at which this engine starts it.
+fn on(policy: Policy, engine: EngineKind) -> Policy {
+    match engine {
+        EngineKind::Local => policy,
+        EngineKind::Kubernetes => policy.by_controller(),
     }
 }
 

@@ -8,9 +8,9 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use mainstay::{
     actual::{ActualPolicy, ActualState, RestoreReport},
-    engine::{Engine, EngineError},
+    engine::{Engine, EngineError, ScheduleTurn},
     plan::{Effect, Plan},
-    policy::{CompiledPolicy, PolicyName, Restore, document::backup_policy::Deletion},
+    policy::{CompiledPolicy, PolicyName, Restore, document::{SettingsSpec, backup_policy::Deletion}},
     restore_point::{Inventory, RestorePoint, RestorePointId},
     retention::{KeepRules, decide},
     run::Phase,
@@ -279,10 +279,17 @@ impl Engine for World {
                     last_run: None,
                     last_success: None,
                     running: store.run.as_ref().map(|run| RestorePointId::from_time(run.scheduled)),
+                    drift: None,
                 },
             );
         }
-        Ok(ActualState { observed_at: now, complete, policies, restores: state.restores.clone() })
+        Ok(ActualState {
+            observed_at: now,
+            complete,
+            policies,
+            restores: state.restores.clone(),
+            foreign: BTreeMap::new(),
+        })
     }
 
     async fn put(&self, policy: &CompiledPolicy) -> Result<(), EngineError> {
@@ -366,5 +373,18 @@ impl Engine for World {
             Fault::Before | Fault::After => Err(transient("history".to_owned())),
             Fault::None => Ok(Vec::new()),
         }
+    }
+
+    fn newest_sequence(&self) -> Result<u64, EngineError> {
+        Ok(0)
+    }
+
+    // The simulated daemon starts runs by itself, see `daemon`.
+    async fn schedule_turn(&self, _: Timestamp, _: &SettingsSpec) -> Result<ScheduleTurn, EngineError> {
+        Ok(ScheduleTurn::default())
+    }
+
+    async fn recover(&self, _: Timestamp) -> Result<(), EngineError> {
+        Ok(())
     }
 }

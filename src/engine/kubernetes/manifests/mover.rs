@@ -197,8 +197,9 @@ fn volumes(mover: &MoverJob) -> Value {
     if mover.client_image.is_some() {
         volumes.push(json!({"name": "program", "emptyDir": {}}));
     }
-    if let Some(MountedClaim { claim, directory: _, writable }) = &mover.claim {
-        volumes.push(json!({"name": "claim", "persistentVolumeClaim": {"claimName": claim, "readOnly": !writable}}));
+    if let Some(MountedClaim { claim, directory: _, writable: _ }) = &mover.claim {
+        // Not `readOnly` here: some drivers would attach the volume anew for that. The mount is read-only.
+        volumes.push(json!({"name": "claim", "persistentVolumeClaim": {"claimName": claim}}));
     }
     if let Some((server, path)) = &mover.nfs {
         volumes.push(json!({"name": "repository", "nfs": {"server": server, "path": path}}));

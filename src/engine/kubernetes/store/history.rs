@@ -27,8 +27,7 @@ pub struct History {
 impl History {
     /// Adds an event, if it is not known yet: after a crash the same one may be told again. False: it is known.
     pub fn add(&mut self, at: Timestamp, policy: &PolicyName, kind: &EventKind) -> bool {
-        let is_known = |event: &Event| event.at == at && event.policy == *policy && event.kind == *kind;
-        if self.events.iter().rev().any(is_known) {
+        if self.has(at, policy, kind) {
             return false;
         }
         self.newest_sequence += 1;
@@ -38,6 +37,11 @@ impl History {
             self.events.remove(0);
         }
         true
+    }
+
+    /// Whether an event is known.
+    pub fn has(&self, at: Timestamp, policy: &PolicyName, kind: &EventKind) -> bool {
+        self.events.iter().rev().any(|event| event.at == at && event.policy == *policy && event.kind == *kind)
     }
 
     /// What happened after the event with this number, oldest first.

@@ -162,6 +162,7 @@ impl State {
                 last_run,
                 last_success: text(4)?.as_deref().map(time),
                 running,
+                drift: None,
             };
             policies.push((policy_name(&key)?, policy));
         }
@@ -170,7 +171,13 @@ impl State {
         drop(connection);
         // Through a list: a map that is filled in order one by one has room for nearly twice as many.
         let policies = policies.into_iter().collect();
-        Ok(ActualState { observed_at: now, complete: true, policies, restores: self.restores()? })
+        Ok(ActualState {
+            observed_at: now,
+            complete: true,
+            policies,
+            restores: self.restores()?,
+            foreign: BTreeMap::new(),
+        })
     }
 
     fn inventories(&self) -> Result<BTreeMap<String, (Timestamp, bool)>, StateError> {
