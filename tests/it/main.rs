@@ -10,6 +10,7 @@ mod git;
 mod host;
 mod limits;
 mod mover;
+mod mover_install;
 mod plan;
 mod plan_cases;
 mod quickstart;
