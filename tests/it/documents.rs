@@ -89,8 +89,7 @@ fn every_example_is_valid() {
         }
         let files = read_directory(&directory).unwrap();
         let name = directory.file_name().and_then(|name| name.to_str()).unwrap();
-        let engine =
-            if name.starts_with("kubernetes-") { EngineKind::Kubernetes } else { EngineKind::Local };
+        let engine = if name.starts_with("kubernetes-") { EngineKind::Kubernetes } else { EngineKind::Local };
         let loaded = load(&files, engine, &mut ParseCache::default());
         let findings = text::render(&loaded.diagnostics, &files, false);
         assert!(findings.is_empty(), "{}:\n{findings}", directory.display());

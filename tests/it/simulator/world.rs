@@ -10,7 +10,10 @@ use mainstay::{
     actual::{ActualPolicy, ActualState, RestoreReport},
     engine::{Engine, EngineError, ScheduleTurn},
     plan::{Effect, Plan},
-    policy::{CompiledPolicy, PolicyName, Restore, document::{SettingsSpec, backup_policy::Deletion}},
+    policy::{
+        CompiledPolicy, PolicyName, Restore,
+        document::{SettingsSpec, backup_policy::Deletion},
+    },
     restore_point::{Inventory, RestorePoint, RestorePointId},
     retention::{KeepRules, decide},
     run::Phase,

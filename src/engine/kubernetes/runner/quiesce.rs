@@ -522,7 +522,8 @@ mod tests {
             assert_eq!(object["metadata"]["labels"][STOPPED], "true");
             let is_flux = labels.get(FLUX_OWNER).is_some();
             assert_eq!(object["metadata"]["annotations"][FLUX_RECONCILE] == "disabled", is_flux);
-            merge(&mut object, &start_patch(&workload(object.clone())));
+            let patch = start_patch(&workload(object.clone()));
+            merge(&mut object, &patch);
             assert_eq!(object, before);
         }
     }
