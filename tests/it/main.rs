@@ -9,6 +9,7 @@ mod examples;
 mod folder_host;
 mod git;
 mod host;
+mod kubernetes;
 mod limits;
 mod mover;
 mod mover_install;
