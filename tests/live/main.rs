@@ -6,6 +6,7 @@
 mod peers;
 mod world;
 
+mod cluster;
 mod examples;
 mod faults;
 mod files;

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the live tests need from Debian, and nothing that is there already. Needs root.
+# Installs what the live tests need from Debian, and nothing that is there already: install.sh [cluster]. Needs root.
+# With `cluster`: what tests/cluster needs.
 #
 # Only programs are wanted: no service of the system is started or changed. Where no policy-rc.d forbids starting
 # services, one is put there for the time of the installation.
@@ -24,6 +25,20 @@ wanted=(
   "/usr/bin/cc:gcc"
   "/usr/bin/cmake:cmake"
 )
+if [ "${1:-}" = cluster ]; then
+  wanted=(
+    "/usr/bin/containerd:containerd"
+    "/usr/sbin/runc:runc"
+    "/usr/lib/cni/bridge:containernetworking-plugins"
+    "/usr/sbin/nft:nftables"
+    "/usr/sbin/iptables:iptables"
+    "/usr/bin/mmdebstrap:mmdebstrap"
+    "/usr/bin/btrfs:btrfs-progs"
+    "/usr/bin/nsenter:util-linux"
+    "/usr/sbin/ip:iproute2"
+    "/usr/bin/musl-gcc:musl-tools"
+  )
+fi
 missing=()
 for line in "${wanted[@]}"; do
   compgen -G "${line%%:*}" >/dev/null || missing+=("${line##*:}")
