@@ -150,7 +150,9 @@ fn manifests_are_what_the_api_types_read() {
     // A misspelt field would be dropped in silence.
     for manifest in policy::of(&compiled(DOCUMENT), &installation()) {
         let read = match manifest.sort {
-            Sort::ConfigMap => json!(serde_json::from_value::<ConfigMap>(manifest.content.clone()).expect("a ConfigMap")),
+            Sort::ConfigMap => {
+                json!(serde_json::from_value::<ConfigMap>(manifest.content.clone()).expect("a ConfigMap"))
+            }
             Sort::CronJob => json!(serde_json::from_value::<CronJob>(manifest.content.clone()).expect("a CronJob")),
         };
         assert_eq!(read, manifest.content, "{}", manifest.name);
