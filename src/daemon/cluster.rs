@@ -5,8 +5,11 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::{DaemonError, FIRST_TURN_TO_COME, Wake, Work, wake};
-use crate::engine::kubernetes::{
-    KubernetesEngine, leader::Leadership, lease::PodIdentity, manifests::policy::Installation, run_now::client,
+use crate::{
+    apply::chain,
+    engine::kubernetes::{
+        KubernetesEngine, leader::Leadership, lease::PodIdentity, manifests::policy::Installation, run_now::client,
+    },
 };
 
 /// Works for as long as the lease lasts, or until a signal asks for the end.
@@ -27,7 +30,12 @@ pub(super) async fn work(mut work: Work, installation: Installation) -> Result<(
     end_when_lost(lost.clone(), work.wake_sender.clone());
     engine.fetch_memory(&work.site.state_directory).await.map_err(DaemonError::Cluster)?;
     wake::cluster_changes(engine.shared(), work.wake_sender.clone());
-    let result = work.turn(Arc::new(engine)).await;
+    let engine = Arc::new(engine);
+    let state_directory = work.site.state_directory.clone();
+    let result = work.turn(Arc::clone(&engine)).await;
+    if let Err(error) = engine.keep_memory(&state_directory).await {
+        tracing::warn!(reason = chain(&error), "what the last turn left could not be kept");
+    }
     let is_lost = *lost.borrow();
     leadership.release().await;
     if is_lost { Err(DaemonError::LostLease) } else { result }

@@ -18,6 +18,7 @@ use crate::{
     actual::ActualState,
     daemon::memory::Memory,
     engine::{Engine, EngineError, ScheduleTurn},
+    git::Revision,
     policy::{CompiledPolicy, PolicyName, Restore, document::SettingsSpec},
     restore_point::RestorePointId,
     status::ledger::{Event, EventKind},
@@ -93,6 +94,21 @@ impl KubernetesEngine {
         &self.shared
     }
 
+    /// Keeps what the last turn left where the next daemon finds it.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn keep_memory(&self, state_directory: &Path) -> Result<(), EngineError> {
+        let Ok(memory) = std::fs::read_to_string(Memory::file(state_directory)) else { return Ok(()) };
+        if *self.kept_memory() == memory {
+            return Ok(());
+        }
+        self.may_write(|| "keeping what the turn left".to_owned())?;
+        self.store.set_memory(&memory).await?;
+        *self.kept_memory() = memory;
+        Ok(())
+    }
+
     /// Puts what the last turn left, whichever daemon made it, where this one looks for it.
     ///
     /// # Errors
@@ -104,7 +120,11 @@ impl KubernetesEngine {
             source: Some(error.into()),
         };
         match self.store.memory().await? {
-            Some(memory) => std::fs::write(Memory::file(state_directory), memory).map_err(failed),
+            Some(memory) => {
+                std::fs::write(Memory::file(state_directory), &memory).map_err(failed)?;
+                *self.kept_memory() = memory;
+                Ok(())
+            }
             // A new installation: what some other one left here is not its own.
             None => match std::fs::remove_file(Memory::file(state_directory)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
@@ -303,13 +323,16 @@ impl Engine for KubernetesEngine {
     }
 
     async fn turn_ended(&self, state_directory: &Path) -> Result<(), EngineError> {
+        // A commit that changed nothing is no reason to write: a successor that starts from an older one judges what
+        // follows as this daemon did, and finds nothing to do in it either.
         let Ok(memory) = std::fs::read_to_string(Memory::file(state_directory)) else { return Ok(()) };
-        if *self.kept_memory() == memory {
-            return Ok(());
-        }
-        self.may_write(|| "keeping what the turn left".to_owned())?;
-        self.store.set_memory(&memory).await?;
-        *self.kept_memory() = memory;
-        Ok(())
+        let is_same = without_revisions(&self.kept_memory()) == without_revisions(&memory);
+        if is_same { Ok(()) } else { self.keep_memory(state_directory).await }
     }
+}
+
+/// What a turn left, without the commits that it was at.
+fn without_revisions(memory: &str) -> Option<Memory> {
+    let memory: Memory = serde_json::from_str(memory).ok()?;
+    Some(Memory { applied: memory.applied.map(|_| Revision(String::new())), consented: None, ..memory })
 }
