@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -14,15 +14,16 @@ use crate::{
 
 pub mod inventory;
 
-/// One observation of everything that the engine has.
-#[derive(Debug, Clone)]
+/// One observation of everything that the engine has. A clone shares the policies, as does the next observation with
+/// those that did not change.
+#[derive(Debug, Clone, PartialEq)]
 pub struct ActualState {
     /// When it was made.
     pub observed_at: Timestamp,
     /// Whether everything could be seen. An incomplete observation allows no deletion.
     pub complete: bool,
     /// All that Mainstay manages, with or without a document.
-    pub policies: BTreeMap<PolicyName, ActualPolicy>,
+    pub policies: BTreeMap<PolicyName, Arc<ActualPolicy>>,
     /// Restores that were carried out or refused, by name and content hash.
     pub restores: BTreeMap<(PolicyName, String), RestoreReport>,
     /// Objects in our own place that are not ours, as `CronJob NAME`, with the policy that may adopt each. Empty where an
@@ -31,7 +32,7 @@ pub struct ActualState {
 }
 
 /// What the engine has of one policy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ActualPolicy {
     /// What was applied last. None: its schedule was withdrawn, only restore points are left; or only an inventory
     /// was read, see [`ActualPolicy::schedule`].

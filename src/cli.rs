@@ -9,6 +9,7 @@ mod approve;
 mod completions;
 mod daemon;
 mod display;
+mod engine;
 mod explain;
 mod init;
 mod man;
@@ -34,14 +35,23 @@ pub struct Cli {
     command: Command,
 }
 
-/// Arguments of every command.
+/// Arguments of every command, which its help shows after its own.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct GlobalArguments {
     /// More detail in the log; twice for even more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 1000)]
     pub verbose: u8,
     /// Form of the log on standard error
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "MAINSTAY_LOG_FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORM",
+        default_value_t = LogFormat::Text,
+        env = "MAINSTAY_LOG_FORMAT",
+        display_order = 1001
+    )]
     pub log_format: LogFormat,
 }
 
@@ -54,9 +64,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where the local engine keeps its state.
+/// Where runs happen, and where what is known of them is kept.
 #[derive(Debug, Clone, Args)]
 pub struct StateArguments {
+    /// Where runs happen.
+    #[command(flatten)]
+    pub engine: engine::EngineArguments,
     /// Directory of the local engine's state [default: /var/lib/mainstay as root, else ~/.local/state/mainstay]
     #[arg(long = "state", value_name = "DIR", env = "MAINSTAY_STATE")]
     pub directory: Option<PathBuf>,

@@ -5,19 +5,20 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, watch},
-    task::{JoinHandle, block_in_place},
+    task::JoinHandle,
     time::{Instant, sleep_until},
 };
 
 use crate::{
     apply::chain,
-    engine::{EngineError, local::LocalEngine},
+    engine::{Engine, EngineError, kubernetes::manifests::policy::Installation, local::LocalEngine},
     git::checkout::CheckoutOptions,
-    policy::{PolicyName, document::SettingsSpec},
+    policy::{EngineKind, PolicyName, document::SettingsSpec},
     turn::{SiteOptions, TurnError},
     web::{self, Window},
 };
 
+mod cluster;
 pub mod memory;
 pub mod turns;
 pub mod wake;
@@ -34,12 +35,25 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const FIRST_TURN: Duration = Duration::from_secs(10);
 /// How long a turn that is under way may go on after a signal asked for the end.
 const LAST_TURN: Duration = Duration::from_secs(10);
+/// Why a daemon that has just started is not ready.
+const FIRST_TURN_TO_COME: &str = "the first turn is still to come";
 /// The name of the lease that a daemon holds.
 const LEASE: &str = "daemon";
+
+/// Where runs happen.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// On this host.
+    Host,
+    /// In the cluster that the service account or the kubeconfig names.
+    Cluster(Installation),
+}
 
 /// What the daemon is told at its start.
 #[derive(Debug)]
 pub struct DaemonOptions {
+    /// Where runs happen.
+    pub place: Place,
     /// The watched repository, branch and path.
     pub checkout: CheckoutOptions,
     /// Where the local engine keeps its state.
@@ -89,6 +103,12 @@ pub enum DaemonError {
     /// Signals cannot be received.
     #[error("cannot wait for signals")]
     Signals(#[source] std::io::Error),
+    /// The cluster cannot be used.
+    #[error("cannot use the cluster")]
+    Cluster(#[source] EngineError),
+    /// Another daemon may be at work.
+    #[error("this daemon lost its lease, and another may be at work; start it again, and it waits for its turn")]
+    LostLease,
     /// The site cannot be set up.
     #[error("cannot set up the watched repository")]
     Site(#[source] TurnError),
@@ -99,10 +119,63 @@ pub enum DaemonError {
 /// # Errors
 /// Something that a person must mend before the daemon can start.
 pub async fn daemon(options: DaemonOptions) -> Result<(), DaemonError> {
-    let DaemonOptions { checkout, state_directory, write_back, poll, git_timeout, listen } = options;
+    let DaemonOptions { place, checkout, state_directory, write_back, poll, git_timeout, listen } = options;
     let (wake_sender, wakes) = mpsc::channel(WAKE_QUEUE);
     wake::signals(&wake_sender).map_err(DaemonError::Signals)?;
+    let window = Window::default();
+    let (stop, stopped) = watch::channel(false);
+    let kind = match &place {
+        Place::Host => EngineKind::Local,
+        Place::Cluster(_) => EngineKind::Kubernetes,
+    };
+    let site = SiteOptions { checkout, state_directory, write_back, engine: kind };
+    let work = Work { window, site, poll, git_timeout, listen, stopped, wake_sender, wakes };
+    let result = match place {
+        Place::Host => on_host(work).await,
+        Place::Cluster(installation) => cluster::work(work, installation).await,
+    };
+    let _ = stop.send(true);
+    result
+}
 
+/// What every daemon works with, wherever its runs happen.
+struct Work {
+    window: Window,
+    site: SiteOptions,
+    poll: Duration,
+    git_timeout: Duration,
+    listen: Option<SocketAddr>,
+    stopped: watch::Receiver<bool>,
+    wake_sender: mpsc::Sender<Wake>,
+    wakes: mpsc::Receiver<Wake>,
+}
+
+impl Work {
+    /// Serves what can be asked over HTTP, if that is wanted.
+    async fn listen(&self) -> Result<(), DaemonError> {
+        let Some(address) = self.listen else { return Ok(()) };
+        let listener = web::listen(address).await.map_err(|source| DaemonError::Listen { address, source })?;
+        let address = listener.local_addr().unwrap_or(address);
+        tracing::info!(%address, "serving /healthz, /readyz and /metrics");
+        tokio::spawn(web::serve(listener, self.window.clone(), self.stopped.clone()));
+        Ok(())
+    }
+
+    /// Turns until a signal asks for the end.
+    async fn turn<E: Engine + 'static>(self, engine: Arc<E>) -> Result<(), DaemonError> {
+        let Self { window, site, poll, git_timeout, wake_sender, wakes, .. } = self;
+        let turns = Turns::new(Arc::clone(&engine), window, site, git_timeout, wake_sender.clone());
+        let mut turns = turns.map_err(DaemonError::Site)?;
+        watch_and_turn(&engine, &mut turns, poll, wake_sender, wakes).await;
+        tracing::info!("asked to end; runs that are under way go on by themselves");
+        turns.finish(LAST_TURN).await;
+        Ok(())
+    }
+}
+
+/// The daemon of one host.
+async fn on_host(work: Work) -> Result<(), DaemonError> {
+    let state_directory = work.site.state_directory.clone();
     let failed = |source| DaemonError::State { directory: state_directory.clone(), source };
     let engine = Arc::new(LocalEngine::open(&state_directory).map_err(failed)?);
     let state = Arc::clone(&engine.context().state);
@@ -110,35 +183,19 @@ pub async fn daemon(options: DaemonOptions) -> Result<(), DaemonError> {
     let _lease =
         lease.map_err(|holder| DaemonError::AlreadyRunning { pid: holder.pid, directory: state_directory.clone() })?;
     tracing::info!(state = %state_directory.display(), "the daemon is at work");
-    let window = Window::default();
-    window.look().not_ready = Some("the first turn is still to come".to_owned());
-    let (stop, stopped) = watch::channel(false);
-    if let Some(address) = listen {
-        let listener = web::listen(address).await.map_err(|source| DaemonError::Listen { address, source })?;
-        let address = listener.local_addr().unwrap_or(address);
-        tracing::info!(%address, "serving /healthz, /readyz and /metrics");
-        tokio::spawn(web::serve(listener, window.clone(), stopped));
-    }
-    wake::ended_children(&engine, wake_sender.clone());
-    let _state_watcher = StateWatcher::start(&state_directory, wake_sender.clone()).inspect_err(|error| {
+    work.window.look().not_ready = Some(FIRST_TURN_TO_COME.to_owned());
+    work.listen().await?;
+    wake::ended_children(&engine, work.wake_sender.clone());
+    let _state_watcher = StateWatcher::start(&state_directory, work.wake_sender.clone()).inspect_err(|error| {
         tracing::warn!(reason = chain(error), "the state is not watched; it is looked at instead")
     });
-
-    let options = SiteOptions { checkout, state_directory, write_back };
-    let turns = Turns::new(Arc::clone(&engine), window, options, git_timeout, wake_sender.clone());
-    let mut turns = turns.map_err(DaemonError::Site)?;
-    watch_and_turn(&engine, &mut turns, poll, wake_sender, wakes).await;
-
-    tracing::info!("asked to end; runs that are under way go on by themselves");
-    turns.finish(LAST_TURN).await;
-    let _ = stop.send(true);
-    Ok(())
+    work.turn(Arc::clone(&engine)).await
 }
 
 /// The loop.
-async fn watch_and_turn(
-    engine: &Arc<LocalEngine>,
-    turns: &mut Turns,
+async fn watch_and_turn<E: Engine + 'static>(
+    engine: &Arc<E>,
+    turns: &mut Turns<E>,
     poll: Duration,
     wake_sender: mpsc::Sender<Wake>,
     mut wakes: mpsc::Receiver<Wake>,
@@ -190,14 +247,14 @@ async fn watch_and_turn(
             wanted = false;
         }
         if runs_wait_until.is_none_or(|until| until <= Instant::now()) && (wake.wants_look() || outcome.is_some()) {
-            next_due = start_due(engine, turns.settings(), &mut ahead, Timestamp::now());
+            next_due = start_due(engine.as_ref(), turns.settings(), &mut ahead, Timestamp::now()).await;
         }
         wake = next_wake(&mut wakes, next_poll, next_due, longest.min(turns.patience())).await;
     }
 }
 
 /// Fails what has no process any more, and wakes what it left still.
-async fn recover(engine: Arc<LocalEngine>) {
+async fn recover<E: Engine>(engine: Arc<E>) {
     if let Err(error) = engine.recover(Timestamp::now()).await {
         tracing::error!(reason = chain(&error), "could not look after runs that vanished");
     }
@@ -205,13 +262,13 @@ async fn recover(engine: Arc<LocalEngine>) {
 
 /// Starts what is due; tells when the next thing is. `ahead`: what the last look found to lie ahead of the clock, so
 /// that each is told once.
-fn start_due(
-    engine: &LocalEngine,
+async fn start_due<E: Engine>(
+    engine: &E,
     settings: &SettingsSpec,
     ahead: &mut BTreeSet<(PolicyName, Timestamp)>,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    match block_in_place(|| engine.schedule_turn(now, settings)) {
+    match engine.schedule_turn(now, settings).await {
         Ok(turn) => {
             for (policy, run) in &turn.started {
                 tracing::info!(%policy, %run, "run started");

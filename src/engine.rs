@@ -3,6 +3,8 @@
 //! An engine stores compiled policies, observes, and starts work. It decides nothing: every call carries out exactly
 //! what an approved plan says.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 
 use crate::{
@@ -49,7 +51,8 @@ pub trait Engine: Send + Sync {
     /// Looks at everything that is managed.
     fn observe(&self, now: Timestamp) -> impl Future<Output = Result<ActualState, EngineError>> + Send;
 
-    /// Creates or replaces a policy's schedule.
+    /// Creates or replaces a policy's schedule. Restore points that are marked as expired and that its rules keep lose
+    /// their marks at once: after a revert nothing waits for the next cleanup.
     fn put(&self, policy: &CompiledPolicy) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// Stops a policy; its restore points stay.
@@ -91,4 +94,9 @@ pub trait Engine: Send + Sync {
     /// Brings runs whose process or pod is gone to their end, and starts the workloads that they stopped. With nothing to
     /// do it writes nothing.
     fn recover(&self, now: Timestamp) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Keeps what a turn left in the state directory where the next daemon finds it, if that may be elsewhere.
+    fn turn_ended(&self, _state_directory: &Path) -> impl Future<Output = Result<(), EngineError>> + Send {
+        async { Ok(()) }
+    }
 }

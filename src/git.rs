@@ -135,7 +135,8 @@ pub enum GitError {
     /// The branch was moved to a commit that does not come after the last one applied.
     #[error(
         "the history of the branch was rewritten: {} does not come after {}, which was applied last. Nothing is \
-         deleted; merge the old commit, or approve the new plan",
+         deleted. Merge the old commit, or, if the new history is meant, add a commit with the line \
+         `Mainstay-Follows: {from}` to its message",
         to.short(), from.short()
     )]
     HistoryRewritten {

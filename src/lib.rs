@@ -16,7 +16,8 @@
 //!
 //! - [`policy`], [`schedule`], [`retention`], [`restore_point`], [`desired`], [`actual`], [`plan`] are pure: no clock,
 //!   no files, no network; `now` is an argument. Everything that decides is there.
-//! - [`engine`] is the only way to act. There are no CRDs and no objects of ours but those that the engine stores.
+//! - [`engine`] is the only way to act. There are no CRDs and no objects of ours but those that the engine stores. In
+//!   [`engine::kubernetes`] `names`, `labels`, `manifests`, `index` and the records of `store` are pure, too.
 //! - [`policy::Policy`] is made by validation only, so code that has one need not check it again.
 //! - Nothing but a [`plan::Plan`] reaches the engine, and a plan names exact restore points: apply has no choice left.
 //! - `mover::repository` is the only file that imports rustic_core.

@@ -84,6 +84,8 @@ pub struct Change {
     pub next_runs: Vec<Timestamp>,
     /// Restore points that are marked as expired together with this change.
     pub losses: Vec<RestorePointId>,
+    /// Restore points that are marked as expired and kept by the new rules: their marks are taken back with this change.
+    pub taken_back: Vec<RestorePointId>,
 }
 
 /// A restore point that the old rules keep and the new ones expire.

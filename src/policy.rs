@@ -3,7 +3,7 @@
 //! Pure. `document` holds the raw shapes, `parse` reads YAML with positions, `validate` turns documents into
 //! [`Policy`] or diagnostics.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, ops::Deref, path::PathBuf, sync::Arc};
 
 use jiff::{SignedDuration, tz::TimeZone};
 use serde::{Deserialize, Serialize};
@@ -28,8 +28,9 @@ pub use validate::{EngineKind, PolicyError, policy_of};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PolicyName {
-    namespace: String,
-    name: String,
+    // Shared: a turn has the name of each policy in a dozen maps.
+    namespace: Arc<str>,
+    name: Arc<str>,
 }
 
 /// A policy name that is not of the form `NAMESPACE/NAME`.
@@ -40,7 +41,7 @@ pub struct PolicyNameError(String);
 impl PolicyName {
     /// From its two parts. The caller has checked them, see [`is_name`].
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.to_owned(), name: name.to_owned() }
+        Self { namespace: namespace.into(), name: name.into() }
     }
 
     /// The grouping, or the Kubernetes namespace.
@@ -123,9 +124,27 @@ impl fmt::Display for Location {
     }
 }
 
-/// A validated policy. Only `validate` and the reading back of a [`CompiledPolicy`] make one.
+/// A validated policy with the repositories that it names. Only `validate` and the reading back of a
+/// [`CompiledPolicy`] make one. A clone shares everything: one that did not change is the same from load to load.
 #[derive(Debug, Clone)]
 pub struct Policy {
+    /// What its own document says; its fields are read as if they were the policy's.
+    pub content: Arc<PolicyContent>,
+    /// The repositories that get every restore point, in the order written.
+    pub repositories: Vec<Arc<RepositoryDocument>>,
+}
+
+impl Deref for Policy {
+    type Target = PolicyContent;
+
+    fn deref(&self) -> &PolicyContent {
+        &self.content
+    }
+}
+
+/// What a policy's own document says, whatever other documents there are.
+#[derive(Debug)]
+pub struct PolicyContent {
     /// `NAMESPACE/NAME`.
     pub name: PolicyName,
     /// Where its document stands.
@@ -146,20 +165,20 @@ pub struct Policy {
     pub grace: SignedDuration,
     /// When cleanup runs; none: after each run.
     pub cleanup: Option<Schedule>,
-    /// The repositories that get every restore point, in the order written.
-    pub repositories: Vec<RepositoryDocument>,
     /// The document, with defaults filled in: everything else that a run needs.
-    pub document: BackupPolicyDocument,
+    pub document: Arc<BackupPolicyDocument>,
 }
 
-impl Policy {
+impl PolicyContent {
     /// The same policy, whose schedules the controller of Kubernetes starts.
     pub fn by_controller(self) -> Self {
         let schedules = self.schedules.into_iter().map(Schedule::by_controller).collect();
         let cleanup = self.cleanup.map(Schedule::by_controller);
         Self { schedules, cleanup, ..self }
     }
+}
 
+impl Policy {
     /// The form that the engine stores: everything that a run needs, without git.
     pub fn compile(&self, settings: &SettingsSpec, revision: Option<&str>) -> CompiledPolicy {
         let mut compiled = CompiledPolicy {
@@ -189,12 +208,19 @@ impl Policy {
             source: _,
             spec_hash: _,
         } = compiled;
-        self.name == *name
-            && self.document == *document
-            && self.repositories == *repositories
+        let Policy { content, repositories: own } = self;
+        content.name == *name
+            && is_same(&content.document, document)
+            && own.len() == repositories.len()
+            && own.iter().zip(repositories).all(|(own, compiled)| is_same(own, compiled))
             && cluster(settings) == compiled_cluster
             && settings.pushgateway == *pushgateway
     }
+}
+
+/// Whether two documents say the same. The same document in memory, which is usual, need not be looked at.
+fn is_same<T: PartialEq>(one: &Arc<T>, other: &Arc<T>) -> bool {
+    Arc::ptr_eq(one, other) || one == other
 }
 
 /// The name of this host or cluster.
@@ -209,9 +235,11 @@ pub struct CompiledPolicy {
     /// `NAMESPACE/NAME`.
     pub name: PolicyName,
     /// The policy's document with defaults filled in.
-    pub document: BackupPolicyDocument,
+    #[serde(with = "document::shared")]
+    pub document: Arc<BackupPolicyDocument>,
     /// The documents of its repositories, in the order of the policy.
-    pub repositories: Vec<RepositoryDocument>,
+    #[serde(with = "document::shared::list")]
+    pub repositories: Vec<Arc<RepositoryDocument>>,
     /// `Settings.cluster`.
     pub cluster: String,
     /// `Settings.pushgateway`.
@@ -229,7 +257,8 @@ impl CompiledPolicy {
     /// Hash (hex SHA-256) over everything that changes what a run does: not the revision, not the place of the document.
     pub fn content_hash(&self) -> String {
         let Self { name, document, repositories, cluster, pushgateway, revision: _, source: _, spec_hash: _ } = self;
-        let content = serde_json::to_vec(&(name, document, repositories, cluster, pushgateway))
+        let repositories: Vec<&RepositoryDocument> = repositories.iter().map(Arc::as_ref).collect();
+        let content = serde_json::to_vec(&(name, document.as_ref(), repositories, cluster, pushgateway))
             .expect("documents hold only strings, numbers and string-keyed maps");
         hex::encode(Sha256::digest(content))
     }

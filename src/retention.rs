@@ -18,6 +18,7 @@ use crate::{
 };
 
 pub(crate) mod bucket;
+pub mod reach;
 
 use bucket::{Bucket, Period};
 
@@ -90,6 +91,9 @@ pub enum KeepReason {
     Held,
     /// The newest one, which no rule can expire.
     Newest,
+    /// The newest of all while the policy reaches none: where its repositories were is left behind, and where they are
+    /// is empty. Its loss is approved, but waits until there is another.
+    LastResort,
     /// The newest verified one, which unverified ones do not push out.
     Verified,
     /// `keepWithin`.
@@ -142,6 +146,7 @@ impl fmt::Display for KeepReason {
         let text = match *self {
             Self::Held => "held".to_owned(),
             Self::Newest => "newest".to_owned(),
+            Self::LastResort => "until there is another".to_owned(),
             Self::Verified => "newest verified".to_owned(),
             Self::Within(span) => format!("within {span}"),
             Self::Last => "last".to_owned(),
@@ -162,6 +167,13 @@ pub struct Decision {
     pub keep: bool,
     /// Every reason for which it stays.
     pub reasons: Vec<KeepReason>,
+}
+
+impl Decision {
+    /// Whether it stays for good as far as the rules go, and not only until there is another.
+    pub fn is_kept_by_rules(&self) -> bool {
+        self.keep && self.reasons != [KeepReason::LastResort]
+    }
 }
 
 /// Applies the rules at `now`; the decisions are in the order of `points`. Points that are marked as expired but still
@@ -251,8 +263,16 @@ pub struct Sweep {
 
 /// Decides what cleanup does at `now`. A mark from the future (a clock that went back) forgets nothing.
 pub fn sweep(rules: &KeepRules, grace: SignedDuration, points: &[RestorePoint], now: Timestamp) -> Sweep {
+    sweep_by(decide(rules, points, now), grace, points, now)
+}
+
+fn sweep_by(decisions: Vec<Decision>, grace: SignedDuration, points: &[RestorePoint], now: Timestamp) -> Sweep {
     let mut sweep = Sweep::default();
-    for (point, decision) in points.iter().zip(decide(rules, points, now)) {
+    for (point, decision) in points.iter().zip(decisions) {
+        // The last resort keeps its mark, if it has one, and waits.
+        if decision.keep && !decision.is_kept_by_rules() {
+            continue;
+        }
         match (decision.keep, point.expired_since) {
             (true, None) => {}
             (true, Some(_)) => sweep.unmark.push(point.id.clone()),

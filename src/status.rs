@@ -11,12 +11,17 @@
 //! runs/YYYY-MM.jsonl               the ledger
 //! ```
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
 use crate::{
-    actual::ActualState, apply::Applied, desired::DesiredState, plan::Plan, policy::Policy, status::ledger::Event,
+    actual::ActualState,
+    apply::Applied,
+    desired::DesiredState,
+    plan::Plan,
+    policy::{Policy, PolicyName},
+    status::{documents::PolicyStatus, ledger::Event},
 };
 
 pub mod conditions;
@@ -24,6 +29,9 @@ pub mod dashboard;
 pub mod documents;
 pub mod inventory;
 pub mod ledger;
+pub mod memo;
+
+use memo::Memo;
 
 /// What a turn learned.
 pub struct StatusInput<'a> {
@@ -41,6 +49,8 @@ pub struct StatusInput<'a> {
     pub problems: &'a [String],
     /// What happened since the last publication. Those that the ledger has already are passed over.
     pub events: &'a [Event],
+    /// The newest event that was published before. A ledger without it was deleted or set back.
+    pub last_published: Option<&'a Event>,
     /// What `mainstay approve DIGEST` needs besides to see the same plan, such as ` --path backups`.
     pub approve_arguments: &'a str,
     /// When a policy is due next, seen from `now`.
@@ -73,18 +83,44 @@ pub struct Edit {
 
 /// The documents for the status branch, on top of what it says already.
 pub fn documents(input: &StatusInput<'_>, published: &Published<'_>) -> Edit {
-    let policies = documents::policies(input, published);
+    documents_after(input, published, None, &mut Memo::default())
+}
+
+/// The same without those that `memo` knows to be on the branch, whose newest commit is `commit`.
+pub fn documents_after(
+    input: &StatusInput<'_>,
+    published: &Published<'_>,
+    commit: Option<&str>,
+    memo: &mut Memo,
+) -> Edit {
+    let known = memo.take(commit);
+    let policies = documents::policies(input, published, known.as_ref());
     let mut write = BTreeMap::new();
     write.insert("README.md".to_owned(), dashboard::render(input, &policies).into_bytes());
-    write.insert("inventory.json".to_owned(), inventory::render(input.actual, published));
-    for policy in policies.values() {
+    if !known.as_ref().is_some_and(|known| known.has_same_inventory(input.actual)) {
+        write.insert(inventory::PATH.to_owned(), inventory::render(input.actual, published));
+    }
+    let before = known.as_ref().map(|known| &known.statuses);
+    let is_there = |name: &PolicyName, policy: &Arc<PolicyStatus>| {
+        before.and_then(|before| before.get(name)).is_some_and(|before| Arc::ptr_eq(before, policy))
+    };
+    for (_, policy) in policies.iter().filter(|(name, policy)| !is_there(name, policy)) {
         write.insert(policy.path(), policy.render());
     }
     write.extend(documents::restores(input.actual));
     write.extend(ledger::extend(input.events, published));
-    // Only what this program would write there itself is removed; a stranger's file stays.
-    let is_ours = |path: &String| path.ends_with(".yaml") && path.split('/').count() == 3;
-    let stale = (published.list)("status/").into_iter().filter(|path| is_ours(path) && !write.contains_key(path));
-    let remove = stale.collect();
+    let remove = match before {
+        Some(before) => {
+            let gone = before.iter().filter(|(name, _)| !policies.contains_key(name));
+            gone.map(|(_, policy)| policy.path()).collect()
+        }
+        None => {
+            // Only what this program would write there itself is removed; a stranger's file stays.
+            let is_ours = |path: &String| path.ends_with(".yaml") && path.split('/').count() == 3;
+            let listed = (published.list)("status/").into_iter();
+            listed.filter(|path| is_ours(path) && !write.contains_key(path)).collect()
+        }
+    };
+    memo.keep(input, policies);
     Edit { write, remove }
 }

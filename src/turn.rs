@@ -1,5 +1,7 @@
 //! ONE turn: what git asks for and what the engine has become a plan, the plan becomes calls, the calls a status.
 
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 use tokio::task::block_in_place;
 
@@ -29,6 +31,8 @@ pub struct Turn {
     pub applied: Applied,
     /// Whether the status arrived; else why not, in words. The next turn tries again.
     pub published: Result<(), String>,
+    /// How long it took until the plan was there.
+    pub planning: Duration,
     /// The newest event that it saw; what comes later is for the next turn.
     pub newest_sequence: u64,
 }
@@ -55,19 +59,23 @@ pub enum TurnError {
 /// # Errors
 /// Nothing was changed: the documents, the engine or the memory could not be read.
 pub async fn turn<E: Engine>(site: &mut Site, engine: &E, now: Timestamp) -> Result<Turn, TurnError> {
+    let began = Instant::now();
     let fetched = block_in_place(|| site.fetch())?;
     let (loaded, approvals) = block_in_place(|| site.load(fetched))?;
     let before = engine.observe(now).await?;
     let plan = plan(&loaded.desired, &before, &approvals, now);
+    let planning = began.elapsed();
     let applied = apply(&plan, engine, now).await;
     let actual = if applied.done.is_empty() { before } else { engine.observe(now).await? };
-    let events = engine.history(site.published_sequence()).await?;
+    // With the newest one that was published: a ledger without it was set back.
+    let events = engine.history(site.published_sequence().saturating_sub(1)).await?;
     let published = block_in_place(|| site.publish(&loaded, &plan, &applied, &actual, &events, now))?;
     let settled = plan.refusals.is_empty() && plan.frozen.is_empty() && applied.failed.is_empty();
     block_in_place(|| site.remember(&loaded.desired, &events, published.is_ok(), settled))?;
     Ok(Turn {
         findings: loaded.findings.len(),
         newest_sequence: site.seen_sequence(),
+        planning,
         plan,
         actual,
         applied,

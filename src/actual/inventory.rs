@@ -5,7 +5,7 @@
 //! policy runs and which restore points there are, and a plan then has to learn the former rules elsewhere or to treat
 //! them as unknown. Fields that are not known here are passed over, so that a newer Mainstay may add some.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -24,17 +24,17 @@ const FORMAT_VERSION: u32 = 1;
 /// The file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct InventoryFile {
+struct InventoryFile<'a> {
     format_version: u32,
     observed_at: Timestamp,
     complete: bool,
-    policies: BTreeMap<String, Entry>,
+    policies: BTreeMap<String, Entry<'a>>,
 }
 
 /// One policy in the file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry {
+struct Entry<'a> {
     /// The cron expressions, joined by `, `. None: the policy was removed and only its restore points are left.
     #[serde(default)]
     schedule: Option<Expressions>,
@@ -42,10 +42,10 @@ struct Entry {
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     complete: bool,
     #[serde(default)]
-    restore_points: Vec<RestorePoint>,
+    restore_points: Cow<'a, [RestorePoint]>,
     /// What was applied last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    applied: Option<CompiledPolicy>,
+    applied: Option<Cow<'a, CompiledPolicy>>,
 }
 
 /// One expression or a list of them.
@@ -99,7 +99,7 @@ pub fn read(content: &[u8]) -> Result<ActualState, InventoryError> {
     let policies = policies.into_iter().map(|(key, entry)| {
         let name: PolicyName = key.parse().map_err(|source| InventoryError::Name { name: key, source })?;
         let policy = policy(&name, entry, observed_at)?;
-        Ok((name, policy))
+        Ok((name, Arc::new(policy)))
     });
     // Through a list: a map that is filled in order one by one has room for nearly twice as many.
     let policies = policies.collect::<Result<Vec<_>, InventoryError>>()?.into_iter().collect();
@@ -109,10 +109,15 @@ pub fn read(content: &[u8]) -> Result<ActualState, InventoryError> {
 /// Writes an observation as an inventory.
 pub fn write(state: &ActualState) -> String {
     let policies = state.policies.iter().map(|(name, policy)| {
-        let applied = policy.compiled.clone();
-        let schedule = applied.as_ref().map(written_schedule).or_else(|| policy.schedule.clone());
-        let Inventory { observed_at: _, complete, points } = policy.inventory.clone();
-        let entry = Entry { schedule: schedule.map(Expressions::One), complete, restore_points: points, applied };
+        let applied = policy.compiled.as_ref();
+        let schedule = applied.map(written_schedule).or_else(|| policy.schedule.clone());
+        let Inventory { observed_at: _, complete, points } = &policy.inventory;
+        let entry = Entry {
+            schedule: schedule.map(Expressions::One),
+            complete: *complete,
+            restore_points: Cow::Borrowed(points),
+            applied: applied.map(Cow::Borrowed),
+        };
         (name.to_string(), entry)
     });
     let file = InventoryFile {
@@ -126,8 +131,9 @@ pub fn write(state: &ActualState) -> String {
     text
 }
 
-fn policy(name: &PolicyName, entry: Entry, observed_at: Timestamp) -> Result<ActualPolicy, InventoryError> {
-    let Entry { schedule, complete, mut restore_points, applied } = entry;
+fn policy(name: &PolicyName, entry: Entry<'_>, observed_at: Timestamp) -> Result<ActualPolicy, InventoryError> {
+    let Entry { schedule, complete, restore_points, applied } = entry;
+    let mut restore_points = restore_points.into_owned();
     restore_points.shrink_to_fit();
     restore_points.sort_by(|one, other| (one.time, &one.id).cmp(&(other.time, &other.id)));
     let mut ids: Vec<&str> = restore_points.iter().map(|point| point.id.0.as_str()).collect();
@@ -144,7 +150,7 @@ fn policy(name: &PolicyName, entry: Entry, observed_at: Timestamp) -> Result<Act
         Expressions::Many(expressions) => expressions.join(", "),
     });
     Ok(ActualPolicy {
-        compiled: applied,
+        compiled: applied.map(Cow::into_owned),
         schedule,
         inventory: Inventory { observed_at, complete, points: restore_points },
         last_run: None,

@@ -7,12 +7,12 @@ use jiff::Timestamp;
 
 use super::{
     CommandResult, Exit, Failure,
+    engine::{EngineName, cluster, failure},
     plan::{inputs, print},
 };
 use crate::{
     apply::{Applied, apply},
-    daemon::memory::Memory,
-    engine::local::LocalEngine,
+    engine::{Engine as _, local::LocalEngine},
     plan::{Plan, saved, text},
 };
 
@@ -27,14 +27,11 @@ pub struct Arguments {
     /// Carry out this plan, which `mainstay plan --out` wrote, and nothing that is not in it
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// Take the present history of the branch as the right one, after a force-push that the daemon does not follow
-    #[arg(long)]
-    accept_history: bool,
 }
 
 /// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
-    let Arguments { inputs, plan: saved_plan, accept_history } = arguments;
+    let Arguments { inputs, plan: saved_plan } = arguments;
     if inputs.offline.is_some() || inputs.base.is_some() {
         return Err(Failure::new("`apply` compares with what is really there")
             .hint("leave out --offline and --base; `mainstay plan` takes them"));
@@ -50,14 +47,24 @@ pub fn execute(arguments: Arguments) -> CommandResult {
     }
     let inputs::Planned { plan, view, documents, .. } = &planned;
     print(&text::render(plan, view))?;
-    let engine = LocalEngine::open(&state_directory).map_err(|error| {
-        Failure::new(format!("cannot use the state in {}", state_directory.display())).caused_by(error)
-    })?;
+    let now = inputs.now.unwrap_or_else(Timestamp::now);
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::new("cannot start").caused_by(error))?;
-    let applied = runtime.block_on(apply(plan, &engine, inputs.now.unwrap_or_else(Timestamp::now)));
-    if accept_history {
-        forget_history(&state_directory)?;
-    }
+    let applied = match inputs.state.engine.engine {
+        EngineName::Local => {
+            let engine = LocalEngine::open(&state_directory).map_err(|error| {
+                Failure::new(format!("cannot use the state in {}", state_directory.display())).caused_by(error)
+            })?;
+            runtime.block_on(apply(plan, &engine, now))
+        }
+        EngineName::Kubernetes => runtime.block_on(async {
+            let engine = cluster(&inputs.state.engine).await?;
+            engine.ready().await.map_err(failure)?;
+            let applied = apply(plan, &engine, now).await;
+            // What was done becomes history at once; with nothing to tell, nothing is written.
+            engine.history(0).await.map_err(failure)?;
+            Ok::<_, Failure>(applied)
+        })?,
+    };
     report(&applied)?;
     Ok(match (view.errored || documents.is_wrong(), plan.refusals.is_empty()) {
         (true, _) => Exit::Documents,
@@ -69,8 +76,10 @@ pub fn execute(arguments: Arguments) -> CommandResult {
 /// A saved plan is carried out as it was reviewed, or not at all.
 fn refuse_stale(file: &Path, fresh: &Plan) -> Result<(), Failure> {
     let cannot = || format!("cannot read the plan {}", file.display());
-    let content = inputs::read_bounded(file, PLAN_BYTES).map_err(|error| Failure::new(cannot()).caused_by(error))?;
-    let reviewed = saved::load(&content).map_err(|error| Failure::new(cannot()).caused_by(error))?;
+    let hint = "`mainstay plan --out FILE` writes one";
+    let content = inputs::read_bounded(file, PLAN_BYTES);
+    let content = content.map_err(|error| Failure::new(cannot()).caused_by(error).hint(hint))?;
+    let reviewed = saved::load(&content).map_err(|error| Failure::new(cannot()).caused_by(error).hint(hint))?;
     let moved = saved::compare(&reviewed, fresh);
     if moved.is_empty() {
         return Ok(());
@@ -82,14 +91,6 @@ fn refuse_stale(file: &Path, fresh: &Plan) -> Result<(), Failure> {
         list.concat()
     ))
     .hint("plan again, review, and apply that plan"))
-}
-
-/// The next turn of the daemon starts from whatever the branch is then.
-fn forget_history(state_directory: &Path) -> Result<(), Failure> {
-    let cannot = |error| Failure::new("the history could not be accepted").caused_by(error);
-    let mut memory = Memory::load(state_directory).map_err(cannot)?;
-    memory.applied = None;
-    memory.save(state_directory).map_err(cannot)
 }
 
 fn report(applied: &Applied) -> Result<(), Failure> {

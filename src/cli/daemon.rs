@@ -7,9 +7,9 @@ use std::{
 
 use clap::Args;
 
-use super::{CommandResult, Exit, Failure, StateArguments};
+use super::{CommandResult, Exit, Failure, StateArguments, engine::EngineName};
 use crate::{
-    daemon::{DaemonOptions, daemon},
+    daemon::{DaemonOptions, Place, daemon},
     git::{
         checkout::CheckoutOptions,
         credentials::{Credentials, SecretSource},
@@ -22,16 +22,19 @@ use crate::{
 const TOKEN_VARIABLE: &str = "MAINSTAY_GIT_TOKEN";
 
 /// Watch a git repository and make what it asks for so.
+///
+/// A git server or S3 store whose certificate comes from a private authority: install the authority in the system, or
+/// name its file in the environment variable SSL_CERT_FILE, which takes the place of the system's authorities.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
     checkout: CheckoutArguments,
     #[command(flatten)]
     state: StateArguments,
-    /// How often a remote repository is asked, such as 60s; one on this host is watched, reacts at once, and is only looked for
+    /// How often a remote git repository is asked; one on this host is watched, and a commit there is seen at once
     #[arg(long, value_name = "DURATION", default_value = "60s", env = "MAINSTAY_POLL")]
     poll: DurationText,
-    /// How long one exchange with a remote repository may take before it is given up and tried again
+    /// How long one exchange with a remote git repository may take before it is given up and tried again
     #[arg(long, value_name = "DURATION", default_value = "15m", env = "MAINSTAY_GIT_TIMEOUT")]
     git_timeout: DurationText,
     /// Serve /healthz, /readyz and /metrics here, such as 127.0.0.1:9797
@@ -107,7 +110,12 @@ pub fn execute(arguments: Arguments) -> CommandResult {
     if git_timeout.seconds() < 1 {
         return Err(Failure::new("--git-timeout is shorter than a second").hint("write for instance --git-timeout 15m"));
     }
+    let place = match state.engine.engine {
+        EngineName::Local => Place::Host,
+        EngineName::Kubernetes => Place::Cluster(state.engine.installation()),
+    };
     let options = DaemonOptions {
+        place,
         checkout: checkout.options(&state_directory)?,
         state_directory,
         write_back: !no_write_back,

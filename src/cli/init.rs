@@ -35,7 +35,7 @@ pub fn execute(Arguments { path }: Arguments) -> CommandResult {
         create(&schema, &schema_text())?;
     }
     println!("Wrote {} and, for your editor, {}.", policy.display(), schema.display());
-    println!("Next: edit it, then `mainstay validate {}`, then commit both files.", path.display());
+    println!("Next: edit it, then `mainstay validate {}`, then commit both to a git repository.", path.display());
     Ok(Exit::Success)
 }
 

@@ -86,6 +86,7 @@ enum ExistingName {
 
 /// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
+    arguments.state.local_only("`mainstay restore`")?;
     let state = State::open(&arguments.state.directory()?)
         .map_err(|error| Failure::new("nothing was restored").caused_by(error))?;
     asynchronous(async move {
@@ -148,7 +149,9 @@ async fn restore(context: &Context, arguments: Arguments) -> CommandResult {
 
 fn ended(report: &RestoreReport) -> CommandResult {
     for source in &report.sources {
-        let note = source.message.as_ref().map_or(String::new(), |message| format!(" ({message})"));
+        // What made the restore fail is said once, at the end.
+        let message = source.message.as_ref().filter(|message| !report.message.contains(message.as_str()));
+        let note = message.map_or(String::new(), |message| format!(" ({message})"));
         println!(
             "  {:<10} {} ← {}: {}, {}{note}",
             format!("{:?}", source.phase).to_lowercase(),

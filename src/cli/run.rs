@@ -7,8 +7,17 @@ use jiff::Timestamp;
 
 mod in_pod;
 
-use super::{CommandResult, Exit, Failure, StateArguments, display::files, progress::Progress};
+use super::{
+    CommandResult, Exit, Failure, StateArguments,
+    display::files,
+    engine::{self, EngineName},
+    progress::Progress,
+};
 use crate::{
+    engine::kubernetes::{
+        lease::PodIdentity,
+        run_now::{self, Asked},
+    },
     engine::local::{
         cleanup::{self, Extent},
         context::{Context, WorkError},
@@ -41,9 +50,6 @@ pub struct Arguments {
     /// If a run of the policy is under way already: wait for its end, and end as it does
     #[arg(long)]
     follow: bool,
-    /// Where the run happens
-    #[arg(long, value_enum, default_value_t = EngineName::Local, env = "MAINSTAY_ENGINE")]
-    engine: EngineName,
     /// Other work of the policy instead of a run: cleanup, verify, `prune REPOSITORY` or `check REPOSITORY`
     #[arg(long, value_name = "WORK", hide = true)]
     only: Option<String>,
@@ -60,19 +66,10 @@ enum TriggerName {
     Manual,
 }
 
-/// Where a run happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum EngineName {
-    /// On this host.
-    Local,
-    /// In a pod.
-    Kubernetes,
-}
-
 /// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
-    if arguments.engine == EngineName::Kubernetes {
-        return asynchronous(async move { in_pod::execute(&arguments).await });
+    if arguments.state.engine.engine == EngineName::Kubernetes {
+        return asynchronous(in_cluster(&arguments));
     }
     let directory = arguments.state.directory()?;
     let state = State::open(&directory).map_err(|error| Failure::new("the run did not begin").caused_by(error))?;
@@ -83,6 +80,29 @@ pub fn execute(arguments: Arguments) -> CommandResult {
         }
         run(&context, &arguments).await
     })
+}
+
+/// Asks for a run in the cluster, and, with `--follow`, prints its log until it ends.
+async fn in_cluster(arguments: &Arguments) -> CommandResult {
+    if PodIdentity::own().is_pod() {
+        // It must never ask for another run: each of these would ask for the next.
+        return in_pod::execute(arguments).await;
+    }
+    let Arguments { policy, state, scheduled, follow, .. } = arguments;
+    let store = engine::store(&state.engine).await?;
+    let at = scheduled.unwrap_or_else(Timestamp::now);
+    let asked = run_now::ask(&store, policy, at).await.map_err(engine::failure)?;
+    let Asked { id, job, is_new } = &asked;
+    match is_new {
+        true => println!("run {id} of {policy} was asked for: Job {job} in namespace {}", store.namespace()),
+        false => println!("run {id} of {policy} was asked for already: Job {job} in namespace {}", store.namespace()),
+    }
+    if !follow {
+        println!("`mainstay status {policy}` shows how it goes; --follow waits for its end");
+        return Ok(Exit::Success);
+    }
+    run_now::follow(&store, job, |line| println!("{line}")).await.map_err(engine::failure)?;
+    ended(&run_now::ending(&store, policy, id).await.map_err(engine::failure)?)
 }
 
 async fn run(context: &Context, arguments: &Arguments) -> CommandResult {
@@ -208,9 +228,10 @@ async fn other_work(context: &Context, policy: &PolicyName, work: &str) -> Resul
                 .and_then(|maintenance| maintenance.read_data.as_deref());
             let percent = verifying::percent(if kind == "check" { of_repository } else { of_policy });
             let results = verifying::verify(context, policy, only, percent, now, &bounds, |_, _| ()).await?;
-            if let Some(failed) = results.iter().find(|result| result.problem.is_some()) {
-                let problem = failed.problem.as_deref().unwrap_or_default();
-                return Err(WorkError::Refused(format!("repository {} did not pass: {problem}", failed.repository)));
+            if let Some((repository, problem)) =
+                results.into_iter().find_map(|result| Some((result.repository, result.problem?)))
+            {
+                return Err(WorkError::Refused(format!("repository {repository} did not pass: {problem}")));
             }
         }
         other => {
@@ -232,7 +253,7 @@ pub(super) fn failure(error: WorkError) -> Failure {
 }
 
 /// A runtime for one command.
-pub(super) fn asynchronous(work: impl Future<Output = CommandResult>) -> CommandResult {
+pub(super) fn asynchronous<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

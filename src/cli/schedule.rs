@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::{Timestamp, civil, tz::TimeZone};
 
-use super::{CommandResult, Exit, Failure};
+use super::{CommandResult, Exit, Failure, engine::EngineName};
 use crate::schedule::{ClockChange, Schedule, next_runs};
 
 /// Show the next times of a cron expression.
@@ -34,6 +34,9 @@ struct NextArguments {
     /// How many
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     count: u16,
+    /// Who starts it: on Kubernetes its controller, which reads changes of clocks otherwise
+    #[arg(long, value_enum, default_value_t = EngineName::Local, env = "MAINSTAY_ENGINE")]
+    engine: EngineName,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -67,6 +70,10 @@ fn next(arguments: &NextArguments) -> CommandResult {
     };
     let schedule = Schedule::parse(&arguments.expression, &time_zone)
         .map_err(|error| Failure::new("the expression is not a schedule").caused_by(error))?;
+    let schedule = match arguments.engine {
+        EngineName::Local => schedule,
+        EngineName::Kubernetes => schedule.by_controller(),
+    };
     let times = next_runs(std::slice::from_ref(&schedule), after, usize::from(arguments.count));
     match arguments.output {
         Output::Json => println!("{}", serde_json::json!({"formatVersion": 1, "next": times})),
@@ -78,10 +85,13 @@ fn next(arguments: &NextArguments) -> CommandResult {
 /// One time for people, with what a change of clocks does on that day.
 fn line(schedule: &Schedule, time: Timestamp) -> String {
     let local = time.to_zoned(schedule.time_zone.clone());
-    let note = match schedule.clock_change(local.date()) {
-        Some(ClockChange::Skipped) => "  (the clock skips a time that is asked for on this day)",
-        Some(ClockChange::Repeated) => "  (the clock shows a time that is asked for twice on this day)",
-        None => "",
+    let note = match (schedule.clock_change(local.date()), schedule.is_by_controller()) {
+        (Some(ClockChange::Skipped), _) => "  (the clock skips a time that is asked for on this day)",
+        (Some(ClockChange::Repeated), false) => "  (the clock shows a time that is asked for twice on this day)",
+        (Some(ClockChange::Repeated), true) => {
+            "  (the clock shows a time that is asked for twice on this day, and Kubernetes runs it twice)"
+        }
+        (None, _) => "",
     };
     format!("{}  {time}{note}", local.strftime("%a %Y-%m-%d %H:%M:%S %:z %Z"))
 }

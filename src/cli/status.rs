@@ -7,6 +7,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use super::{
     CommandResult, Exit, Failure, StateArguments,
     display::{files, second},
+    engine::{EngineName, cluster},
     run::asynchronous,
 };
 use crate::{
@@ -50,16 +51,25 @@ pub fn execute(arguments: Arguments) -> CommandResult {
     if wants_inventory && output != Output::Json {
         return Err(Failure::new("--inventory is written as JSON only").hint("add -o json"));
     }
-    let directory = state.directory()?;
     let now = Timestamp::now();
     asynchronous(async move {
         let wrap = |error| Failure::new("the status cannot be read").caused_by(error);
-        let engine = LocalEngine::open_read_only(&directory).map_err(wrap)?;
-        let mut actual = engine.observe(now).await.map_err(wrap)?;
+        let (mut actual, place) = match state.engine.engine {
+            EngineName::Local => {
+                let directory = state.directory()?;
+                let engine = LocalEngine::open_read_only(&directory).map_err(wrap)?;
+                (engine.observe(now).await.map_err(wrap)?, directory.display().to_string())
+            }
+            EngineName::Kubernetes => {
+                let engine = cluster(&state.engine).await?;
+                let actual = engine.observe(now).await.map_err(wrap)?;
+                (actual, format!("namespace {}", engine.store().namespace()))
+            }
+        };
         if let Some(policy) = &policy {
             actual.policies.retain(|name, _| name == policy);
             if actual.policies.is_empty() {
-                return Err(Failure::new(format!("there is no policy {policy} in {}", directory.display()))
+                return Err(Failure::new(format!("there is no policy {policy} in {place}"))
                     .hint("`mainstay status` lists those that are; --state names another state"));
             }
         }

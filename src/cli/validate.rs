@@ -8,11 +8,10 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::{CommandResult, Exit, Failure};
+use super::{CommandResult, Exit, Failure, engine::EngineName};
 use crate::{
     desired::DesiredState,
     policy::{
-        EngineKind,
         diagnostic::{github, json, sarif, text},
         load::{DirectoryError, FileContent, ParseCache, load, read_directory, read_file},
     },
@@ -30,6 +29,9 @@ pub struct Arguments {
     /// Form of the findings
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// The engine that the documents are for
+    #[arg(long, value_enum, default_value_t = EngineName::Local, env = "MAINSTAY_ENGINE")]
+    engine: EngineName,
 }
 
 /// Form of the findings.
@@ -47,7 +49,7 @@ enum Format {
 
 /// Carries the command out. Exit codes: 0 no error, 4 errors, 1 the files could not be read.
 pub fn execute(arguments: Arguments) -> CommandResult {
-    let Arguments { mut paths, path, format } = arguments;
+    let Arguments { mut paths, path, format, engine } = arguments;
     paths.extend(path);
     if paths.is_empty() {
         paths.push(PathBuf::from("."));
@@ -58,7 +60,7 @@ pub fn execute(arguments: Arguments) -> CommandResult {
         return Err(Failure::new(format!("there is no backup.yaml or *.backup.yaml in {}", shown.join(", ")))
             .hint("`mainstay init` writes a first one"));
     }
-    let loaded = load(&files, EngineKind::Local, &mut ParseCache::default());
+    let loaded = load(&files, engine.kind(), &mut ParseCache::default());
     let report = match format {
         Format::Text if loaded.diagnostics.is_empty() => clean(&loaded.desired, files.len()),
         Format::Text => text::render(&loaded.diagnostics, &files, use_color()),

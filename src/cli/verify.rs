@@ -36,6 +36,7 @@ pub struct Arguments {
 /// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
     let Arguments { policy, repository, read_data, state } = arguments;
+    state.local_only("`mainstay verify`")?;
     let directory = state.directory()?;
     let state = State::open(&directory).map_err(|error| Failure::new("nothing was verified").caused_by(error))?;
     asynchronous(async move {
@@ -46,7 +47,7 @@ pub fn execute(arguments: Arguments) -> CommandResult {
         let (only, now) = (repository.as_deref(), Timestamp::now());
         let results = verifying::verify(&context, &policy, only, read_data, now, &bounds, hear).await;
         progress.finish();
-        let mut failed = Vec::new();
+        let (mut failed, mut hint) = (Vec::new(), None);
         for result in results.map_err(failure)? {
             match result.problem {
                 None => println!(
@@ -55,14 +56,17 @@ pub fn execute(arguments: Arguments) -> CommandResult {
                     Size(result.read_bytes),
                     result.points.len()
                 ),
-                Some(problem) => failed.push(format!("repository {}: {problem}", result.repository)),
+                Some(problem) => {
+                    failed.push(format!("repository {}: {}", result.repository, problem.what));
+                    // What helps the first is done first.
+                    hint.get_or_insert(problem.hint);
+                }
             }
         }
-        if failed.is_empty() {
-            return Ok(Exit::Success);
+        match hint {
+            None => Ok(Exit::Success),
+            Some(hint) => Err(Failure::new(format!("{policy} did not pass: {}", failed.join("; "))).hint(hint)),
         }
-        Err(Failure::new(format!("{policy} did not pass: {}", failed.join("; ")))
-            .hint("keep the repository as it is, look at its storage, and run the policy into another repository"))
     })
 }
 

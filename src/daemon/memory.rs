@@ -42,6 +42,11 @@ pub struct MemoryError {
 }
 
 impl Memory {
+    /// The file in a state directory.
+    pub fn file(state_directory: &Path) -> PathBuf {
+        state_directory.join(FILE_NAME)
+    }
+
     /// Reads what the last turn left; nothing there is an empty memory.
     ///
     /// # Errors

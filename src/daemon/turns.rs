@@ -16,7 +16,7 @@ use tokio::{
 use super::wake::Wake;
 use crate::{
     apply::chain,
-    engine::local::LocalEngine,
+    engine::Engine,
     policy::document::SettingsSpec,
     run::Phase,
     turn::{Site, SiteOptions, Turn, TurnError, turn},
@@ -47,6 +47,11 @@ impl GitClock {
         (!clock.given_up).then_some(result)
     }
 
+    /// Whether another turn took over.
+    pub fn is_given_up(&self) -> bool {
+        self.look().given_up
+    }
+
     /// Gives the exchange up if it takes longer than `limit`.
     fn give_up_after(&self, limit: Duration) -> bool {
         let mut clock = self.look();
@@ -60,8 +65,8 @@ impl GitClock {
 }
 
 /// The turns of one daemon.
-pub struct Turns {
-    engine: Arc<LocalEngine>,
+pub struct Turns<E> {
+    engine: Arc<E>,
     window: Window,
     options: SiteOptions,
     limit: Duration,
@@ -104,13 +109,13 @@ pub enum Outcome {
     NoGit,
 }
 
-impl Turns {
+impl<E: Engine + 'static> Turns<E> {
     /// Reads what the last turn left.
     ///
     /// # Errors
     /// The memory of the last turn is damaged.
     pub fn new(
-        engine: Arc<LocalEngine>,
+        engine: Arc<E>,
         window: Window,
         options: SiteOptions,
         limit: Duration,
@@ -155,9 +160,16 @@ impl Turns {
         let Some(mut site) = self.site.take() else { return false };
         let (engine, window, wake) = (Arc::clone(&self.engine), self.window.clone(), self.wake.clone());
         let newest_sequence = self.newest_sequence();
+        let state_directory = self.options.state_directory.clone();
         let (sender, ended) = oneshot::channel();
         let task = tokio::spawn(async move {
-            let (outcome, newest_sequence) = one_turn(&mut site, &engine, &window, Timestamp::now()).await;
+            let (outcome, newest_sequence) = one_turn(&mut site, engine.as_ref(), &window, Timestamp::now()).await;
+            if let Err(error) = engine.turn_ended(&state_directory).await {
+                tracing::warn!(
+                    reason = chain(&error),
+                    "what the turn left could not be kept; the next one tries again"
+                );
+            }
             // Nobody takes what was given up.
             let _ = sender.send(Ended { site, newest_sequence, outcome });
             // A full queue means that the loop is about to look anyway.
@@ -242,7 +254,7 @@ impl Turns {
 }
 
 /// One turn, told to the log and the metrics: how it went, and the newest event that it saw if it went through.
-async fn one_turn(site: &mut Site, engine: &LocalEngine, window: &Window, now: Timestamp) -> (Outcome, Option<u64>) {
+async fn one_turn<E: Engine>(site: &mut Site, engine: &E, window: &Window, now: Timestamp) -> (Outcome, Option<u64>) {
     let began = Instant::now();
     let result = turn(site, engine, now).await;
     if matches!(result, Err(TurnError::GivenUp)) {
@@ -251,9 +263,9 @@ async fn one_turn(site: &mut Site, engine: &LocalEngine, window: &Window, now: T
     let mut shown = window.look();
     shown.metrics.turn_ended(result.is_ok(), began.elapsed().as_secs_f64());
     match result {
-        Ok(Turn { plan, actual, findings, applied, published, newest_sequence }) => {
+        Ok(Turn { plan, actual, findings, applied, published, planning, newest_sequence }) => {
             shown.not_ready = None;
-            shown.metrics.planned(&plan, findings);
+            shown.metrics.planned(&plan, findings, planning.as_secs_f64());
             shown.metrics.observed(&actual);
             for run in site.ended_runs() {
                 shown.metrics.run_ended(&run.policy.to_string(), run.phase == Phase::Succeeded);
@@ -265,6 +277,7 @@ async fn one_turn(site: &mut Site, engine: &LocalEngine, window: &Window, now: T
             tracing::debug!(
                 changes = applied.done.len(),
                 refused = plan.refusals.len(),
+                planning_milliseconds = planning.as_millis() as u64,
                 milliseconds = began.elapsed().as_millis() as u64,
                 "turn"
             );

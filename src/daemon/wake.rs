@@ -8,7 +8,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::engine::local::LocalEngine;
+use crate::engine::{kubernetes::watch::Shared, local::LocalEngine};
 
 /// Wakes that may queue up before the loop takes them; more of the same kind change nothing.
 pub const WAKE_QUEUE: usize = 64;
@@ -34,6 +34,8 @@ pub enum Wake {
     RunEnded,
     /// Some process wrote to the state: a run by hand, a hold, or this daemon itself.
     StateChanged,
+    /// Something that was applied is not as it was: a hand changed it, or something of others is in its way.
+    Drifted,
     /// A turn ended.
     TurnEnded,
     /// A signal asked for the end.
@@ -44,7 +46,7 @@ impl Wake {
     /// Whether the documents may have changed.
     pub fn wants_turn(self) -> bool {
         match self {
-            Self::GitChanged | Self::WatchLost | Self::Poll | Self::Webhook => true,
+            Self::GitChanged | Self::WatchLost | Self::Poll | Self::Webhook | Self::Drifted => true,
             // A turn follows only if the history has something new.
             Self::Due | Self::RunEnded | Self::StateChanged | Self::TurnEnded | Self::Shutdown => false,
         }
@@ -55,7 +57,7 @@ impl Wake {
     pub fn wants_look(self) -> bool {
         match self {
             Self::GitChanged | Self::WatchLost | Self::Poll | Self::Webhook | Self::Due | Self::RunEnded => true,
-            Self::StateChanged | Self::TurnEnded | Self::Shutdown => false,
+            Self::StateChanged | Self::Drifted | Self::TurnEnded | Self::Shutdown => false,
         }
     }
 }
@@ -86,6 +88,28 @@ pub fn ended_children(engine: &LocalEngine, wake: mpsc::Sender<Wake>) {
     tokio::spawn(async move {
         while ended.recv().await.is_some() {
             if wake.send(Wake::RunEnded).await.is_err() {
+                break;
+            }
+        }
+    });
+}
+
+/// A change that the watches of a cluster tell becomes a wake: one that wants a turn only if something is not as it was
+/// applied.
+pub fn cluster_changes(shared: &Shared, wake: mpsc::Sender<Wake>) {
+    let shared = shared.clone();
+    let mut changes = shared.changes();
+    tokio::spawn(async move {
+        while changes.changed().await.is_ok() {
+            tokio::time::sleep(DEBOUNCE).await;
+            changes.mark_unchanged();
+            let is_drift = {
+                let mut index = shared.look();
+                // Until everything was told once, nothing can be said to be gone.
+                index.is_ready() && index.judge(jiff::Timestamp::now())
+            };
+            let wake_for = if is_drift { Wake::Drifted } else { Wake::StateChanged };
+            if wake.send(wake_for).await.is_err() {
                 break;
             }
         }

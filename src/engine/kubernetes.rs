@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeSet,
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,7 +16,9 @@ use kube::Client;
 
 use crate::{
     actual::ActualState,
+    daemon::memory::Memory,
     engine::{Engine, EngineError, ScheduleTurn},
+    git::Revision,
     policy::{CompiledPolicy, PolicyName, Restore, document::SettingsSpec},
     restore_point::RestorePointId,
     status::ledger::{Event, EventKind},
@@ -60,6 +63,8 @@ pub struct KubernetesEngine {
     objects: Objects,
     shared: Shared,
     outbox: Mutex<Outbox>,
+    /// What the last turn left, as it was written last.
+    kept_memory: Mutex<String>,
     /// The right to write; none: this process may always, because a person started it.
     fence: Option<Fence>,
     /// Whether this process has looked after workloads everywhere.
@@ -78,6 +83,7 @@ impl KubernetesEngine {
             objects: Objects::new(client, &namespace),
             shared,
             outbox: Mutex::default(),
+            kept_memory: Mutex::default(),
             fence: None,
             looked_everywhere: std::sync::atomic::AtomicBool::new(false),
             _watches: watches,
@@ -98,6 +104,45 @@ impl KubernetesEngine {
     /// What the watches have told.
     pub fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// Keeps what the last turn left where the next daemon finds it.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn keep_memory(&self, state_directory: &Path) -> Result<(), EngineError> {
+        let Ok(memory) = std::fs::read_to_string(Memory::file(state_directory)) else { return Ok(()) };
+        if *self.kept_memory() == memory {
+            return Ok(());
+        }
+        self.may_write(|| "keeping what the turn left".to_owned())?;
+        self.store.set_memory(&memory).await?;
+        *self.kept_memory() = memory;
+        Ok(())
+    }
+
+    /// Puts what the last turn left, whichever daemon made it, where this one looks for it.
+    ///
+    /// # Errors
+    /// It cannot be read, or not be written to the state directory.
+    pub async fn fetch_memory(&self, state_directory: &Path) -> Result<(), EngineError> {
+        let failed = |error: std::io::Error| EngineError::Permanent {
+            operation: format!("writing the memory of the last turn to {}", state_directory.display()),
+            hint: "name a directory that can be written with --state".to_owned(),
+            source: Some(error.into()),
+        };
+        match self.store.memory().await? {
+            Some(memory) => {
+                std::fs::write(Memory::file(state_directory), &memory).map_err(failed)?;
+                *self.kept_memory() = memory;
+                Ok(())
+            }
+            // A new installation: what some other one left here is not its own.
+            None => match std::fs::remove_file(Memory::file(state_directory)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+                Ok(()) | Err(_) => Ok(()),
+            },
+        }
     }
 
     /// Protects a restore point from expiry, or takes that protection away. False: there is no such point.
@@ -139,6 +184,10 @@ impl KubernetesEngine {
                 source: reason.into(),
             }
         })
+    }
+
+    fn kept_memory(&self) -> MutexGuard<'_, String> {
+        self.kept_memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
@@ -209,6 +258,14 @@ impl Engine for KubernetesEngine {
         let there = self.shared.look().objects_of(&policy.name);
         for (sort, name) in there.iter().filter(|(sort, name)| !wanted.contains(&(*sort, name.as_str()))) {
             self.delete(*sort, name).await?;
+        }
+        let is_marked = self.shared.look().points(&policy.name).is_some_and(|record| {
+            record.withdrawn.is_some() || record.points.iter().any(|stored| stored.point.expired_since.is_some())
+        });
+        if is_marked {
+            self.may_write(|| format!("taking back marks of {}", policy.name))?;
+            let now = Timestamp::now();
+            self.store.change_points(&policy.name, |record| record.take_back(policy, now)).await?;
         }
         Ok(())
     }
@@ -293,4 +350,18 @@ impl Engine for KubernetesEngine {
             source: error.into(),
         })
     }
+
+    async fn turn_ended(&self, state_directory: &Path) -> Result<(), EngineError> {
+        // A commit that changed nothing is no reason to write: a successor that starts from an older one judges what
+        // follows as this daemon did, and finds nothing to do in it either.
+        let Ok(memory) = std::fs::read_to_string(Memory::file(state_directory)) else { return Ok(()) };
+        let is_same = without_revisions(&self.kept_memory()) == without_revisions(&memory);
+        if is_same { Ok(()) } else { self.keep_memory(state_directory).await }
+    }
+}
+
+/// What a turn left, without the commits that it was at.
+fn without_revisions(memory: &str) -> Option<Memory> {
+    let memory: Memory = serde_json::from_str(memory).ok()?;
+    Some(Memory { applied: memory.applied.map(|_| Revision(String::new())), consented: None, ..memory })
 }

@@ -131,7 +131,9 @@ impl Engine for LocalEngine {
     }
 
     async fn put(&self, policy: &CompiledPolicy) -> Result<(), EngineError> {
-        Ok(self.context.state.put_policy(policy, Timestamp::now())?)
+        let now = Timestamp::now();
+        self.context.state.put_policy(policy, now)?;
+        Ok(cleanup::take_back(&self.context.state, policy, now)?)
     }
 
     async fn withdraw(&self, policy: &PolicyName) -> Result<(), EngineError> {

@@ -14,6 +14,7 @@ use git2::{ErrorClass, ErrorCode, ObjectType, Oid, Repository, Tree};
 use super::{
     GitError, Revision,
     credentials::Credentials,
+    history::COMMITS_LIMIT,
     remote::{self, Remote},
 };
 use crate::{desired::DesiredState, policy::load::is_document_file};
@@ -22,6 +23,8 @@ use crate::{desired::DesiredState, policy::load::is_document_file};
 pub const DOCUMENT_LIMIT_BYTES: u64 = 10 * 1024 * 1024;
 /// The most documents that are read.
 pub const DOCUMENTS_LIMIT: usize = 100_000;
+/// The trailer that says which commit a rewritten history takes the place of.
+pub const FOLLOWS: &str = "Mainstay-Follows";
 /// How deep directories may lie in each other.
 const DEPTH_LIMIT: usize = 64;
 
@@ -124,8 +127,10 @@ impl Checkout {
         let Self { options, repository, remote: _, last } = self;
         let tree = directory(repository, revision, &options.path)?;
         let files = match last.take() {
-            Some((before, files)) if before == tree.id() => files,
-            Some((before, files)) => changed_files(repository, before, &tree, files, &options.path)?,
+            Some((before, files)) if before == tree.id() => read_again(repository, &tree, files),
+            Some((before, files)) => {
+                read_again(repository, &tree, changed_files(repository, before, &tree, files, &options.path)?)
+            }
             None => Arc::new(all_files(repository, &tree, &options.path)?),
         };
         *last = Some((tree.id(), Arc::clone(&files)));
@@ -135,12 +140,20 @@ impl Checkout {
         Ok(files)
     }
 
-    /// Refuses a revision that does not come after the one applied last (a force-push).
+    /// Refuses a revision that does not come after the one applied last (a force-push), unless one of its commits says
+    /// that it is meant to: `Mainstay-Follows: REVISION`.
     ///
     /// # Errors
     /// [`GitError::HistoryRewritten`], also when the old commit is gone.
     pub fn check_descendant(&self, last_applied: &Revision, head: &Revision) -> Result<(), GitError> {
         if is_descendant(&self.repository, head, last_applied)? {
+            return Ok(());
+        }
+        let follows = |message: &str| {
+            let named = message.lines().filter_map(|line| line.strip_prefix(FOLLOWS)?.strip_prefix(':'));
+            named.map(str::trim).any(|revision| revision == last_applied.0)
+        };
+        if self.messages(head, None, COMMITS_LIMIT)?.iter().any(|(_, message)| follows(message)) {
             return Ok(());
         }
         Err(GitError::HistoryRewritten { from: last_applied.clone(), to: head.clone() })
@@ -286,6 +299,19 @@ fn changed_files(
         return Err(GitError::TooManyDocuments { path: watched.to_owned(), limit: DOCUMENTS_LIMIT });
     }
     Ok(files)
+}
+
+/// Reads once more what could not be read: a damaged object may have been mended since, without any new commit.
+fn read_again(repository: &Repository, tree: &Tree<'_>, mut files: Arc<Files>) -> Arc<Files> {
+    let is_damaged = |(_, why): &(&PathBuf, &Unread)| matches!(why, Unread::Damaged(_));
+    let damaged: Vec<PathBuf> = files.unread.iter().filter(is_damaged).map(|(path, _)| path.clone()).collect();
+    for path in damaged {
+        let Ok(entry) = tree.get_path(&path) else { continue };
+        let changed = Arc::make_mut(&mut files);
+        changed.unread.remove(&path);
+        read_into(repository, &path, entry.id(), u32::try_from(entry.filemode()).unwrap_or_default(), changed);
+    }
+    files
 }
 
 fn all_files(repository: &Repository, tree: &Tree<'_>, watched: &Path) -> Result<Files, GitError> {

@@ -101,7 +101,7 @@ impl Remote {
             let names = heads.iter().filter_map(|head| head.name().strip_prefix("refs/heads/"));
             return Ok(Fetched::Missing(names.take(10).map(str::to_owned).collect()));
         };
-        let local = format!("refs/mainstay/fetched/{branch}");
+        let local = fetched(branch);
         if mirror.refname_to_id(&local).ok() != Some(tip) {
             let mut options = FetchOptions::new();
             options.remote_callbacks(session.callbacks()).proxy_options(proxy());
@@ -139,10 +139,17 @@ impl Remote {
         // One that stays behind after a crash costs nothing.
         let _ = mirror.find_reference(&outgoing).and_then(|mut reference| reference.delete());
         match outcome {
-            Ok(()) => Ok(match rejected.borrow_mut().take() {
-                Some(reason) => Pushed::Rejected(reason),
-                None => Pushed::Accepted,
-            }),
+            Ok(()) => {
+                if let Some(reason) = rejected.borrow_mut().take() {
+                    return Ok(Pushed::Rejected(reason));
+                }
+                // The next fetch need not bring back what has just gone there.
+                let local = fetched(branch);
+                mirror
+                    .reference(&local, commit, true, "pushed")
+                    .map_err(|source| GitError::Read { operation: format!("writing {local} of the mirror"), source })?;
+                Ok(Pushed::Accepted)
+            }
             Err(error) if error.code() == ErrorCode::NotFastForward => Ok(Pushed::Rejected(error.message().to_owned())),
             Err(error) => Err(session.explain(self, error)),
         }
@@ -256,6 +263,11 @@ fn check_host_key(remote: &Remote, name: &str, key: HostKey) -> Result<(), GitEr
             Err(GitError::HostKeyChanged { host: host.to_string(), algorithm, fingerprint, file: known.file })
         }
     }
+}
+
+/// Where the mirror keeps what a branch over there was last known to be.
+fn fetched(branch: &str) -> String {
+    format!("refs/mainstay/fetched/{branch}")
 }
 
 fn proxy() -> git2::ProxyOptions<'static> {

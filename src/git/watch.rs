@@ -5,16 +5,18 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    sync::mpsc,
+    time::{Duration, Instant},
 };
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode};
-use notify_debouncer_full::{DebounceEventResult, Debouncer, NoCache, new_debouncer_opt};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use super::GitError;
 
-/// Events this close together are one wake: a commit touches several files.
-const DEBOUNCE: Duration = Duration::from_millis(20);
+/// Events this close together are one wake: git moves a branch by one rename, which is several events at once.
+const WINDOW: Duration = Duration::from_millis(5);
+/// Notices that wait to be passed on. With more, the system keeps the events, and says so if it drops some.
+const QUEUE: usize = 64;
 
 /// What a watcher has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,11 +31,12 @@ pub enum Notice {
 pub struct Watcher {
     /// Device and number of the directory: another one may stand at the same path later.
     identity: (u64, u64),
-    _debouncer: Debouncer<RecommendedWatcher, NoCache>,
+    _watcher: RecommendedWatcher,
 }
 
 impl Watcher {
-    /// Watches the references of a repository and calls `notice` from a thread of its own. `git_directory` is
+    /// Watches the references of a repository and calls `notice` from a thread of its own, which sleeps as long as
+    /// nothing happens. `git_directory` is
     /// [`super::checkout::Checkout::watch_directory`]: that of the main repository, also for a linked work tree.
     ///
     /// # Errors
@@ -47,26 +50,41 @@ impl Watcher {
         // Events carry canonical paths on some systems and given ones on others; the filter compares either.
         let root = git_directory.canonicalize().map_err(|error| fail(notify::Error::io(error)))?;
         let filter = Filter { root: root.clone(), branch: root.join("refs/heads").join(branch) };
-        let handler = move |result: DebounceEventResult| {
-            if let Some(message) = filter.judge(result) {
-                notice(message);
+        let (sender, notices) = mpsc::sync_channel(QUEUE);
+        let handler = move |result: Result<Event, notify::Error>| {
+            if let Some(notice) = filter.judge(result) {
+                // The receiver ends when this sender does.
+                let _ = sender.send(notice);
             }
         };
-        let mut debouncer =
-            new_debouncer_opt(DEBOUNCE, Some(DEBOUNCE / 4), handler, NoCache::new(), notify::Config::default())
-                .map_err(fail)?;
-        debouncer.watch(&root, RecursiveMode::NonRecursive).map_err(fail)?;
+        let mut watcher = notify::recommended_watcher(handler).map_err(fail)?;
+        watcher.watch(&root, RecursiveMode::NonRecursive).map_err(fail)?;
         // `refs` is not there in a repository whose format is reftable only, and `reftable` in all others.
         for directory in ["refs", "reftable"].map(|name| root.join(name)).into_iter().filter(|path| path.is_dir()) {
-            debouncer.watch(&directory, RecursiveMode::Recursive).map_err(fail)?;
+            watcher.watch(&directory, RecursiveMode::Recursive).map_err(fail)?;
         }
         let identity = identity(&root).map_err(|error| fail(notify::Error::io(error)))?;
-        Ok(Self { identity, _debouncer: debouncer })
+        std::thread::spawn(move || pass_on(&notices, notice));
+        Ok(Self { identity, _watcher: watcher })
     }
 
     /// Whether this very directory is watched. One that was moved away is not noticed by a watcher inside it.
     pub fn watches(&self, git_directory: &Path) -> bool {
         identity(git_directory).is_ok_and(|identity| identity == self.identity)
+    }
+}
+
+/// Passes notices on until the watcher ends: those that come close together as one.
+fn pass_on(notices: &mpsc::Receiver<Notice>, notice: impl Fn(Notice)) {
+    while let Ok(mut said) = notices.recv() {
+        let end = Instant::now() + WINDOW;
+        while let Ok(next) = notices.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            // That something was lost says more than that something changed.
+            if said == Notice::Changed {
+                said = next;
+            }
+        }
+        notice(said);
     }
 }
 
@@ -95,36 +113,45 @@ struct Filter {
 }
 
 impl Filter {
-    fn judge(&self, result: DebounceEventResult) -> Option<Notice> {
-        let events = match result {
-            Ok(events) => events,
-            Err(errors) => {
-                let reasons: Vec<String> = errors.iter().map(ToString::to_string).collect();
-                return Some(Notice::Lost(reasons.join("; ")));
-            }
+    fn judge(&self, result: Result<Event, notify::Error>) -> Option<Notice> {
+        let event = match result {
+            Ok(event) => event,
+            Err(error) => return Some(Notice::Lost(error.to_string())),
         };
-        if events.iter().any(|event| event.need_rescan()) {
+        if event.need_rescan() {
             return Some(Notice::Lost("the system dropped events".to_owned()));
         }
-        let is_root_gone = |kind: &EventKind| matches!(kind, EventKind::Remove(_)) && !self.root.exists();
-        if events.iter().any(|event| is_root_gone(&event.kind)) {
+        if matches!(event.kind, EventKind::Remove(_)) && !self.root.exists() {
             return Some(Notice::Lost(format!("{} was removed", self.root.display())));
         }
         // Reading a reference is an event, too; a turn that wakes itself by reading would never end.
-        let is_write = |kind: &EventKind| !matches!(kind, EventKind::Access(_));
+        let is_write = !matches!(event.kind, EventKind::Access(_));
         let changed = |path: &PathBuf| {
             path.starts_with(&self.branch)
                 || self.branch.starts_with(path) && path.starts_with(self.root.join("refs"))
                 || path.starts_with(self.root.join("reftable"))
                 || *path == self.root.join("packed-refs")
         };
-        events.iter().any(|event| is_write(&event.kind) && event.paths.iter().any(changed)).then_some(Notice::Changed)
+        (is_write && event.paths.iter().any(changed)).then_some(Notice::Changed)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// All that is said within a moment is one wake, and what was lost is never hidden by what changed.
+    #[test]
+    fn notices_that_come_together_are_one() {
+        let (sender, notices) = mpsc::sync_channel(QUEUE);
+        for notice in [Notice::Changed, Notice::Lost("dropped".to_owned()), Notice::Changed] {
+            sender.send(notice).unwrap();
+        }
+        drop(sender);
+        let said = std::cell::RefCell::new(Vec::new());
+        pass_on(&notices, |notice| said.borrow_mut().push(notice));
+        assert_eq!(said.into_inner(), [Notice::Lost("dropped".to_owned())]);
+    }
 
     #[test]
     fn the_delay_is_near_its_base_and_differs_by_seed() {

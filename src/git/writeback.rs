@@ -17,7 +17,7 @@ use super::{
     checkout::Checkout,
     remote::{Fetched, Pushed},
 };
-use crate::status::{self, Edit, StatusInput};
+use crate::status::{self, Edit, StatusInput, memo::Memo};
 
 /// The branch that the status is published on.
 pub const STATUS_BRANCH: &str = "mainstay/status";
@@ -40,6 +40,9 @@ pub struct PublishOptions<'a> {
     pub author_email: &'a str,
     /// Time of the commit.
     pub now: Timestamp,
+    /// Whether it still counts. It is asked after the branch was read and before it is moved: what was given up and
+    /// overtaken meanwhile must not be put on top of what is newer.
+    pub is_wanted: &'a dyn Fn() -> bool,
 }
 
 /// What became of a publication.
@@ -85,6 +88,12 @@ pub enum WritebackError {
         /// What the other side says.
         answer: String,
     },
+    /// A later turn took over.
+    #[error("publishing on `{0}` took too long and was given up; a later turn publishes")]
+    GivenUp(String),
+    /// The branch was deleted or set back, and entries of the ledger went with it.
+    #[error("`{0}` was deleted or set back; the next turn writes what its ledger lacks")]
+    SetBack(String),
     /// Others published each time.
     #[error("others published on `{branch}` each of {ATTEMPTS_LIMIT} times; the next turn tries again")]
     Contended {
@@ -97,7 +106,7 @@ impl WritebackError {
     /// Whether the same call may go through later by itself.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Contended { .. } => Retry::Later,
+            Self::Contended { .. } | Self::GivenUp(_) | Self::SetBack(_) => Retry::Later,
             Self::Remote { source, branch: _ } => source.retry(),
             Self::WatchedBranch(_) | Self::Write { .. } | Self::Refused { .. } => Retry::AfterRepair,
         }
@@ -107,6 +116,8 @@ impl WritebackError {
 /// What the branch says now: the files of its newest commit.
 pub struct PublishedFiles<'r> {
     repository: &'r Repository,
+    /// The newest commit; none: there is none yet.
+    commit: Option<Revision>,
     tree: Option<Tree<'r>>,
 }
 
@@ -157,7 +168,7 @@ pub fn publish(
     publish_on_top(options, message, &mut |_| Edit { write: files.clone(), remove: Vec::new() })
 }
 
-/// Publishes what a turn learned, on top of what the branch says.
+/// Publishes what a turn learned, on top of what the branch says. `memo` is what the last call left.
 ///
 /// # Errors
 /// See [`WritebackError`].
@@ -165,11 +176,29 @@ pub fn publish_status(
     options: &PublishOptions<'_>,
     input: &StatusInput<'_>,
     message: &str,
+    memo: &mut Memo,
 ) -> Result<Published, WritebackError> {
-    publish_on_top(options, message, &mut |files| {
+    let mut before: Option<Revision> = None;
+    let mut is_set_back = false;
+    let result = publish_on_top(options, message, &mut |files| {
+        before.clone_from(&files.commit);
         let published = status::Published { read: &|path| files.read(path), list: &|directory| files.list(directory) };
-        status::documents(input, &published)
-    })
+        is_set_back = input.last_published.is_some_and(|event| status::ledger::has_lost(&published, event));
+        if is_set_back {
+            // Newer entries must not come before those that are missing.
+            return Edit::default();
+        }
+        let commit = files.commit.as_ref().map(|commit| commit.0.as_str());
+        status::documents_after(input, &published, commit, memo)
+    });
+    if is_set_back && result.is_ok() {
+        return Err(WritebackError::SetBack(options.branch.to_owned()));
+    }
+    match (&result, &before) {
+        (Ok(Published::Committed(now)), _) | (Ok(Published::Unchanged), Some(now)) => memo.confirm(&now.0),
+        (Ok(Published::Unchanged), None) | (Err(_), _) => {}
+    }
+    result
 }
 
 /// Publishes what `make` makes of what the branch says. It is called again whenever somebody else was faster, so a
@@ -182,7 +211,7 @@ pub fn publish_on_top(
     message: &str,
     make: &mut dyn FnMut(&PublishedFiles<'_>) -> Edit,
 ) -> Result<Published, WritebackError> {
-    let PublishOptions { checkout, branch, author_name: _, author_email: _, now: _ } = options;
+    let PublishOptions { checkout, branch, is_wanted, author_name: _, author_email: _, now: _ } = options;
     if *branch == checkout.branch() {
         return Err(WritebackError::WatchedBranch((*branch).to_owned()));
     }
@@ -196,11 +225,14 @@ pub fn publish_on_top(
         let parent = tip.map(|tip| repository.find_commit(tip)).transpose();
         let parent = parent.map_err(|source| write("reading the status branch", source))?;
         let tree = parent.as_ref().map(git2::Commit::tree).transpose();
-        let published =
-            PublishedFiles { repository, tree: tree.map_err(|source| write("reading the status branch", source))? };
+        let tree = tree.map_err(|source| write("reading the status branch", source))?;
+        let published = PublishedFiles { repository, commit: tip.map(Revision::from), tree };
         let edit = make(&published);
         let Some(tree) = edited_tree(&published, &edit)? else { return Ok(Published::Unchanged) };
         let commit = commit(options, tree, parent.as_ref(), message)?;
+        if !is_wanted() {
+            return Err(WritebackError::GivenUp((*branch).to_owned()));
+        }
         match swap(options, tip, commit)? {
             Swapped::Done => return Ok(Published::Committed(commit.into())),
             Swapped::Moved => refused_at = None,
@@ -247,7 +279,7 @@ fn tip(options: &PublishOptions<'_>) -> Result<Option<Oid>, WritebackError> {
 
 /// The tree after the edit; none: it is the one that is there.
 fn edited_tree(published: &PublishedFiles<'_>, edit: &Edit) -> Result<Option<Oid>, WritebackError> {
-    let PublishedFiles { repository, tree } = published;
+    let PublishedFiles { repository, commit: _, tree } = published;
     let mut update = TreeUpdateBuilder::new();
     let mut changes = 0_usize;
     for (path, bytes) in &edit.write {

@@ -23,7 +23,7 @@ pub fn capture(
     let captured = match input {
         Input::Paths { paths, exclude, one_file_system } => {
             let roots = Roots::new(&paths, &exclude, one_file_system)?;
-            repository.capture_files(label, time, roots)?
+            repository.capture_files(label, time, &roots)?
         }
         Input::Streams(streams) => {
             check_names(&streams)?;

@@ -28,7 +28,9 @@ impl FailureKind {
             Self::PermissionDenied => "give the user that runs Mainstay access, or correct the access key",
             Self::Unreachable => "check the endpoint and the network; the next run tries again",
             Self::SourceFailed => "mend what is named and run the policy again; no restore point was made",
-            Self::DestinationRefused => "choose an empty destination, or allow to overwrite",
+            Self::DestinationRefused => {
+                "choose an empty destination, or allow to overwrite: `--existing update`, or `existing: Update` in a document"
+            }
             Self::ProgramMissing => "install the program, or name the directory that holds it in `programDirectory`",
             Self::Other => "see the log for details, and report it if it looks like a bug",
         }

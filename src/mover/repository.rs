@@ -3,41 +3,45 @@
 //! rustic_core has no locks and ignores errors of what it reads; what is done about both stands in `backend`, `files`
 //! and `streams`. It must not: delete a pack at once, or follow options from a document.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use rustic_core::{
-    BackupOptions, BlobId, CheckOptions, CheckResults, ConfigOptions, Credentials, FileType, IndexedFullStatus,
-    IndexedIdsStatus, KeyOptions, LsOptions, OpenStatus, ParentOptions, PruneOptions, PrunePlan, ReadBackend as _,
-    ReadSource, ReadSubsetOption, RepositoryBackends, RepositoryOptions, RusticError, SnapshotGroupCriterion,
-    SnapshotOptions,
+    BlobId, CheckOptions, CheckResults, ConfigOptions, Credentials, FileType, IndexedFullStatus, KeyOptions, LsOptions,
+    OpenStatus, PruneOptions, PrunePlan, ReadBackend as _, ReadSubsetOption, RepositoryBackends, RepositoryOptions,
+    RusticError,
     repofile::{BlobType, Node, SnapshotFile, SnapshotId},
 };
 
 use super::{
-    job::{Failure, FailureKind, Place, RepositoryAccess, Snapshot, SnapshotLabel, Stream},
+    job::{Failure, FailureKind, Place, RepositoryAccess, Snapshot},
     progress::Reporter,
     store::Store,
-    walk::Roots,
 };
 
 mod backend;
+mod blobs;
+mod capture;
+mod chunks;
 mod entry;
 mod files;
+mod hash;
+mod index;
 mod label;
-mod lengths;
 mod meter;
+mod node;
+mod packs;
+mod pipeline;
+mod previous;
+mod seal;
 mod streams;
+mod trees;
+mod work;
 pub mod xattrs;
 
 use backend::{Backend, FirstFailure};
+pub use capture::Captured;
 pub use entry::{Content, Entry, EntryKind};
-use files::{Files, Tally};
-use streams::Streams;
 
 /// Check tells at most this many findings in its failure.
 const FINDINGS: usize = 5;
@@ -51,21 +55,6 @@ pub struct Repository {
     inner: rustic_core::Repository<OpenStatus>,
     backend: Arc<Backend>,
     reporter: Reporter,
-}
-
-/// What a capture made.
-#[derive(Debug)]
-pub struct Captured {
-    /// Id of the snapshot.
-    pub snapshot: String,
-    /// Bytes that a restore writes.
-    pub size_bytes: u64,
-    /// Bytes that were new to the repository.
-    pub added_bytes: u64,
-    /// Number of files.
-    pub files: u64,
-    /// Files that could not be read and are not in it.
-    pub unreadable: u64,
 }
 
 /// How a job reaches a repository, besides the repository itself.
@@ -137,68 +126,6 @@ impl Repository {
             failure
         })?;
         Ok(Self { name: access.name.clone(), inner, backend, reporter: conditions.reporter })
-    }
-
-    /// Captures files.
-    ///
-    /// # Errors
-    /// A file is missing from the snapshot for another reason than that it could not be read, or the store refuses.
-    pub fn capture_files(self, label: &SnapshotLabel, time: Timestamp, roots: Roots) -> Result<Captured, Failure> {
-        let paths = roots.paths().to_vec();
-        let tally = Tally::new(self.reporter.clone());
-        let source = Files::new(roots, tally.clone());
-        let backend = self.backend.clone();
-        let repository = self.indexed_ids()?;
-        // The snapshot is written only after the numbers agree; until then the gate keeps it back.
-        backend.withhold_snapshots(true);
-        let snapshot = archive(&repository, &backend, &source, label::options(label, time, label::PATHS), &paths)?;
-        let read = snapshot.summary.as_ref().map_or(0, |summary| summary.total_files_processed);
-        if read != tally.expected() {
-            return Err(Failure::new(
-                FailureKind::Other,
-                format!("{} files were read, but {read} would be in the snapshot; it was not made", tally.expected()),
-            ));
-        }
-        backend.withhold_snapshots(false);
-        save(&repository, &backend, snapshot).map(|captured| Captured { unreadable: tally.unreadable(), ..captured })
-    }
-
-    /// Captures streams, all into one snapshot.
-    ///
-    /// # Errors
-    /// A program failed or its stream is not whole, or the store refuses. There is no snapshot then.
-    pub fn capture_streams(
-        self,
-        label: &SnapshotLabel,
-        time: Timestamp,
-        streams: Vec<Stream>,
-    ) -> Result<Captured, Failure> {
-        let count = streams.len();
-        let paths: Vec<PathBuf> = streams.iter().map(|stream| Path::new("/").join(&stream.file_name)).collect();
-        let backend = self.backend.clone();
-        let key = self.inner.key();
-        let source = Streams::new(streams, time, backend.failure().clone());
-        let repository = self.indexed_ids()?;
-        backend.withhold_snapshots(true);
-        let mut snapshot =
-            archive(&repository, &backend, &source, label::options(label, time, label::STREAMS), &paths)?;
-        if let Some(failure) = backend.failure().get() {
-            return Err(failure);
-        }
-        let lengths = source.lengths();
-        if lengths.len() != count {
-            return Err(Failure::new(FailureKind::SourceFailed, "not every stream was read to its end"));
-        }
-        // The index now has the tree just written.
-        let repository =
-            repository.drop_index().to_indexed_ids().map_err(|error| backend::failure(&error, backend.failure()))?;
-        let tree = repository.get_tree(&snapshot.tree).map_err(|error| backend::failure(&error, backend.failure()))?;
-        if tree.nodes.len() != count {
-            return Err(Failure::new(FailureKind::Other, "a stream is missing from the snapshot; it was not made"));
-        }
-        snapshot.tree = lengths::write(&backend, &key, tree, &lengths)?;
-        backend.withhold_snapshots(false);
-        save(&repository, &backend, snapshot)
     }
 
     /// The snapshots that carry our label, oldest first.
@@ -339,11 +266,6 @@ impl Repository {
         Ok(OpenSnapshot { inner, backend, file, root, everything: LsOptions::default(), reporter })
     }
 
-    fn indexed_ids(self) -> Result<rustic_core::Repository<IndexedIdsStatus>, Failure> {
-        let Self { name: _, inner, backend, reporter: _ } = self;
-        inner.to_indexed_ids().map_err(|error| backend::failure(&error, backend.failure()))
-    }
-
     fn snapshot_files(&self) -> Result<Vec<SnapshotFile>, Failure> {
         self.inner.get_all_snapshots().map_err(|error| self.failed(&error))
     }
@@ -459,48 +381,6 @@ fn is_unfinished(backend: &Backend) -> Result<bool, Failure> {
         }
     }
     Ok(true)
-}
-
-fn archive<R>(
-    repository: &rustic_core::Repository<IndexedIdsStatus>,
-    backend: &Backend,
-    source: &R,
-    options: SnapshotOptions,
-    paths: &[PathBuf],
-) -> Result<SnapshotFile, Failure>
-where
-    R: ReadSource + 'static,
-    R::Open: Send,
-    R::Iter: Send,
-{
-    let failed = |error: Box<RusticError>| backend::failure(&error, backend.failure());
-    let snapshot = options.to_snapshot().map_err(failed)?;
-    // The label of the snapshot names policy and source, so the one before of the same source is the parent.
-    let parent = ParentOptions::default().group_by(SnapshotGroupCriterion::new().hostname(true).label(true));
-    let backup = BackupOptions::default().no_scan(true).parent_opts(parent);
-    let snapshot = repository.archive(&backup, source, snapshot, paths).map_err(failed)?;
-    match backend.failure().get() {
-        Some(failure) => Err(failure),
-        None => Ok(snapshot),
-    }
-}
-
-fn save(
-    repository: &rustic_core::Repository<IndexedIdsStatus>,
-    backend: &Backend,
-    mut snapshot: SnapshotFile,
-) -> Result<Captured, Failure> {
-    snapshot.id = SnapshotId::default();
-    let summary = snapshot.summary.clone().unwrap_or_default();
-    repository.save_snapshots(vec![snapshot]).map_err(|error| backend::failure(&error, backend.failure()))?;
-    let id = backend.last_snapshot().ok_or_else(|| Failure::new(FailureKind::Other, "the snapshot was not written"))?;
-    Ok(Captured {
-        snapshot: id,
-        size_bytes: summary.total_bytes_processed,
-        added_bytes: summary.data_added,
-        files: summary.total_files_processed,
-        unreadable: 0,
-    })
 }
 
 /// A finding of rustic_core in one line: its errors are pages, of which only the messages are for people.

@@ -2,7 +2,11 @@
 //!
 //! Pure, and a function of its arguments only: the same four give the same plan, byte for byte.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -27,14 +31,33 @@ const NEXT_RUNS: usize = 3;
 /// to.
 pub fn plan(desired: &DesiredState, actual: &ActualState, approvals: &Approvals, now: Timestamp) -> Plan {
     let mut draft = Draft::new(desired, actual, now);
-    let names: BTreeSet<&PolicyName> = desired.policies.keys().chain(actual.policies.keys()).collect();
-    for name in names {
-        draft.policy(name);
+    for (name, wanted, there) in side_by_side(&desired.policies, &actual.policies) {
+        draft.policy(name, wanted, there.map(Arc::as_ref));
     }
     for restore in desired.restores.values() {
         draft.restore(restore);
     }
     draft.finish(approvals)
+}
+
+/// Walks two maps in their common order: each name once, with what either has of it.
+fn side_by_side<'a, V, W>(
+    one: &'a BTreeMap<PolicyName, V>,
+    other: &'a BTreeMap<PolicyName, W>,
+) -> impl Iterator<Item = (&'a PolicyName, Option<&'a V>, Option<&'a W>)> {
+    let (mut one, mut other) = (one.iter().peekable(), other.iter().peekable());
+    std::iter::from_fn(move || {
+        let order = match (one.peek(), other.peek()) {
+            (Some((name, _)), Some((other_name, _))) => name.cmp(other_name),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return None,
+        };
+        let here = if order == Ordering::Greater { None } else { one.next() };
+        let there = if order == Ordering::Less { None } else { other.next() };
+        let name = here.map(|(name, _)| name).or(there.map(|(name, _)| name))?;
+        Some((name, here.map(|(_, value)| value), there.map(|(_, value)| value)))
+    })
 }
 
 /// A plan in the making.
@@ -65,9 +88,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn policy(&mut self, name: &PolicyName) {
-        let wanted = self.desired.policies.get(name);
-        let there = self.actual.policies.get(name);
+    fn policy(&mut self, name: &PolicyName, wanted: Option<&Policy>, there: Option<&ActualPolicy>) {
         if self.is_frozen(name, wanted, there) {
             self.frozen.insert(name.clone());
             return;
@@ -226,6 +247,7 @@ impl<'a> Draft<'a> {
             source,
             next_runs: Vec::new(),
             losses: Vec::new(),
+            taken_back: Vec::new(),
         };
         let why = "deletion: Confirm: every restore point of the policy goes with it, the newest too".to_owned();
         self.propose(change, blocked, Some((lost, Some(why))));
@@ -249,6 +271,7 @@ impl<'a> Draft<'a> {
             source: restore.location.clone(),
             next_runs: Vec::new(),
             losses: Vec::new(),
+            taken_back: Vec::new(),
         };
         let needs = if let Some(missing) = self.missing_point(restore) {
             Needs::Mending(missing)
@@ -280,6 +303,12 @@ impl<'a> Draft<'a> {
     fn propose_edit(&mut self, change: Change, former: Former<'_>, inventory: &Inventory, mut blocked: Option<String>) {
         let Some(after) = &change.after else { return };
         let lost = losses::by_edit(former, after, &inventory.points, self.now);
+        let mut consent = None;
+        if !inventory.complete && losses::leaves_behind(former, after) && !inventory.points.is_empty() {
+            consent = Some("leaves behind a repository whose restore points cannot all be seen".to_owned());
+        } else if !inventory.complete && losses::leaves_behind(former, after) {
+            blocked.get_or_insert_with(|| unseen(inventory));
+        }
         if !inventory.complete && losses::could_lose(former, after) {
             blocked.get_or_insert_with(|| unseen(inventory));
         }
@@ -288,23 +317,24 @@ impl<'a> Draft<'a> {
         {
             blocked.get_or_insert_with(|| format!("no restore point may be lost: {why}"));
         }
-        self.propose(change, blocked, Some((lost, None)));
+        self.propose(change, blocked, Some((lost, consent)));
     }
 
     /// Proposes a change. `lost` is what it loses, and why that needs consent in any case, if so.
     fn propose(&mut self, mut change: Change, blocked: Option<String>, lost: Option<(Losses, Option<String>)>) {
         let mut needs = Needs::Nothing;
-        if let Some((Losses { losses, reach }, consent)) = lost
-            && !losses.is_empty()
-        {
-            change.losses = losses.iter().map(|loss| loss.id.clone()).collect();
-            let effects = effects(&change.policy, &change.losses);
-            needs = match consent {
-                None => Needs::Budget(effects),
-                Some(why) => Needs::Consent(effects, why),
-            };
-            self.reach.insert(change.policy.clone(), reach);
-            self.losses.extend(losses);
+        if let Some((Losses { losses, taken_back, reach }, consent)) = lost {
+            change.taken_back = taken_back;
+            if !losses.is_empty() {
+                change.losses = losses.iter().map(|loss| loss.id.clone()).collect();
+                let effects = effects(&change.policy, &change.losses);
+                needs = match consent {
+                    None => Needs::Budget(effects),
+                    Some(why) => Needs::Consent(effects, why),
+                };
+                self.reach.insert(change.policy.clone(), reach);
+                self.losses.extend(losses);
+            }
         }
         if let Some(why) = blocked {
             needs = Needs::Mending(why);
@@ -339,6 +369,7 @@ impl<'a> Draft<'a> {
             restore: None,
             next_runs,
             losses: Vec::new(),
+            taken_back: Vec::new(),
         }
     }
 
@@ -391,7 +422,10 @@ fn unseen(inventory: &Inventory) -> String {
         1 => "only 1 of its restore points could be seen".to_owned(),
         several => format!("only {several} of its restore points could be seen"),
     };
-    format!("unknown is not empty: {known}; make its repositories readable first")
+    format!(
+        "unknown is not empty: {known}; make its repositories readable first. If one is gone for ever, take it out of \
+         the policy, or move it, in an edit of its own: the plan then lists what was there, and consent lets it go"
+    )
 }
 
 fn unknown_place() -> Location {

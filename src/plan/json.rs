@@ -50,6 +50,7 @@ fn change(change: &Change) -> Value {
         "source": source(&change.source),
         "nextRuns": change.next_runs,
         "losses": change.losses,
+        "takenBack": change.taken_back,
     })
 }
 

@@ -5,8 +5,8 @@
 //! - **Suspension changes no rule.** A rule that is tightened on a suspended policy counts at once, so that resuming it
 //!   later loses nothing unseen.
 //! - **A repository that is left behind is a loss.** Where an edit takes a repository away from a policy, or moves it,
-//!   the restore points that are only there can no longer be reached by the policy: their data stays where it is, but
-//!   nobody lists, verifies or expires it any more. They count as lost; the reason says which repository it was.
+//!   the restore points that are only there can no longer be reached by the policy. They count as lost; the reason says
+//!   which repository it was. What is within reach is decided in [`crate::retention::reach`], for the engine as well.
 //! - **Unknown rules keep everything.** Where nobody can say what the former rules were, or where a removed policy's
 //!   points were simply left in peace, each point that the new rules let go is a loss.
 //! - **A removal with `deletion: Confirm` loses every point, the newest too**, except those that are held. It is the
@@ -20,14 +20,13 @@ use super::{Loss, Reach};
 use crate::{
     policy::{
         CompiledPolicy, PolicyName,
-        document::{
-            DurationText, RepositoryDocument,
-            backup_policy::Deletion,
-            repository::{Layout, RepositorySpec},
-        },
+        document::{DurationText, RepositoryDocument, backup_policy::Deletion},
     },
     restore_point::{RestorePoint, RestorePointId},
-    retention::{self, KeepRules},
+    retention::{
+        self, KeepRules,
+        reach::{Reach as Reached, decide_for, location, rules_of},
+    },
 };
 
 /// The grace time of a policy that names none.
@@ -49,6 +48,8 @@ pub enum Former<'a> {
 pub struct Losses {
     /// Sorted by time.
     pub losses: Vec<Loss>,
+    /// Points that are marked as expired and that the new rules keep: their marks are taken back.
+    pub taken_back: Vec<RestorePointId>,
     /// How far back one can go.
     pub reach: Reach,
 }
@@ -61,8 +62,8 @@ pub fn by_edit(former: Former<'_>, after: &CompiledPolicy, points: &[RestorePoin
     let reachable: Vec<RestorePoint> = points.iter().filter(|point| !left_behind.is_stranded(point)).cloned().collect();
     let kept_after: BTreeSet<_> = reachable
         .iter()
-        .zip(retention::decide(&new, &reachable, now))
-        .filter_map(|(point, decision)| decision.keep.then_some(&point.id))
+        .zip(decide_for(after, &reachable, now))
+        .filter_map(|(point, decision)| decision.is_kept_by_rules().then_some(&point.id))
         .collect();
     let lost = points
         .iter()
@@ -84,7 +85,9 @@ pub fn by_edit(former: Former<'_>, after: &CompiledPolicy, points: &[RestorePoin
         before: oldest(points.iter().zip(&kept_before).filter(|(_, kept)| **kept).map(|(point, _)| point)),
         after: oldest(points.iter().filter(|point| kept_after.contains(&point.id))),
     };
-    Losses { losses, reach }
+    let is_back = |point: &&RestorePoint| point.expired_since.is_some() && kept_after.contains(&point.id);
+    let taken_back = points.iter().filter(is_back).map(|point| point.id.clone()).collect();
+    Losses { losses, taken_back, reach }
 }
 
 /// A marked point that the former grace time still holds and the new one lets go at once.
@@ -113,19 +116,21 @@ pub fn by_removal(name: &PolicyName, before: Option<&CompiledPolicy>, points: &[
     };
     let stays = |point: &&RestorePoint| losses.is_empty() || point.held;
     let reach = Reach { before: oldest(there()), after: oldest(there().filter(stays)) };
-    Losses { losses, reach }
+    Losses { losses, taken_back: Vec::new(), reach }
 }
 
-/// Whether an edit could let a restore point go that nobody has seen: a rule is tighter, a repository is left behind,
-/// or the former rules are not known.
+/// Whether an edit could let a restore point go by the rules that nobody has seen: a rule is tighter, or the former
+/// rules are not known.
 pub fn could_lose(former: Former<'_>, after: &CompiledPolicy) -> bool {
     match former {
         Former::Unknown | Former::Withdrawn => true,
-        Former::Applied(before) => {
-            is_tighter(&rules_of(before), &rules_of(after))
-                || !LeftBehind::between(former, after).repositories.is_empty()
-        }
+        Former::Applied(before) => is_tighter(&rules_of(before), &rules_of(after)),
     }
+}
+
+/// Whether an edit leaves a repository behind.
+pub fn leaves_behind(former: Former<'_>, after: &CompiledPolicy) -> bool {
+    !LeftBehind::between(former, after).repositories.is_empty()
 }
 
 /// Whether any one of the new rules keeps less than it did.
@@ -136,17 +141,10 @@ fn is_tighter(old: &KeepRules, new: &KeepRules) -> bool {
         || (old.within != new.within && hours(old, 31, 366) > hours(new, 28, 365))
 }
 
-/// The rules of a compiled policy. Both sides come from here, so that nothing but the documents makes a difference.
-fn rules_of(policy: &CompiledPolicy) -> KeepRules {
-    let spec = &policy.document.spec;
-    KeepRules { verified: spec.verify.is_some(), ..KeepRules::from(&spec.retention) }
-}
-
 fn kept_by(former: Former<'_>, points: &[RestorePoint], now: Timestamp) -> Vec<bool> {
     match former {
         Former::Applied(before) => {
-            let rules = rules_of(before);
-            retention::decide(&rules, points, now).into_iter().map(|decision| decision.keep).collect()
+            decide_for(before, points, now).into_iter().map(|decision| decision.is_kept_by_rules()).collect()
         }
         Former::Unknown | Former::Withdrawn => points.iter().map(|point| point.expired_since.is_none()).collect(),
     }
@@ -185,48 +183,45 @@ struct LeftBehind {
     repositories: BTreeSet<String>,
     /// Whether none of the former repositories is read any more.
     all: bool,
+    /// What the new one reads.
+    reached: Reached,
 }
 
 impl LeftBehind {
     fn between(former: Former<'_>, after: &CompiledPolicy) -> Self {
-        let Former::Applied(before) = former else { return Self { repositories: BTreeSet::new(), all: false } };
-        let new: Vec<_> = after.repositories.iter().map(|repository| place(repository, &after.cluster)).collect();
-        let repositories: BTreeSet<String> = before
-            .repositories
-            .iter()
-            .filter(|repository| !new.contains(&place(repository, &before.cluster)))
-            .map(|repository| repository.metadata.name.clone())
-            .collect();
+        let reached = Reached::of(after);
+        let Former::Applied(before) = former else {
+            return Self { repositories: BTreeSet::new(), all: false, reached };
+        };
+        let is_left = |repository: &&RepositoryDocument| {
+            !reached.holds_place(&repository.metadata.name, &location(repository, &before.cluster))
+        };
+        let left = before.repositories.iter().map(AsRef::as_ref).filter(is_left);
+        let repositories: BTreeSet<String> = left.map(|repository| repository.metadata.name.clone()).collect();
         let all = !before.repositories.is_empty() && repositories.len() == before.repositories.len();
-        Self { repositories, all }
+        Self { repositories, all, reached }
     }
 
     /// Whether a point is nowhere but in repositories that are left behind. A point that names no parts (that of an
-    /// offline inventory) is in all repositories of its policy.
+    /// offline inventory) is in all repositories of its policy; a part that does not say where it is, is where the
+    /// repository of its name was.
     fn is_stranded(&self, point: &RestorePoint) -> bool {
         match point.parts.as_slice() {
             [] => self.all,
-            parts => parts.iter().all(|part| self.repositories.contains(&part.repository)),
+            parts => {
+                !self.reached.holds(point)
+                    || parts.iter().all(|part| part.location.is_none() && self.repositories.contains(&part.repository))
+            }
         }
     }
-}
 
-/// What makes two repositories the same place for one policy. The name is part of it, since restore points remember
-/// their repository by name.
-fn place<'a>(repository: &'a RepositoryDocument, cluster: &'a str) -> impl PartialEq + use<'a> {
-    let RepositorySpec { directory, nfs, s3, rest, layout, password: _, escrow: _, maintenance: _ } = &repository.spec;
-    let cluster = match layout {
-        Layout::PerPolicy => Some(cluster),
-        Layout::Shared => None,
-    };
-    (
-        &repository.metadata.name,
-        directory,
-        nfs,
-        s3.as_ref().map(|s3| (&s3.endpoint, &s3.bucket, &s3.prefix)),
-        rest,
-        cluster,
-    )
+    /// Where a stranded point is.
+    fn names(&self, point: &RestorePoint) -> BTreeSet<String> {
+        match point.parts.as_slice() {
+            [] => self.repositories.clone(),
+            parts => parts.iter().map(|part| part.repository.clone()).collect(),
+        }
+    }
 }
 
 /// Says which rule it was that kept a point.
@@ -274,7 +269,7 @@ impl Explanation {
 
     fn reason(&self, point: &RestorePoint, left_behind: &LeftBehind) -> String {
         if left_behind.is_stranded(point) {
-            let names: Vec<&str> = left_behind.repositories.iter().map(String::as_str).collect();
+            let names: Vec<String> = left_behind.names(point).into_iter().collect();
             return format!("left behind in repository {}", names.join(", "));
         }
         let kept_it = |(words, kept): &(String, BTreeSet<_>)| kept.contains(&point.id).then(|| words.clone());

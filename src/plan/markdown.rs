@@ -119,6 +119,7 @@ fn row(plan: &Plan, change: &Change) -> String {
             change.after.iter().flat_map(wording::outline).map(|(label, value)| cell(&format!("{label}: {value}"))),
         );
     }
+    what.extend(wording::taken_back(change));
     let next = change.next_runs.first().map(|time| cell(&time.to_string())).unwrap_or_default();
     let losses = wording::losses_of(plan, change);
     let lost = match losses.len() {

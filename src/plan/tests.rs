@@ -1,6 +1,9 @@
 //! Whole plans from documents and points, without files, git or engine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -68,7 +71,7 @@ fn applied(desired: &DesiredState, points: &[RestorePoint]) -> ActualState {
     ActualState {
         observed_at: now(),
         complete: true,
-        policies: desired.policies.iter().map(|(name, wanted)| (name.clone(), policy(wanted))).collect(),
+        policies: desired.policies.iter().map(|(name, wanted)| (name.clone(), Arc::new(policy(wanted)))).collect(),
         restores: BTreeMap::new(),
         foreign: BTreeMap::new(),
     }
@@ -138,8 +141,9 @@ fn applying_a_plan_leaves_nothing_to_do() {
 #[test]
 fn a_hand_that_changed_the_engine_is_drift_and_put_back() {
     let (desired, mut actual) = edit("retention: {keepDaily: 7}", "retention: {keepDaily: 7}", &points(3));
-    let compiled = actual.policies.get_mut(&name("a")).unwrap().compiled.as_mut().unwrap();
-    compiled.document.spec.retention.keep_daily = Some(30);
+    let there = Arc::make_mut(actual.policies.get_mut(&name("a")).unwrap());
+    let document = &mut there.compiled.as_mut().unwrap().document;
+    Arc::make_mut(document).spec.retention.keep_daily = Some(30);
     let plan = plan(&desired, &actual);
     assert_eq!(plan.drift[0].difference, "retention.keepDaily is 30 instead of 7");
     assert_eq!(plan.changes[0].reason, Reason::Drifted);
@@ -148,7 +152,7 @@ fn a_hand_that_changed_the_engine_is_drift_and_put_back() {
 #[test]
 fn a_policy_made_again_does_not_expire_what_was_left_in_peace() {
     let (desired, mut actual) = edit("", "retention: {keepDaily: 7}", &points(10));
-    actual.policies.get_mut(&name("a")).unwrap().compiled = None;
+    Arc::make_mut(actual.policies.get_mut(&name("a")).unwrap()).compiled = None;
     let plan = plan(&desired, &actual);
     assert_eq!(plan.losses.len(), 3);
     assert_eq!(plan.refusals.len(), 1);
@@ -161,6 +165,7 @@ fn a_point_is_left_behind_only_if_every_copy_is() {
     let part = |repository: &str| Part {
         source: "files".to_owned(),
         repository: repository.to_owned(),
+        location: None,
         snapshot: String::new(),
         size_bytes: 0,
         added_bytes: 0,
@@ -176,6 +181,43 @@ fn a_point_is_left_behind_only_if_every_copy_is() {
     let plan = plan(&desired(&[&one, &other]), &applied(&desired(&[&both, DISK, &other]), &all));
     assert_eq!(plan.losses.len(), 1);
     assert_eq!((&plan.losses[0].id, plan.losses[0].reason.as_str()), (&all[0].id, "left behind in repository disk"));
+}
+
+/// A repository that is gone for ever can be left behind by consent, but no rule gets tighter unseen.
+#[test]
+fn what_cannot_be_seen_is_left_behind_by_consent() {
+    let before = policy("a", "retention: {keepDaily: 7}");
+    let other = DISK.replace("name: disk", "name: other").replace("/backup", "/other");
+    let moved = before.replace("[disk]", "[other]");
+    let unseen = |known: &[RestorePoint]| {
+        let mut actual = applied(&desired(&[&before, DISK]), known);
+        actual.policies.values_mut().for_each(|policy| std::sync::Arc::make_mut(policy).inventory.complete = false);
+        actual
+    };
+    let left = plan(&desired(&[&moved, &other]), &unseen(&points(3)));
+    let [refusal] = left.refusals.as_slice() else { panic!("{:?}", left.refusals) };
+    assert!(refusal.can_be_approved() && refusal.effects.len() == 3, "{refusal:?}");
+    let approvals = Approvals { digests: BTreeSet::from([refusal.digest.clone()]), ..Approvals::default() };
+    let again = diff::plan(&desired(&[&moved, &other]), &unseen(&points(3)), &approvals, now());
+    assert_eq!((again.changes.len(), again.changes[0].losses.len()), (1, 3));
+    // Nothing is known: what is there nobody can consent to.
+    let unknown = plan(&desired(&[&moved, &other]), &unseen(&[]));
+    assert!(!unknown.refusals[0].can_be_approved(), "{unknown:?}");
+    let tighter = moved.replace("keepDaily: 7", "keepDaily: 5");
+    assert!(!plan(&desired(&[&tighter, &other]), &unseen(&points(3))).refusals[0].can_be_approved());
+}
+
+#[test]
+fn a_reverted_edit_says_what_it_takes_back() {
+    let mut all = points(3);
+    all[0].expired_since = Some(now() - SignedDuration::from_hours(2));
+    all[1].expired_since = Some(now() - SignedDuration::from_hours(2));
+    let (tight, wide) = (policy("a", "retention: {keepLast: 1}"), policy("a", "retention: {keepLast: 2}"));
+    let plan = plan(&desired(&[&wide, DISK]), &applied(&desired(&[&tight, DISK]), &all));
+    assert_eq!(plan.changes[0].taken_back, [all[1].id.clone()]);
+    let text = text::render(&plan, &View::default());
+    assert!(text.contains("takes back 1 restore point that had expired"), "{text}");
+    assert!(markdown::render(&plan, &View::default()).contains("takes back 1 restore point"), "{text}");
 }
 
 #[test]

@@ -62,6 +62,9 @@ fn entry(text: &mut String, plan: &Plan, change: &Change, refusal: Option<&Refus
         writeln!(text, "    next runs: {}", times.join(", "))?;
     }
     losses(text, plan, change)?;
+    if let Some(taken_back) = wording::taken_back(change) {
+        writeln!(text, "    {taken_back}")?;
+    }
     if let Some(refusal) = refusal {
         writeln!(text, "    ✗ refused: {}", wording::plain_long(&refusal.reason))?;
         if refusal.can_be_approved() {

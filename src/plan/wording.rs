@@ -136,6 +136,12 @@ pub fn size<'a>(losses: impl IntoIterator<Item = &'a Loss>) -> u64 {
     losses.into_iter().fold(0, |sum, loss| sum.saturating_add(loss.size_bytes))
 }
 
+/// The restore points that a change takes back, if any.
+pub fn taken_back(change: &Change) -> Option<String> {
+    let points = count(change.taken_back.len(), "restore point", "restore points");
+    (!change.taken_back.is_empty()).then(|| format!("takes back {points} that had expired"))
+}
+
 /// The losses that a change brings, in the order of the plan. The plan's losses are sorted by policy.
 pub fn losses_of<'a>(plan: &'a Plan, change: &Change) -> &'a [Loss] {
     if change.losses.is_empty() {

@@ -14,6 +14,7 @@ pub mod quantity;
 pub mod repository;
 pub mod restore;
 pub mod settings;
+pub mod shared;
 pub mod source;
 
 pub use backup_policy::{BackupPolicySpec, Retention};

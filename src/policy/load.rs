@@ -5,10 +5,6 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
 };
 
 use super::{
@@ -18,8 +14,10 @@ use super::{
 use crate::desired::DesiredState;
 
 mod directory;
+mod processors;
 
 pub use directory::{DirectoryError, is_document_file, read_directory, read_file};
+pub use processors::on_all_processors;
 
 /// A larger file is not read. Ten thousand policies fit.
 pub const MOST_BYTES: usize = 4 << 20;
@@ -40,25 +38,66 @@ impl FileContent {
     }
 }
 
-/// What is known of files that did not change since.
+/// The files of the last load, each checked by itself. Those that did not change since are not looked at again.
 #[derive(Debug, Default)]
 pub struct ParseCache {
+    /// Where runs happen: another engine finds other things.
+    engine: Option<EngineKind>,
     files: BTreeMap<PathBuf, CachedFile>,
 }
 
 #[derive(Debug)]
 struct CachedFile {
-    blob: String,
-    engine: EngineKind,
-    checked: Arc<CheckedFile>,
+    /// None: it is checked each time.
+    blob: Option<String>,
+    checked: CheckedFile,
+}
+
+impl CachedFile {
+    fn is_of(&self, content: &FileContent) -> bool {
+        self.blob.is_some() && self.blob == content.blob
+    }
 }
 
 impl ParseCache {
-    /// The result for a path with this blob, if it is known.
-    fn get(&self, path: &Path, content: &FileContent, engine: EngineKind) -> Option<Arc<CheckedFile>> {
-        let cached = self.files.get(path)?;
-        let same = content.blob.as_deref() == Some(&cached.blob) && cached.engine == engine;
-        same.then(|| cached.checked.clone())
+    /// Makes it hold exactly these files, and checks those that it did not know.
+    fn update(&mut self, files: &BTreeMap<PathBuf, FileContent>, engine: EngineKind) {
+        if self.engine != Some(engine) {
+            *self = Self { engine: Some(engine), files: BTreeMap::new() };
+        }
+        let (gone, changed) = self.differences(files);
+        for path in gone {
+            self.files.remove(&path);
+        }
+        let checked = on_all_processors(&changed, |(path, content)| check_file(path, content, engine));
+        let checked = changed
+            .into_iter()
+            .zip(checked)
+            .map(|((path, content), checked)| (path.clone(), CachedFile { blob: content.blob.clone(), checked }));
+        match self.files.is_empty() {
+            // At once: a map that is filled in order one by one has room for nearly twice as many.
+            true => self.files = checked.collect(),
+            false => self.files.extend(checked),
+        }
+    }
+
+    /// The files that are gone, and those that are new or have another content. One pass over both: they are sorted
+    /// alike, and ten thousand searches would take longer than all the rest of a turn.
+    fn differences<'a>(
+        &self,
+        files: &'a BTreeMap<PathBuf, FileContent>,
+    ) -> (Vec<PathBuf>, Vec<(&'a PathBuf, &'a FileContent)>) {
+        let (mut gone, mut changed) = (Vec::new(), Vec::new());
+        let mut known = self.files.iter().peekable();
+        for (path, content) in files {
+            gone.extend(std::iter::from_fn(|| known.next_if(|(other, _)| *other < path)).map(|(path, _)| path.clone()));
+            match known.next_if(|(other, _)| *other == path) {
+                Some((_, cached)) if cached.is_of(content) => {}
+                Some(_) | None => changed.push((path, content)),
+            }
+        }
+        gone.extend(known.map(|(path, _)| path.clone()));
+        (gone, changed)
     }
 }
 
@@ -80,66 +119,13 @@ impl Loaded {
 
 /// Reads and checks documents. `cache` afterwards holds exactly these files.
 pub fn load(files: &BTreeMap<PathBuf, FileContent>, engine: EngineKind, cache: &mut ParseCache) -> Loaded {
-    let mut checked: BTreeMap<PathBuf, Arc<CheckedFile>> = BTreeMap::new();
-    let mut changed: Vec<(&PathBuf, &FileContent)> = Vec::new();
-    for (path, content) in files {
-        match cache.get(path, content, engine) {
-            Some(known) => {
-                checked.insert(path.clone(), known);
-            }
-            None => changed.push((path, content)),
-        }
-    }
-    for (index, file) in check_all(&changed, engine) {
-        let (path, content) = changed[index];
-        let file = Arc::new(file);
-        if let Some(blob) = &content.blob {
-            let cached = CachedFile { blob: blob.clone(), engine, checked: file.clone() };
-            cache.files.insert(path.clone(), cached);
-        }
-        checked.insert(path.clone(), file);
-    }
-    cache.files.retain(|path, _| files.contains_key(path));
-
+    cache.update(files, engine);
+    let checked: Vec<(&Path, &CheckedFile)> =
+        cache.files.iter().map(|(path, file)| (path.as_path(), &file.checked)).collect();
     let (desired, mut diagnostics) = together(&checked);
-    diagnostics.extend(checked.values().flat_map(|file| file.diagnostics.iter().cloned()));
+    diagnostics.extend(checked.iter().flat_map(|(_, file)| file.diagnostics.iter().cloned()));
     diagnostic::sort(&mut diagnostics);
     Loaded { desired, diagnostics }
-}
-
-/// Checks files on all processors. The result does not depend on how many there are.
-fn check_all(files: &[(&PathBuf, &FileContent)], engine: EngineKind) -> Vec<(usize, CheckedFile)> {
-    /// Fewer files than this are not worth a thread.
-    const FILES_A_THREAD: usize = 32;
-    let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
-    let threads = processors.min(files.len() / FILES_A_THREAD).max(1);
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let start = next.fetch_add(FILES_A_THREAD, Ordering::Relaxed);
-            if start >= files.len() {
-                return done;
-            }
-            for (index, (path, content)) in files.iter().enumerate().skip(start).take(FILES_A_THREAD) {
-                done.push((index, check_file(path, content, engine)));
-            }
-        }
-    };
-    if threads == 1 {
-        return work();
-    }
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut done = work();
-        for other in others {
-            match other.join() {
-                Ok(more) => done.extend(more),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        done
-    })
 }
 
 /// Checks the content of one file.

@@ -3,10 +3,10 @@
 //! Pure. First each file by itself ([`check`], which may be cached by the content of the file), then all of them
 //! together ([`together`]): names, references, tenants.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use super::{
-    Location, Policy, PolicyName, RepositoryName, Restore,
+    Location, PolicyContent, PolicyName, RepositoryName, Restore,
     diagnostic::{self, Diagnostic, Related, Rule, lines::Lines},
     document::{RepositoryDocument, SettingsDocument},
     parse::{self, Node, NodeValue},
@@ -72,8 +72,8 @@ pub enum CheckedDocument {
 /// A policy that is right by itself.
 #[derive(Debug, Clone)]
 pub struct CheckedPolicy {
-    /// The policy, still without its repositories.
-    pub policy: Policy,
+    /// What its document says. Its repositories are not looked up yet.
+    pub policy: Arc<PolicyContent>,
     /// Where its name stands.
     pub name: Place,
     /// Where its namespace stands; else the name.
@@ -86,7 +86,7 @@ pub struct CheckedPolicy {
 #[derive(Debug, Clone)]
 pub struct CheckedRepository {
     /// The document.
-    pub document: RepositoryDocument,
+    pub document: Arc<RepositoryDocument>,
     /// Where its name stands.
     pub name: Place,
 }

@@ -2,7 +2,7 @@
 //!
 //! Pure. Everything that comes from a document or a program is escaped: a policy cannot draw on its own dashboard.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -25,7 +25,7 @@ const ENTRIES_LIMIT: usize = 50;
 const TEXT_LIMIT: usize = 500;
 
 /// The dashboard.
-pub fn render(input: &StatusInput<'_>, policies: &BTreeMap<PolicyName, PolicyStatus>) -> String {
+pub fn render(input: &StatusInput<'_>, policies: &BTreeMap<PolicyName, Arc<PolicyStatus>>) -> String {
     let mut page = String::new();
     title(&mut page, input, policies);
     list(&mut page, "Problems", input.problems);
@@ -68,7 +68,7 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-fn title(page: &mut String, input: &StatusInput<'_>, policies: &BTreeMap<PolicyName, PolicyStatus>) {
+fn title(page: &mut String, input: &StatusInput<'_>, policies: &BTreeMap<PolicyName, Arc<PolicyStatus>>) {
     let cluster = input.desired.settings.cluster.as_deref().unwrap_or("local");
     let bad = policies.values().filter(|policy| policy.health.needs_attention()).count();
     let points: usize = policies.values().map(|policy| policy.status.restore_points.len()).sum();
@@ -128,7 +128,7 @@ fn refusals(page: &mut String, input: &StatusInput<'_>) {
     more(page, refusals.len(), ENTRIES_LIMIT);
 }
 
-fn attention(page: &mut String, policies: &BTreeMap<PolicyName, PolicyStatus>) {
+fn attention(page: &mut String, policies: &BTreeMap<PolicyName, Arc<PolicyStatus>>) {
     let bad: Vec<&PolicyStatus> = sorted(policies)
         .into_iter()
         // What is refused has its own section above.
@@ -145,7 +145,7 @@ fn attention(page: &mut String, policies: &BTreeMap<PolicyName, PolicyStatus>) {
     more(page, bad.len(), ENTRIES_LIMIT);
 }
 
-fn table(page: &mut String, policies: &BTreeMap<PolicyName, PolicyStatus>) {
+fn table(page: &mut String, policies: &BTreeMap<PolicyName, Arc<PolicyStatus>>) {
     if policies.is_empty() {
         page.push_str("\nThere is no policy yet.\n");
         return;
@@ -185,8 +185,8 @@ fn table(page: &mut String, policies: &BTreeMap<PolicyName, PolicyStatus>) {
 }
 
 /// Worst first, then by name.
-fn sorted(policies: &BTreeMap<PolicyName, PolicyStatus>) -> Vec<&PolicyStatus> {
-    let mut sorted: Vec<&PolicyStatus> = policies.values().collect();
+fn sorted(policies: &BTreeMap<PolicyName, Arc<PolicyStatus>>) -> Vec<&PolicyStatus> {
+    let mut sorted: Vec<&PolicyStatus> = policies.values().map(AsRef::as_ref).collect();
     sorted.sort_by_key(|policy| policy.health);
     sorted
 }

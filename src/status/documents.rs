@@ -2,7 +2,10 @@
 //!
 //! Pure. A run that is under way is not written: it would cost a commit at its beginning and one at its end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Published, StatusInput,
     conditions::{self, Condition, Health},
+    memo::Known,
 };
 use crate::{
     actual::{ActualPolicy, ActualState, RestoreReport},
@@ -137,12 +141,20 @@ impl PolicyStatus {
 }
 
 /// The status of every policy that is asked for, or of which something is left.
-pub fn policies(input: &StatusInput<'_>, published: &Published<'_>) -> BTreeMap<PolicyName, PolicyStatus> {
+pub(super) fn policies(
+    input: &StatusInput<'_>,
+    published: &Published<'_>,
+    known: Option<&Known>,
+) -> BTreeMap<PolicyName, Arc<PolicyStatus>> {
     let is_left = |actual: &ActualPolicy| actual.compiled.is_some() || !actual.inventory.points.is_empty();
     let left = input.actual.policies.iter().filter(|(_, actual)| is_left(actual)).map(|(name, _)| name);
     let desired = input.desired.policies.keys().chain(&input.desired.frozen_policies);
     let names: BTreeSet<&PolicyName> = left.chain(desired).collect();
-    names.into_iter().map(|name| (name.clone(), policy(input, published, name))).collect()
+    let status = |name: &PolicyName| match known.and_then(|known| known.status(input, name)) {
+        Some(known) => Arc::clone(known),
+        None => Arc::new(policy(input, published, name)),
+    };
+    names.into_iter().map(|name| (name.clone(), status(name))).collect()
 }
 
 /// The documents for restores that ended.

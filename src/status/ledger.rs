@@ -182,11 +182,16 @@ pub fn paths(published: &Published<'_>) -> Vec<String> {
     names(published).iter().map(FileName::path).collect()
 }
 
-/// The number of the newest event of a published ledger; none: it is empty.
-pub fn last_sequence(published: &Published<'_>) -> Option<u64> {
-    let path = paths(published).pop()?;
-    let text = String::from_utf8((published.read)(&path)?).ok()?;
-    lines(&text).filter_map(|line| serde_json::from_str::<Entry>(line).ok()).map(|entry| entry.event.sequence).max()
+/// Whether a published ledger has lost this event: somebody deleted the status branch or set it back.
+pub fn has_lost(published: &Published<'_>, event: &Event) -> bool {
+    let identity = identity(event);
+    let is_in = |name: &FileName| {
+        let bytes = (published.read)(&name.path()).unwrap_or_default();
+        // Usually the very last line is the one.
+        let mut lines = bytes.rsplit(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+        lines.any(|line| identity_of_line(line).is_some_and(|found| found == identity))
+    };
+    !names(published).iter().rev().any(is_in)
 }
 
 /// One file of the ledger. The order is that of the chain.
@@ -310,7 +315,12 @@ mod tests {
         assert_eq!(verify(lines.iter().map(String::as_str)), Ok(()));
         let published =
             Published { read: &|path| files.get(path).cloned(), list: &|_| files.keys().cloned().collect() };
-        assert_eq!(last_sequence(&published), Some(4));
+        let there = event(2, "2026-12-01T00:00:00Z");
+        assert!(!has_lost(&published, &there));
+        assert!(has_lost(&published, &event(5, "2026-12-01T00:00:00Z")));
+        // The event with this number is one of another daemon.
+        assert!(has_lost(&published, &Event { policy: "shop/other".parse().expect("a name"), ..there.clone() }));
+        assert!(has_lost(&Published::NOTHING, &there));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::{
     },
     run::RunReport,
     schedule,
-    status::{StatusInput, ledger},
+    status::{StatusInput, ledger, memo::Memo},
 };
 
 /// What is watched, and where the memory is.
@@ -39,6 +39,8 @@ pub struct SiteOptions {
     pub state_directory: PathBuf,
     /// Whether the status is written back.
     pub write_back: bool,
+    /// Which engine the documents are for.
+    pub engine: EngineKind,
 }
 
 /// The watched repository, and what is remembered of it from turn to turn.
@@ -48,6 +50,7 @@ pub struct Site {
     checkout: Option<Checkout>,
     cache: ParseCache,
     memory: Memory,
+    status_memo: Memo,
     ended_runs: Vec<RunReport>,
     /// The sequence up to which ended runs were counted by this process.
     counted_sequence: Option<u64>,
@@ -89,6 +92,7 @@ impl Site {
             checkout: None,
             cache: ParseCache::default(),
             memory,
+            status_memo: Memo::default(),
             ended_runs: Vec::new(),
             counted_sequence,
         })
@@ -182,7 +186,7 @@ impl Site {
     }
 
     fn asked(&mut self, fetched: &Fetched) -> Asked {
-        let Loaded { mut desired, diagnostics } = load(&fetched.files.content, EngineKind::Local, &mut self.cache);
+        let Loaded { mut desired, diagnostics } = load(&fetched.files.content, self.options.engine, &mut self.cache);
         let mut findings: Vec<String> = diagnostics
             .iter()
             .map(|finding| format!("{}: {} [{}]", finding.location, finding.message, finding.rule.id()))
@@ -226,6 +230,8 @@ impl Site {
     ) -> Result<Result<(), WritebackError>, TurnError> {
         let (true, Some(checkout)) = (self.options.write_back, &self.checkout) else { return Ok(Ok(())) };
         let Asked { desired, findings, problems } = asked;
+        let (before, events) =
+            events.split_at(events.partition_point(|event| event.sequence <= self.memory.published_sequence));
         let path = &self.options.checkout.path;
         let approve_arguments = match path.components().any(|part| matches!(part, std::path::Component::Normal(_))) {
             true => format!(" --path {}", path.display()),
@@ -241,6 +247,7 @@ impl Site {
             events,
             approve_arguments: &approve_arguments,
             next_run: &|policy| schedule::next_runs(&policy.schedules, now, 1).first().copied(),
+            last_published: before.last(),
             now,
         };
         let options = PublishOptions {
@@ -249,9 +256,15 @@ impl Site {
             author_name: "Mainstay",
             author_email: "mainstay@localhost",
             now,
+            is_wanted: &|| !self.clock.is_given_up(),
         };
-        let published = self.clock.time(|| publish_status(&options, &input, &message(&input)));
-        Ok(published.ok_or(TurnError::GivenUp)?.map(|published| match published {
+        let published = self.clock.time(|| publish_status(&options, &input, &message(&input), &mut self.status_memo));
+        let published = published.ok_or(TurnError::GivenUp)?;
+        if let Err(WritebackError::SetBack(_)) = &published {
+            // Those that are there are passed over.
+            self.memory.published_sequence = 0;
+        }
+        Ok(published.map(|published| match published {
             Published::Unchanged => {}
             Published::Committed(revision) => tracing::info!(revision = revision.short(), "status written back"),
         }))

@@ -29,6 +29,7 @@ pub struct Metrics {
     registry: Registry,
     turns: Family<ResultLabel, Counter>,
     turn_seconds: Gauge<f64, AtomicU64>,
+    plan_seconds: Gauge<f64, AtomicU64>,
     git_errors: Counter,
     refusals: Gauge,
     losses: Gauge,
@@ -55,6 +56,7 @@ impl Default for Metrics {
         let mut metrics = Self {
             turns: Family::default(),
             turn_seconds: Gauge::default(),
+            plan_seconds: Gauge::default(),
             git_errors: Counter::default(),
             refusals: Gauge::default(),
             losses: Gauge::default(),
@@ -74,6 +76,12 @@ impl Default for Metrics {
             "How long the last turn took",
             Unit::Seconds,
             metrics.turn_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "plan_duration",
+            "How long the last turn took until its plan was made",
+            Unit::Seconds,
+            metrics.plan_seconds.clone(),
         );
         registry.register("git_errors", "Fetches and pushes that did not go through", metrics.git_errors.clone());
         registry.register("plan_refusals", "Changes that a safety rail refuses now", metrics.refusals.clone());
@@ -140,8 +148,9 @@ impl Metrics {
         self.runs.get_or_create(&RunLabel { policy: policy.to_owned(), result }).inc();
     }
 
-    /// What the plan and the documents say now.
-    pub fn planned(&self, plan: &Plan, findings: usize) {
+    /// What the plan and the documents say now; `seconds` is how long it took to know.
+    pub fn planned(&self, plan: &Plan, findings: usize, seconds: f64) {
+        self.plan_seconds.set(seconds);
         self.refusals.set(plan.refusals.len() as i64);
         self.losses.set(plan.losses.len() as i64);
         self.findings.set(findings as i64);

@@ -1,5 +1,6 @@
-//! The benchmarks: `cargo bench [-- documents|mover]`. They print ratios against other programs; see README.md.
+//! The benchmarks: `cargo bench [-- documents|daemon|mover]`. They print ratios against other programs; see README.md.
 
+mod daemon;
 mod documents;
 mod measure;
 mod mover;
@@ -10,6 +11,9 @@ fn main() {
     let wanted = |part: &str| chosen.is_empty() || chosen.iter().any(|choice| choice == part);
     if wanted("documents") {
         documents::bench();
+    }
+    if wanted("daemon") {
+        daemon::bench();
     }
     if wanted("mover") {
         mover::bench();

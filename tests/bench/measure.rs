@@ -79,3 +79,15 @@ pub fn against_goal(what: &str, needed: Needed, wall_seconds: f64, peak_bytes: f
         needed.peak_bytes / peak_bytes,
     );
 }
+
+/// Prints what several measurements of one thing gave, beside a goal. The machine is noisy: the least of them says what
+/// the program needs, the median what the machine gives.
+pub fn goal(what: &str, unit: &str, figures: &mut [f64], goal: f64) {
+    figures.sort_by(f64::total_cmp);
+    let (least, median) = (figures[0], figures[figures.len() / 2]);
+    println!(
+        "{what:<34} least {least:8.1} {unit} / {goal:.0} {unit} = {:5.2}   median {median:8.1} {unit} = {:5.2}",
+        least / goal,
+        median / goal
+    );
+}

@@ -330,6 +330,6 @@ async fn a_clock_that_jumps() {
 
     let policy = engine().observe(now).await.unwrap().policies.remove(&POLICY.parse().unwrap()).unwrap();
     assert_eq!(policy.inventory.points.len(), 3, "{:?}", policy.last_run);
-    assert_eq!(policy.last_run.map(|run| run.phase), Some(Phase::Succeeded));
+    assert_eq!(policy.last_run.as_ref().map(|run| run.phase), Some(Phase::Succeeded));
     assert!(policy.inventory.points.iter().all(|point| point.expired_since.is_none()));
 }

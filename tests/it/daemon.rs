@@ -4,7 +4,7 @@
 use std::fs;
 
 mod hardship;
-mod host;
+pub mod host;
 mod surface;
 
 use mainstay::status::ledger::EventKind;
@@ -119,11 +119,12 @@ fn a_loss_waits_for_approval_and_a_revert_takes_it_back() {
     assert_eq!(status.matches("expiredSince").count(), 2, "{status}");
     assert_eq!(host.points().len(), 3, "a point was forgotten before its grace time");
 
-    // The rules of the reverted commit keep the two again: the next cleanup, here that of a run, lets only go what
-    // these rules let go, and the run's own point is the newest.
+    // The rules of the reverted commit keep the two again, from the very turn that applies it. The next cleanup, here
+    // that of a run, lets only go what these rules let go, and the run's own point is the newest.
     host.git(&["revert", "--no-edit", "HEAD~1"]);
     let reverted = host.git(&["rev-parse", "HEAD"]);
-    host.wait_for_status("status/shop/nightly.yaml", reverted.trim());
+    let status = host.wait_for_status("status/shop/nightly.yaml", reverted.trim());
+    assert!(!status.contains("expiredSince"), "{status}");
     host.run_by_hand();
     let newest = host.points().pop().expect("a point");
     let status = host.wait_for_status("status/shop/nightly.yaml", &newest);
@@ -135,7 +136,7 @@ fn a_loss_waits_for_approval_and_a_revert_takes_it_back() {
         .flatten()
         .map(|point| point.0)
         .collect();
-    assert_eq!(taken_back, [points[1].clone()]);
+    assert_eq!(taken_back, points[..2]);
 
     // Consent holds once: the same point is not lost again by it.
     host.commit_policy(&keep(2));

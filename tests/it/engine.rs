@@ -20,8 +20,8 @@ fn policy(directory: &Path, name: &str) -> CompiledPolicy {
     });
     let mut compiled = CompiledPolicy {
         name: PolicyName::new("shop", name),
-        document: serde_json::from_value(document).unwrap(),
-        repositories: vec![serde_json::from_value(repository).unwrap()],
+        document: std::sync::Arc::new(serde_json::from_value(document).unwrap()),
+        repositories: vec![std::sync::Arc::new(serde_json::from_value(repository).unwrap())],
         cluster: "local".into(),
         pushgateway: None,
         revision: None,

@@ -97,7 +97,8 @@ fn what_cannot_be_read_is_listed_and_not_left_out() {
     tree.commit(&[("damaged/backup.yaml", "gone")], "damage");
     let blob = git(tree.path(), &["rev-parse", "HEAD:damaged/backup.yaml"]);
     let (directory, file) = blob.trim().split_at(2);
-    std::fs::remove_file(tree.path().join(".git/objects").join(directory).join(file)).expect("removed");
+    let object = tree.path().join(".git/objects").join(directory).join(file);
+    std::fs::rename(&object, object.with_extension("away")).expect("it moves");
 
     let mut checkout = tree.checkout();
     let head = checkout.fetch().expect("a revision");
@@ -108,6 +109,11 @@ fn what_cannot_be_read_is_listed_and_not_left_out() {
     assert_eq!(unread("link/backup.yaml"), Some(&Unread::SymbolicLink));
     assert_eq!(unread("module/backup.yaml"), Some(&Unread::Submodule));
     assert!(matches!(unread("damaged/backup.yaml"), Some(Unread::Damaged(_))));
+
+    // It was mended, as by `git fetch` from another copy: no commit tells of that.
+    std::fs::rename(object.with_extension("away"), &object).expect("it moves");
+    let files = checkout.files(&head).expect("files");
+    assert_eq!((files.content.len(), files.unread.len()), (2, 3));
 }
 
 #[test]
@@ -163,6 +169,12 @@ fn a_rewritten_history_is_noticed() {
     git(tree.path(), &["commit", "--quiet", "--amend", "--message", "amended"]);
     let error = checkout.check_descendant(&applied, &tree.head()).expect_err("amended");
     assert!(matches!(error, GitError::HistoryRewritten { .. }), "{error}");
+    // The new history is meant.
+    tree.commit(&[], &format!("squash\n\nMainstay-Follows: {}", "0".repeat(40)));
+    checkout.check_descendant(&applied, &tree.head()).expect_err("that names another commit");
+    tree.commit(&[], &format!("squash\n\nMainstay-Follows: {applied}"));
+    checkout.check_descendant(&applied, &tree.head()).expect("the trailer says so");
+    git(tree.path(), &["reset", "--quiet", "--hard", "HEAD~2"]);
     // Also when the old commit is gone altogether.
     git(tree.path(), &["reflog", "expire", "--expire=now", "--all"]);
     git(tree.path(), &["gc", "--quiet", "--prune=now"]);

@@ -59,14 +59,14 @@ impl Host {
         let repository = |name: &&str| {
             let mut spec = json!({"directory": self.text(name), "password": {"generate": true}});
             spec.as_object_mut().unwrap().extend(repository_more.as_object().unwrap().clone());
-            serde_json::from_value(json!({
+            let document = json!({
                 "apiVersion": "mainstay.dev/v1alpha1", "kind": "Repository", "metadata": {"name": name}, "spec": spec,
-            }))
-            .unwrap()
+            });
+            std::sync::Arc::new(serde_json::from_value(document).unwrap())
         };
         let mut compiled = CompiledPolicy {
             name: Self::name(),
-            document: serde_json::from_value(document).unwrap(),
+            document: std::sync::Arc::new(serde_json::from_value(document).unwrap()),
             repositories: repositories.iter().map(repository).collect(),
             cluster: "local".into(),
             pushgateway: None,
@@ -92,7 +92,7 @@ impl Host {
     /// What the engine has of the policy.
     pub async fn actual(&self) -> ActualPolicy {
         let mut actual = self.engine().observe(Timestamp::now()).await.unwrap();
-        actual.policies.remove(&Self::name()).unwrap()
+        std::sync::Arc::unwrap_or_clone(actual.policies.remove(&Self::name()).unwrap())
     }
 
     /// Makes a FIFO, on which one process waits for another.

@@ -167,8 +167,8 @@ async fn a_mover_that_is_killed_fails_its_run_and_the_next_one_is_whole() {
 fn documents(host: &Host) {
     let stored = host.engine().context().state.policy(&Host::name()).unwrap().unwrap().compiled;
     let documents = [
-        serde_json::to_string_pretty(&stored.document).unwrap(),
-        serde_json::to_string_pretty(&stored.repositories[0]).unwrap(),
+        serde_json::to_string_pretty(stored.document.as_ref()).unwrap(),
+        serde_json::to_string_pretty(stored.repositories[0].as_ref()).unwrap(),
     ];
     let directory = host.path("documents");
     fs::create_dir(&directory).unwrap();

@@ -1,5 +1,6 @@
 //! The hermetic tests: Rust and git are all that they need.
 
+mod apply;
 mod bad_input;
 mod daemon;
 mod documents;
@@ -8,6 +9,7 @@ mod examples;
 mod folder_host;
 mod git;
 mod host;
+mod kubernetes;
 mod limits;
 mod mover;
 mod mover_install;

@@ -14,7 +14,9 @@ use mainstay::{
             movers::Bounds,
         },
     },
-    policy::document::SettingsSpec,
+    plan::losses::{Former, Losses, by_edit},
+    policy::{CompiledPolicy, document::SettingsSpec},
+    restore_point::RestorePointId,
     status::ledger::EventKind,
 };
 use serde_json::json;
@@ -75,14 +77,105 @@ async fn an_expired_point_is_forgotten_and_pruned_after_its_grace_and_not_before
 }
 
 #[tokio::test]
-async fn an_edit_that_is_reverted_within_the_grace_loses_nothing() {
+async fn an_edit_that_is_reverted_within_the_grace_loses_nothing_from_that_moment() {
     let host = three_points().await;
     let (engine, now) = (host.engine(), Timestamp::now());
     host.put(json!({"retention": {"keepLast": 3, "grace": "24h"}})).await;
-    assert_eq!(clean_at(&engine, now + hours(23)).await.taken_back.len(), 2);
+    assert_eq!(marked(&host).await, [false; 3], "a mark waits for the next cleanup");
+    let events = engine.history(0).await.unwrap();
+    assert!(events.iter().any(|event| matches!(&event.kind, EventKind::TakenBack { points } if points.len() == 2)));
     let cleaned = clean_at(&engine, now + hours(1000)).await;
     assert!(cleaned.forgotten.is_empty() && cleaned.marked.is_empty(), "{cleaned:?}");
     assert_eq!(snapshots(&engine).await, 3);
+}
+
+/// Which points are marked as expired, oldest first.
+async fn marked(host: &Host) -> Vec<bool> {
+    host.actual().await.inventory.points.iter().map(|point| point.expired_since.is_some()).collect()
+}
+
+/// What a turn does with an edit of which every loss is approved. Returns what the plan listed.
+async fn edit(host: &Host, after: CompiledPolicy, now: Timestamp) -> Losses {
+    let (engine, actual) = (host.engine(), host.actual().await);
+    let former = Former::Applied(actual.compiled.as_ref().unwrap());
+    let losses = by_edit(former, &after, &actual.inventory.points, now);
+    engine.put(&after).await.unwrap();
+    let lost: Vec<RestorePointId> = losses.losses.iter().map(|loss| loss.id.clone()).collect();
+    engine.expire(&Host::name(), &lost, now).await.unwrap();
+    losses
+}
+
+fn keeps_two(host: &Host, repository: &str) -> CompiledPolicy {
+    host.policy_in(&[repository], json!({}), json!({"retention": {"keepLast": 2, "grace": "24h"}}))
+}
+
+/// Promise 2: what the plan of an edit does not list stays, also where points of the policy are in a repository that it
+/// no longer has.
+#[tokio::test]
+async fn moved_away_and_back_only_what_the_plans_listed_expires() {
+    let host = Host::new();
+    host.engine().put(&keeps_two(&host, "first")).await.unwrap();
+    let run = || good(host.mainstay(&["run", "shop/nightly"]));
+    (run(), run());
+    let now = Timestamp::now();
+    let away = edit(&host, keeps_two(&host, "second"), now).await;
+    assert_eq!(away.losses.len(), 2, "{away:?}");
+    (run(), run());
+    assert_eq!(marked(&host).await, [true, true, false, false], "a cleanup took back what was consented to");
+    let back = edit(&host, keeps_two(&host, "first"), now).await;
+    let all = ids(&host).await;
+    let lost: Vec<&str> = back.losses.iter().map(|loss| loss.id.0.as_str()).collect();
+    assert_eq!(lost, all[2..], "the plan of the way back");
+    assert_eq!(back.taken_back.iter().map(ToString::to_string).collect::<Vec<_>>(), all[..2]);
+    let cleaned = clean_at(&host.engine(), now + hours(1)).await;
+    assert!(cleaned.marked.is_empty() && cleaned.taken_back.is_empty(), "{cleaned:?}");
+    assert_eq!(marked(&host).await, [false, false, true, true]);
+    let cleaned = clean_at(&host.engine(), now + hours(25)).await;
+    assert_eq!(cleaned.forgotten.iter().map(ToString::to_string).collect::<Vec<_>>(), all[2..]);
+}
+
+/// The same name at another place is another place, and a point without another one stays as long as there is none.
+#[tokio::test]
+async fn a_repository_that_moves_under_its_name_leaves_points_behind_but_never_the_only_one() {
+    let host = Host::new();
+    let at = |directory: &str| {
+        let more = json!({"directory": host.text(directory)});
+        host.policy_in(&["disk"], more, json!({"retention": {"keepLast": 2, "grace": "1h"}}))
+    };
+    host.engine().put(&at("one")).await.unwrap();
+    good(host.mainstay(&["run", "shop/nightly"]));
+    let now = Timestamp::now();
+    assert_eq!(edit(&host, at("two"), now).await.losses.len(), 1);
+    let cleaned = clean_at(&host.engine(), now + hours(1000)).await;
+    assert!(cleaned.forgotten.is_empty(), "the only point was forgotten: {cleaned:?}");
+    good(host.mainstay(&["run", "shop/nightly"]));
+    assert_eq!(clean_at(&host.engine(), now + hours(1001)).await.forgotten.len(), 1);
+    assert_eq!(marked(&host).await, [false]);
+}
+
+/// A repository that was left behind and is gone for ever keeps nothing from expiring.
+#[tokio::test]
+async fn a_repository_that_is_gone_for_ever_can_be_left_behind() {
+    let host = Host::new();
+    host.engine().put(&keeps_two(&host, "first")).await.unwrap();
+    let run = || good(host.mainstay(&["run", "shop/nightly"]));
+    (run(), run());
+    fs::remove_dir_all(host.path("first")).unwrap();
+    let (engine, now) = (host.engine(), Timestamp::now());
+    let held_up = clean_at(&engine, now).await.held_up;
+    assert!(held_up[0].contains("If one is gone for ever"), "{held_up:?}");
+    edit(&host, keeps_two(&host, "second"), now).await;
+    (run(), run(), run());
+    let seen = inventory::refresh(engine.context(), &Host::name(), now).await.unwrap();
+    assert!(seen.complete && seen.away.len() == 1, "{seen:?}");
+    assert_eq!(marked(&host).await, [true, true, true, false, false]);
+    let cleaned = clean_at(&engine, now + hours(25)).await;
+    assert_eq!(cleaned.forgotten.len(), 1, "only what is in the repository that answers: {cleaned:?}");
+    assert!(cleaned.held_up[0].contains("2 expired restore points wait for repository first"), "{cleaned:?}");
+    assert_eq!(clean_at(&engine, now + hours(24 * 9)).await.forgotten.len(), 2);
+    // Nothing is there any more, so nobody asks.
+    let seen = inventory::refresh(engine.context(), &Host::name(), now).await.unwrap();
+    assert!(seen.complete && seen.away.is_empty(), "{seen:?}");
 }
 
 #[tokio::test]

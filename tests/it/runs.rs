@@ -1,16 +1,15 @@
 //! Runs on the local engine through the real binary: what is captured is restored, and a run that is killed leaves
 //! nothing half done.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, path::Path, process::Stdio, time::Duration};
 
 use jiff::Timestamp;
-use mainstay::{engine::Engine as _, run::Phase};
+use mainstay::{
+    engine::{Engine as _, local::Recovered},
+    run::Phase,
+};
 
-use crate::host::{Host, count_lines, good, walk};
+use crate::host::{Host, bad, count_lines, good, walk};
 
 #[tokio::test]
 async fn a_run_is_restored_byte_for_byte() {
@@ -81,20 +80,7 @@ async fn killed_at_any_step_a_run_is_recovered() {
             "hooks": {"before": [{"command": ["true"]}]},
         }))
         .await;
-        let fifo = host.path("fifo");
-        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-        let mut run = host
-            .command(&["run", "shop/nightly"])
-            .env("MAINSTAY_TEST_PAUSE", format!("{point}={}", fifo.display()))
-            .stderr(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        // Opens only once the run stands at the point.
-        let held = fs::OpenOptions::new().write(true).open(&fifo).unwrap();
-        run.kill().unwrap();
-        run.wait().unwrap();
-        drop(held);
+        kill_run_at(&host, point);
         let engine = host.engine();
         engine.recover(Timestamp::now()).await.unwrap();
         let text = fs::read_to_string(&log).unwrap_or_default();
@@ -110,6 +96,47 @@ async fn killed_at_any_step_a_run_is_recovered() {
         let actual = host.engine().observe(Timestamp::now()).await.unwrap();
         assert_eq!(actual.policies[&Host::name()].inventory.points.len(), 1 + usize::from(recorded), "{point}");
     }
+}
+
+/// Starts a run and kills it when it stands at a point, see `engine/local/test_pause.rs`.
+fn kill_run_at(host: &Host, point: &str) {
+    let fifo = host.fifo("fifo");
+    let mut run = host
+        .command(&["run", "shop/nightly"])
+        .env("MAINSTAY_TEST_PAUSE", format!("{point}={}", fifo.display()))
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Opens only once the run stands at the point.
+    let held = fs::OpenOptions::new().write(true).open(&fifo).unwrap();
+    run.kill().unwrap();
+    run.wait().unwrap();
+    drop(held);
+}
+
+/// Two guards, such as the daemon and the next run, find the same dead run: one of them ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_guards_end_a_dead_run_once() {
+    let host = Host::new();
+    let gate = host.fifo("gate");
+    let after = format!("echo after >> {}; cat {}", host.text("log"), gate.display());
+    host.put(serde_json::json!({"hooks": {"after": [{"command": ["sh", "-c", after]}]}})).await;
+    kill_run_at(&host, "capture:intended");
+    let (first, second) = (host.engine(), host.engine());
+    let first = tokio::spawn(async move { first.recover(Timestamp::now()).await.unwrap() });
+    // Opens only once the first guard carries out the hook.
+    let held = tokio::task::spawn_blocking(move || fs::OpenOptions::new().write(true).open(gate).unwrap());
+    let held = held.await.unwrap();
+    let second = tokio::time::timeout(Duration::from_secs(60), second.recover(Timestamp::now())).await;
+    let second = second.expect("the second guard waits in the hook, too").unwrap();
+    assert!(second.ended.is_empty() && second.still_stopped.len() == 1, "{second:?}");
+    let (_, said) = bad(host.mainstay(&["run", "shop/nightly"]));
+    assert!(said.contains("is ending its last run"), "{said}");
+    drop(held);
+    assert_eq!(first.await.unwrap().ended.len(), 1);
+    assert_eq!(host.log(), "after\n");
+    assert_eq!(host.engine().recover(Timestamp::now()).await.unwrap(), Recovered::default());
 }
 
 #[tokio::test]

@@ -53,3 +53,12 @@ fn wrong_input_says_what_to_do() {
         assert!(!output.status.success() && output.stdout.is_empty() && text.contains(part), "{arguments:?}: {text}");
     }
 }
+
+/// A host or image without tzdata falls back to these.
+#[test]
+fn zones_are_in_the_program() {
+    let bundled = jiff::tz::TimeZoneDatabase::bundled();
+    for zone in ["Europe/Berlin", "America/New_York", "Pacific/Apia"] {
+        assert!(bundled.get(zone).is_ok(), "{zone}");
+    }
+}

@@ -5,12 +5,15 @@
 //! `MAINSTAY_SEEDS=2000` runs that many.
 
 mod author;
+mod branches;
 mod daemon;
 mod rules;
 mod run;
+mod site;
 mod world;
 
 use author::Author;
+use branches::Branches;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use world::World;
 
@@ -19,6 +22,12 @@ const STEPS: usize = 60;
 
 /// How many rounds a world may take to come to rest once its faults have stopped.
 const ROUNDS_TO_REST: usize = 40;
+
+/// Each how manieth world has real git, which costs more than all else in it.
+const WORLDS_A_GIT: u64 = 10;
+
+/// Each how manieth world reaches its git through a server.
+const WORLDS_A_REMOTE: u64 = 250;
 
 /// Worlds in a plain `cargo test`.
 const DEFAULT_SEEDS: u64 = 200;
@@ -48,6 +57,9 @@ fn worlds_keep_their_promises() {
             && totals.forgotten > 0
             && totals.crashes > 0
             && totals.deletions > 0
+            && totals.published > 0
+            && totals.git_faults > 0
+            && totals.rewritten > 0
     );
 }
 
@@ -75,6 +87,12 @@ struct Totals {
     crashes: usize,
     /// Policies that went with all their restore points.
     deletions: usize,
+    /// Status commits.
+    published: usize,
+    /// Moments at which git could not be read or written, or others wrote to it.
+    git_faults: usize,
+    /// Histories that were rewritten.
+    rewritten: usize,
 }
 
 impl Totals {
@@ -87,6 +105,9 @@ impl Totals {
             forgotten: count("forgets"),
             crashes: count("killed"),
             deletions: count("for good"),
+            published: count("status published"),
+            git_faults: count("git: the ") + count("git: an") + count("git: a person"),
+            rewritten: count("force-pushes"),
         }
     }
 
@@ -98,6 +119,9 @@ impl Totals {
             forgotten: self.forgotten + other.forgotten,
             crashes: self.crashes + other.crashes,
             deletions: self.deletions + other.deletions,
+            published: self.published + other.published,
+            git_faults: self.git_faults + other.git_faults,
+            rewritten: self.rewritten + other.rewritten,
         }
     }
 }
@@ -106,7 +130,9 @@ impl Totals {
 fn live(seed: u64) -> (Vec<String>, Result<(), String>) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut author = Author::new(&mut random);
-    let world = World::new(seed);
+    let is_remote = seed % WORLDS_A_REMOTE == 13;
+    let world = World::new(seed, (seed % WORLDS_A_GIT == 3).then(|| Branches::new(is_remote)));
+    author.begin(&world);
     let mut result = Ok(());
     for _ in 0..STEPS {
         step(&mut random, &mut author, &world);
@@ -149,8 +175,9 @@ fn days_pass(random: &mut StdRng, world: &World) {
 
 /// Faults stop, files are mended: the world comes to the state that is asked for, and then nothing writes any more.
 fn rest(author: &mut Author, world: &World) -> Result<(), String> {
-    author.mend();
     world.end_faults();
+    author.mend(world);
+    let mut written = None;
     for _ in 0..ROUNDS_TO_REST {
         daemon::turn(world, author);
         daemon::start_due(world);
@@ -158,14 +185,19 @@ fn rest(author: &mut Author, world: &World) -> Result<(), String> {
         run::guard(world);
         daemon::clean_up(world);
         world.broken().map_or(Ok(()), Err)?;
+        // Nothing goes wrong and no time passes any more: a round that changes nothing is followed by no other.
+        let before = written.replace(world.written());
+        if before == written && world.rests(author).is_ok() {
+            break;
+        }
     }
-    let writes = world.writes();
     daemon::turn(world, author);
     daemon::start_due(world);
     daemon::clean_up(world);
     world.broken().map_or(Ok(()), Err)?;
-    if world.writes() != writes {
+    if Some(world.written()) != written {
         return Err("a turn with nothing to do wrote something".to_owned());
     }
-    world.rests(author)
+    world.rests(author)?;
+    site::ledger_is_complete(world)
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::Arc,
 };
 
 use expect_test::expect_file;
@@ -16,7 +17,7 @@ use mainstay::{
         writeback::{PublishOptions, Published, STATUS_BRANCH, publish_status},
     },
     plan::{Action, Change, Digest, Effect, Plan, Reason, Refusal},
-    policy::{Location, Policy, PolicyName, document::BackupPolicyDocument},
+    policy::{Location, Policy, PolicyContent, PolicyName, document::BackupPolicyDocument},
     restore_point::{Inventory, RestorePoint, RestorePointId},
     retention::KeepRules,
     run::{Phase, RunReport, SourceReport, Trigger},
@@ -25,6 +26,7 @@ use mainstay::{
         self, Edit, StatusInput,
         dashboard::escape,
         ledger::{Event, EventKind},
+        memo::Memo,
     },
 };
 
@@ -59,7 +61,7 @@ fn policy(policy_name: &str, suspend: bool) -> Policy {
         policy_name.namespace()
     );
     let document: BackupPolicyDocument = serde_yaml::from_str(&document).expect("a document");
-    Policy {
+    let content = PolicyContent {
         location: Location { file: PathBuf::from(format!("{}.backup.yaml", policy_name.name())), line: 3, column: 1 },
         name: policy_name,
         schedules: vec![Schedule::parse("0 2 * * *", &TimeZone::UTC).expect("a schedule")],
@@ -70,9 +72,9 @@ fn policy(policy_name: &str, suspend: bool) -> Policy {
         rules: KeepRules::from(&document.spec.retention),
         grace: SignedDuration::from_hours(24),
         cleanup: None,
-        repositories: Vec::new(),
-        document,
-    }
+        document: Arc::new(document),
+    };
+    Policy { content: Arc::new(content), repositories: Vec::new() }
 }
 
 fn run(policy: &str, at: &str, phase: Phase, message: &str) -> RunReport {
@@ -123,6 +125,7 @@ impl World {
                 complete: true,
                 policies: BTreeMap::new(),
                 restores: BTreeMap::new(),
+                foreign: BTreeMap::new(),
             },
             applied: Applied::default(),
             plan: Plan {
@@ -163,12 +166,12 @@ impl World {
             running: None,
             drift: None,
         };
-        self.actual.policies.insert(name(policy_name), actual);
+        self.actual.policies.insert(name(policy_name), Arc::new(actual));
         self.desired.policies.insert(name(policy_name), policy);
     }
 
     fn policy(&mut self, policy_name: &str) -> &mut ActualPolicy {
-        self.actual.policies.get_mut(&name(policy_name)).expect("a policy")
+        Arc::make_mut(self.actual.policies.get_mut(&name(policy_name)).expect("a policy"))
     }
 
     fn refuse(&mut self, policy_name: &str) {
@@ -186,6 +189,7 @@ impl World {
                 restore: None,
                 next_runs: Vec::new(),
                 losses: vec![lost],
+                taken_back: Vec::new(),
             },
             reason: "1 restore point would be lost by `keepDaily 7 → 1`".to_owned(),
             effects: [effect].into(),
@@ -242,6 +246,7 @@ impl World {
             findings: &self.findings,
             problems: &self.problems,
             events: &self.events,
+            last_published: None,
             approve_arguments: "",
             next_run,
             now: self.now,
@@ -250,10 +255,16 @@ impl World {
 
     /// What this world publishes on top of what there is.
     fn documents(&self, before: &BTreeMap<String, Vec<u8>>) -> Edit {
+        self.documents_after(before, None, &mut Memo::default())
+    }
+
+    /// The same without what the memo knows to be there.
+    fn documents_after(&self, before: &BTreeMap<String, Vec<u8>>, commit: Option<&str>, memo: &mut Memo) -> Edit {
         let next_run = |policy: &Policy| next_run(policy, self.now);
         let read = |path: &str| before.get(path).cloned();
         let list = |directory: &str| before.keys().filter(|path| path.starts_with(directory)).cloned().collect();
-        status::documents(&self.input(&next_run), &status::Published { read: &read, list: &list })
+        let published = status::Published { read: &read, list: &list };
+        status::documents_after(&self.input(&next_run), &published, commit, memo)
     }
 }
 
@@ -285,7 +296,7 @@ fn time_that_passes_changes_nothing() {
         world.now += SignedDuration::from_hours(hours);
         world.actual.observed_at = world.now;
         for policy in world.actual.policies.values_mut() {
-            policy.inventory.observed_at = world.now;
+            Arc::make_mut(policy).inventory.observed_at = world.now;
         }
         let again = world.documents(&before);
         for (path, content) in &again.write {
@@ -382,13 +393,93 @@ fn a_turn_that_learned_nothing_commits_nothing() {
             author_name: "Mainstay",
             author_email: "mainstay@example.org",
             now: world.now,
+            is_wanted: &|| true,
         };
-        publish_status(&options, &world.input(&|policy| next_run(policy, world.now)), "status: first")
-            .expect("published")
+        publish_status(
+            &options,
+            &world.input(&|policy| next_run(policy, world.now)),
+            "status: first",
+            &mut Memo::default(),
+        )
+        .expect("published")
     };
     assert!(matches!(publish(&world), Published::Committed(_)));
     world.now += SignedDuration::from_hours(30);
     world.actual.observed_at = world.now;
     assert_eq!(publish(&world), Published::Unchanged);
     assert_eq!(git(tree.path(), &["rev-list", "--count", STATUS_BRANCH]).trim(), "1");
+}
+
+/// With a memo, fewer files are written, and the branch says the same as without; whatever happens in between.
+#[test]
+fn a_memo_leaves_out_only_what_is_on_the_branch() {
+    type Step = fn(&mut World);
+    let steps: &[(&str, usize, Step)] = &[
+        ("nothing", 0, |_| {}),
+        ("a run begins", 0, |world| world.policy("shop/nightly").running = Some(RestorePointId("x".to_owned()))),
+        ("a point is held", 1, |world| world.policy("shop/nightly").inventory.points[0].held = true),
+        ("a run fails", 1, |world| {
+            let failed = run("shop/nightly", "2026-11-22T02:00:00Z", Phase::Failed, "no");
+            world.policy("shop/nightly").last_run = Some(failed);
+        }),
+        ("a document changes", 1, |world| {
+            world.desired.policies.insert(name("shop/new"), policy("shop/new", true));
+        }),
+        ("a change is refused", 1, |world| world.refuse("shop/unseen")),
+        ("it is refused no more", 1, |world| {
+            world.plan.refusals.retain(|one| one.change.policy != name("shop/unseen"))
+        }),
+        ("a file goes bad", 1, |world| {
+            world.desired.frozen_files.insert(PathBuf::from("paused.backup.yaml"));
+        }),
+        ("a change could not be applied", 1, |world| {
+            world.applied.failed.insert(name("shop/new"), "no".to_owned());
+        }),
+        ("a policy is new", 1, |world| world.add("shop/newer", false, None)),
+        ("one is gone", 0, |world| {
+            world.actual.policies.remove(&name("shop/newer"));
+            world.desired.policies.remove(&name("shop/newer"));
+        }),
+        ("the clock goes back", 3, |world| world.now -= SignedDuration::from_hours(24)),
+    ];
+    let mut world = World::troubled();
+    let mut memo = Memo::default();
+    let (mut with, mut without) = (BTreeMap::new(), BTreeMap::new());
+    carry_out(&mut with, world.documents_after(&BTreeMap::new(), None, &mut memo));
+    carry_out(&mut without, world.documents(&BTreeMap::new()));
+    for (number, (what, statuses, step)) in steps.iter().enumerate() {
+        memo.confirm(&number.to_string());
+        step(&mut world);
+        let edit = world.documents_after(&with, Some(&number.to_string()), &mut memo);
+        assert_eq!(edit.write.keys().filter(|path| path.starts_with("status/")).count(), *statuses, "{what}");
+        carry_out(&mut with, edit);
+        let edit = world.documents(&without);
+        carry_out(&mut without, edit);
+        let differing: Vec<_> = without.keys().filter(|path| with.get(*path) != without.get(*path)).collect();
+        assert!(with == without, "{what}: {differing:?}");
+    }
+}
+
+/// It is worth nothing where another commit is, or where nobody said that what was made arrived.
+#[test]
+fn a_memo_is_believed_only_on_top_of_its_own_commit() {
+    let world = World::troubled();
+    let all = world.documents(&BTreeMap::new()).write;
+    for (confirmed, there) in [(None, Some("1")), (Some("1"), Some("2")), (Some("1"), None), (None, None)] {
+        let mut memo = Memo::default();
+        world.documents_after(&BTreeMap::new(), None, &mut memo);
+        if let Some(confirmed) = confirmed {
+            memo.confirm(confirmed);
+        }
+        assert_eq!(world.documents_after(&all, there, &mut memo).write.len(), all.len(), "{confirmed:?} {there:?}");
+        // What was made of it just now did not arrive either.
+        assert_eq!(world.documents_after(&all, there, &mut memo).write.len(), all.len(), "{confirmed:?} {there:?}");
+    }
+}
+
+fn carry_out(files: &mut BTreeMap<String, Vec<u8>>, edit: Edit) {
+    files.extend(edit.write);
+    for path in edit.remove {
+        files.remove(&path);
+    }
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use jiff::Timestamp;
@@ -24,7 +24,7 @@ use mainstay::{
 
 use crate::git::{
     fixture::{WorkTree, git},
-    http::Server,
+    http::{Server, Weather},
 };
 
 fn options(checkout: &Checkout) -> PublishOptions<'_> {
@@ -34,6 +34,7 @@ fn options(checkout: &Checkout) -> PublishOptions<'_> {
         author_name: "Mainstay",
         author_email: "mainstay@example.org",
         now: Timestamp::from_second(1_795_000_000).expect("a time"),
+        is_wanted: &|| true,
     }
 }
 
@@ -178,6 +179,24 @@ fn the_same_event_sent_again_is_not_written_again() {
     assert_eq!(show(tree.path(), "runs/2026-11.jsonl").lines().count(), 2);
 }
 
+#[test]
+fn a_publication_that_was_given_up_writes_nothing_over_a_newer_one() {
+    let tree = WorkTree::with(&[("backup.yaml", "a")]);
+    let checkout = tree.checkout();
+    let newer = files(&[("README.md", "newer\n")]);
+    let is_given_up = std::cell::Cell::new(false);
+    let older = PublishOptions { is_wanted: &|| !is_given_up.get(), ..options(&checkout) };
+    let error = publish_on_top(&older, "status: older", &mut |_| {
+        // Once it has read the branch, it hangs; another turn takes over and publishes.
+        if !is_given_up.replace(true) {
+            publish(&options(&checkout), &newer, "status: newer").expect("published");
+        }
+        Edit { write: files(&[("README.md", "older\n")]), remove: Vec::new() }
+    });
+    assert!(matches!(error, Err(WritebackError::GivenUp(_))), "{error:?}");
+    assert_eq!(show(tree.path(), "README.md"), "newer\n");
+}
+
 /// A bare repository behind a server, and a checkout of it with the given token.
 struct Remote {
     root: tempfile::TempDir,
@@ -291,6 +310,49 @@ fn two_publishers_on_a_remote_lose_no_entry() {
     assert_eq!(points_in_ledger(&remote.bare()), expected);
     // Nothing of the exchange is left behind over there.
     assert_eq!(git(&remote.bare(), &["for-each-ref", "refs/mainstay"]), "");
+}
+
+#[test]
+fn a_push_whose_answer_is_lost_is_not_made_twice() {
+    let remote = Remote::new();
+    let checkout = remote.checkout("policies.git", "cache", "good-token");
+    publish_events(&checkout, &[event(1, 0, "a")]).expect("published");
+    remote.server.weather(|request| match request.contains("git-receive-pack") && request.starts_with("POST") {
+        true => Weather::LosesAnswer,
+        false => Weather::Fair,
+    });
+    let error = publish_events(&checkout, &[event(2, 0, "b")]).expect_err("nobody knows");
+    assert_eq!(error.retry(), Retry::Later, "{error:?}");
+    remote.server.weather(|_| Weather::Fair);
+    // The next turn does not know whether it arrived, and sends it again with what is new.
+    publish_events(&checkout, &[event(2, 0, "b"), event(3, 0, "c")]).expect("published");
+    assert_eq!(show(&remote.bare(), "runs/2026-11.jsonl").lines().count(), 3);
+    assert_eq!(points_in_ledger(&remote.bare()), ["a", "b", "c"].map(str::to_owned).into());
+}
+
+#[test]
+fn a_server_that_breaks_off_at_any_request_costs_only_that_publication() {
+    let remote = Remote::new();
+    let checkout = remote.checkout("policies.git", "cache", "good-token");
+    let mut sequence = 0;
+    // More than one publication has requests, so the last rounds go through undisturbed.
+    for broken in 0..8 {
+        let count = AtomicUsize::new(0);
+        remote.server.weather(move |_| match count.fetch_add(1, Ordering::SeqCst) == broken {
+            true => Weather::BreaksOff,
+            false => Weather::Fair,
+        });
+        sequence += 1;
+        let events: Vec<Event> = (1..=sequence).map(|number| event(number, 0, &format!("p{number}"))).collect();
+        if let Err(error) = publish_events(&checkout, &events) {
+            assert_eq!(error.retry(), Retry::Later, "request {broken}: {error:?}");
+        }
+    }
+    remote.server.weather(|_| Weather::Fair);
+    let events: Vec<Event> = (1..=sequence).map(|number| event(number, 0, &format!("p{number}"))).collect();
+    publish_events(&checkout, &events).expect("published");
+    assert_eq!(show(&remote.bare(), "runs/2026-11.jsonl").lines().count(), 8);
+    assert_eq!(points_in_ledger(&remote.bare()).len(), 8);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod examples;
 mod faults;
 mod files;
 mod git;
+mod kubernetes_control;
 mod kubernetes_runs;
 mod mariadb;
 mod postgres;

@@ -106,7 +106,7 @@ fn is_kept_by_restic(decision: &Decision) -> bool {
         | KeepReason::Monthly { oldest }
         | KeepReason::Yearly { oldest } => !oldest,
         // Rails of ours; with at least one rule, restic keeps the newest by it.
-        KeepReason::Held | KeepReason::Newest | KeepReason::Verified => false,
+        KeepReason::Held | KeepReason::Newest | KeepReason::LastResort | KeepReason::Verified => false,
     })
 }
 

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     io::IsTerminal as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use clap::Args;
@@ -13,16 +14,20 @@ use jiff::Timestamp;
 use super::revisions::Watched;
 use crate::{
     actual::{ActualPolicy, ActualState, RestoreReport, inventory},
-    cli::{Failure, StateArguments},
+    cli::{
+        Failure, StateArguments,
+        engine::{EngineArguments, EngineName, cluster, failure, store},
+        run::asynchronous,
+    },
     daemon::memory::Memory,
     desired::DesiredState,
     engine::{Engine as _, local::LocalEngine},
     git::Revision,
     plan::{Approvals, Plan, diff, wording::View},
     policy::{
+        Policy,
         diagnostic::{self, Diagnostic, Severity},
         load::{self, FileContent, Loaded, ParseCache},
-        validate::EngineKind,
     },
     restore_point::Inventory,
     run::Phase,
@@ -132,7 +137,7 @@ pub fn documents(arguments: &InputArguments) -> Result<Documents, Failure> {
         None => (read_directory(&arguments.path)?, None),
     };
     let mut cache = ParseCache::default();
-    let (mut desired, findings) = desired(&files, &mut cache);
+    let (mut desired, findings) = desired(&files, arguments.state.engine.engine, &mut cache);
     desired.revision = revision;
     if files.is_empty() {
         let place = arguments.path.display();
@@ -147,11 +152,27 @@ pub fn documents(arguments: &InputArguments) -> Result<Documents, Failure> {
 /// # Errors
 /// It cannot be read.
 pub fn actual(arguments: &InputArguments, now: Timestamp) -> Result<ActualState, Failure> {
-    let Some(file) = &arguments.offline else { return observe(&arguments.state.directory()?, now) };
+    let Some(file) = &arguments.offline else {
+        return match arguments.state.engine.engine {
+            EngineName::Local => observe(&arguments.state.directory()?, now),
+            EngineName::Kubernetes => observe_cluster(&arguments.state.engine, now),
+        };
+    };
     let cannot = || format!("cannot read the inventory {}", file.display());
     let content =
         read_bounded(file, inventory::INVENTORY_BYTES).map_err(|error| Failure::new(cannot()).caused_by(error))?;
     inventory::read(&content).map_err(|error| Failure::new(cannot()).caused_by(error))
+}
+
+/// What the watches of a cluster tell.
+///
+/// # Errors
+/// The cluster does not answer.
+fn observe_cluster(arguments: &EngineArguments, now: Timestamp) -> Result<ActualState, Failure> {
+    asynchronous(async {
+        let engine = cluster(arguments).await?;
+        engine.observe(now).await.map_err(failure)
+    })
 }
 
 /// What the local engine's state says; a state that is not there yet is that of an engine which has nothing.
@@ -184,20 +205,23 @@ fn assume_applied(
 ) -> Result<String, Failure> {
     let watched = Watched::holding(&arguments.path)?;
     let revision = watched.resolve(base)?;
-    let (before, _) = desired(&watched.files(&revision)?, &mut cache);
+    let (before, _) = desired(&watched.files(&revision)?, arguments.state.engine.engine, &mut cache);
     // With many policies the memory is needed for what comes next.
     drop(cache);
     for (name, there) in &mut actual.policies {
         // A policy with findings at the base keeps what is known of it.
         if !before.policies.contains_key(name) && !before.frozen_policies.contains(name) {
+            let there = Arc::make_mut(there);
             there.compiled = None;
             there.schedule = None;
         }
     }
-    for (name, policy) in before.policies {
-        let compiled = policy.compile(&before.settings, Some(&revision.0));
+    let policies: Vec<&Policy> = before.policies.values().collect();
+    let compiled = load::on_all_processors(&policies, |policy| policy.compile(&before.settings, Some(&revision.0)));
+    for compiled in compiled {
+        let name = compiled.name.clone();
         match actual.policies.get_mut(&name) {
-            Some(there) => there.compiled = Some(compiled),
+            Some(there) => Arc::make_mut(there).compiled = Some(compiled),
             None => {
                 let inventory = match actual.complete {
                     true => Inventory::empty(actual.observed_at),
@@ -212,7 +236,7 @@ fn assume_applied(
                     running: None,
                     drift: None,
                 };
-                actual.policies.insert(name, there);
+                actual.policies.insert(name, Arc::new(there));
             }
         }
     }
@@ -250,9 +274,21 @@ fn approvals(arguments: &InputArguments, revision: Option<&Revision>) -> Result<
     let used_up = match &arguments.offline {
         Some(_) => None,
         None => {
-            let directory = arguments.state.directory()?;
-            let memory = Memory::load(&directory);
-            memory.map_err(|error| Failure::new("cannot tell which approvals are used up").caused_by(error))?.consented
+            let unknown = "cannot tell which approvals are used up";
+            let memory = match arguments.state.engine.engine {
+                EngineName::Local => {
+                    let directory = arguments.state.directory()?;
+                    Memory::load(&directory).map_err(|error| Failure::new(unknown).caused_by(error))?
+                }
+                EngineName::Kubernetes => {
+                    let read =
+                        async { store(&arguments.state.engine).await?.memory().await.map_err(|e| failure(e.into())) };
+                    let text = asynchronous(read)?;
+                    let memory = text.map(|text| serde_json::from_str(&text)).transpose();
+                    memory.map_err(|error| Failure::new(unknown).caused_by(error))?.unwrap_or_default()
+                }
+            };
+            memory.consented
         }
     };
     match (Watched::holding(&arguments.path), revision) {
@@ -269,8 +305,8 @@ fn approvals(arguments: &InputArguments, revision: Option<&Revision>) -> Result<
 /// Documents by path, relative to the watched directory.
 pub type Files = BTreeMap<PathBuf, FileContent>;
 
-fn desired(files: &Files, cache: &mut ParseCache) -> (DesiredState, Vec<Diagnostic>) {
-    let Loaded { desired, diagnostics, .. } = load::load(files, EngineKind::Local, cache);
+fn desired(files: &Files, engine: EngineName, cache: &mut ParseCache) -> (DesiredState, Vec<Diagnostic>) {
+    let Loaded { desired, diagnostics, .. } = load::load(files, engine.kind(), cache);
     (desired, diagnostics)
 }
 
@@ -290,6 +326,12 @@ fn approve_arguments(arguments: &InputArguments) -> String {
     for (name, value) in [("--offline", offline), ("--state", &state.directory)] {
         if let Some(value) = value {
             add(name, &value.display().to_string());
+        }
+    }
+    if state.engine.engine == EngineName::Kubernetes {
+        add("--engine", "kubernetes");
+        if let Some(namespace) = &state.engine.namespace {
+            add("--namespace", namespace);
         }
     }
     if let Some(now) = now {

@@ -43,6 +43,7 @@ pub struct Arguments {
 /// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
     let Arguments { policy, point, source, file, output, state } = arguments;
+    state.local_only("`mainstay points download`")?;
     let directory = state.directory()?;
     let state = State::open(&directory).map_err(|error| Failure::new("nothing was downloaded").caused_by(error))?;
     asynchronous(async move {

@@ -15,9 +15,9 @@ use crate::{
     },
     forecast,
     plan::wording,
-    policy::{Policy, PolicyName, validate},
+    policy::{CompiledPolicy, Policy, PolicyName, validate},
     restore_point::RestorePoint,
-    retention,
+    retention::reach::{Reach, decide_for},
 };
 
 /// List restore points, with what keeps each and when it goes.
@@ -78,7 +78,10 @@ pub fn execute(arguments: ListArguments) -> CommandResult {
             continue;
         }
         match documents.desired.policies.get(name) {
-            Some(policy) => listed.extend(under_rules(policy, there, now)),
+            Some(policy) => {
+                let compiled = policy.compile(&documents.desired.settings, None);
+                listed.extend(under_rules(policy, &compiled, there, now));
+            }
             None => listed.extend(without_document(name, there, now)),
         }
     }
@@ -90,19 +93,22 @@ pub fn execute(arguments: ListArguments) -> CommandResult {
     Ok(if documents.is_wrong() { Exit::Documents } else { Exit::Success })
 }
 
-fn under_rules(policy: &Policy, there: &ActualPolicy, now: Timestamp) -> Vec<Listed> {
-    let points = &there.inventory.points;
-    let decisions = retention::decide(&policy.rules, points, now);
+fn under_rules(policy: &Policy, compiled: &CompiledPolicy, there: &ActualPolicy, now: Timestamp) -> Vec<Listed> {
+    let (points, reach) = (&there.inventory.points, Reach::of(compiled));
     // A suspended policy makes no new points, and only new ones push old ones out.
     let schedules = if policy.suspend { &[][..] } else { &policy.schedules };
-    let expiries = forecast::expires_at(&policy.rules, points, schedules, now);
-    let both = decisions.into_iter().zip(expiries);
-    let listed = points.iter().zip(both).map(|(point, (decision, expires_at))| Listed {
+    let reached: Vec<RestorePoint> = points.iter().filter(|point| reach.holds(point)).cloned().collect();
+    let mut expiries = forecast::expires_at(&policy.rules, &reached, schedules, now).into_iter();
+    let listed = points.iter().zip(decide_for(compiled, points, now)).map(|(point, decision)| Listed {
         policy: policy.name.clone(),
         point: point.clone(),
         kept: decision.keep,
         reasons: decision.reasons.iter().map(ToString::to_string).collect(),
-        expires_at,
+        expires_at: match reach.holds(point) {
+            true => expiries.next().flatten(),
+            // Left behind: nothing that is scheduled changes what becomes of it.
+            false => (!decision.keep).then(|| point.expired_since.unwrap_or(now)),
+        },
     });
     listed.collect()
 }
@@ -110,8 +116,10 @@ fn under_rules(policy: &Policy, there: &ActualPolicy, now: Timestamp) -> Vec<Lis
 /// Points of a policy that has no document here. What was applied last still holds, if it is known; a policy that was
 /// removed keeps all of its points.
 fn without_document(name: &PolicyName, there: &ActualPolicy, now: Timestamp) -> Vec<Listed> {
-    if let Some(Ok(policy)) = there.compiled.as_ref().map(validate::policy_of) {
-        return under_rules(&policy, there, now);
+    if let Some(compiled) = &there.compiled
+        && let Ok(policy) = validate::policy_of(compiled)
+    {
+        return under_rules(&policy, compiled, there, now);
     }
     let listed = there.inventory.points.iter().map(|point| Listed {
         policy: name.clone(),

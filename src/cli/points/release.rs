@@ -13,7 +13,7 @@ use crate::{
 pub struct Arguments {
     /// The policy, as [NAMESPACE/]NAME
     policy: PolicyName,
-    /// The restore point's id
+    /// The restore point's id, or `latest`
     point: String,
     #[command(flatten)]
     state: StateArguments,

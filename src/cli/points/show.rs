@@ -5,7 +5,11 @@ use comfy_table::{Table, presets};
 
 use crate::{
     cli::display::second,
-    cli::{CommandResult, Exit, Failure, StateArguments, run::failure},
+    cli::{
+        CommandResult, Exit, Failure, StateArguments,
+        engine::{self, EngineName},
+        run::{asynchronous, failure},
+    },
     engine::local::{restoring, runner, state::State},
     policy::{PolicyName, document::restore::PointChoice},
 };
@@ -38,11 +42,19 @@ enum Output {
 pub fn execute(arguments: Arguments) -> CommandResult {
     let Arguments { policy, point, state, output } = arguments;
     let wrap = |error| Failure::new(format!("the restore points of {policy} cannot be read")).caused_by(error);
-    let state = State::open_read_only(&state.directory()?).map_err(wrap)?;
-    if state.policy(&policy).map_err(wrap)?.is_none() {
-        return Err(failure(runner::no_such_policy(&policy)));
-    }
-    let points = state.points(&policy).map_err(wrap)?;
+    let points = match state.engine.engine {
+        EngineName::Local => {
+            let state = State::open_read_only(&state.directory()?).map_err(wrap)?;
+            if state.policy(&policy).map_err(wrap)?.is_none() {
+                return Err(failure(runner::no_such_policy(&policy)));
+            }
+            state.points(&policy).map_err(wrap)?
+        }
+        EngineName::Kubernetes => asynchronous(async {
+            let store = engine::store(&state.engine).await?;
+            Ok(store.points(&policy).await.map_err(|error| engine::failure(error.into()))?.points)
+        })?,
+    };
     let point = restoring::choose(&policy, &points, &PointChoice::Name(point)).map_err(failure)?.clone().into_point();
     if output == Output::Json {
         let mut json = serde_json::json!({"formatVersion": 1, "policy": policy});

@@ -1,5 +1,4 @@
-//! `mainstay run --engine kubernetes` in the pod of a Job: the run itself. Outside of a pod it asks for such a Job and
-//! follows it.
+//! `mainstay run --engine kubernetes` in the pod of a Job: the run itself.
 
 use std::time::Duration;
 
@@ -27,10 +26,6 @@ use crate::{
     run::{Phase, Trigger},
 };
 
-/// Where Mainstay is where nothing says so.
-const DEFAULT_NAMESPACE: &str = "mainstay-system";
-/// Where a pod reads its own namespace.
-const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 /// How often a run that cannot reach the cluster begins anew, and how long it waits in between.
 const MOST_TRIES: u32 = 40;
 /// See [`MOST_TRIES`].
@@ -40,15 +35,12 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(15);
 pub(super) async fn execute(arguments: &Arguments) -> CommandResult {
     let cannot = |error: EngineError| Failure::new("the run did not begin").caused_by(error);
     let client = run_now::client().await.map_err(cannot)?;
-    let image = variable("MAINSTAY_IMAGE").unwrap_or_default();
-    let site = Site::new(client, &namespace(), &image, Some(stop_on_signals()?));
-    if !site.pod.is_pod() {
-        return ask(&site, arguments).await;
-    }
-    if image.is_empty() {
+    let installation = arguments.state.engine.installation();
+    let Some(image) = &installation.image else {
         return Err(Failure::new("the image of movers is not known")
             .hint("set MAINSTAY_IMAGE in the pod; a CronJob that Mainstay made has it"));
-    }
+    };
+    let site = Site::new(client, &installation.namespace, image, Some(stop_on_signals()?));
     if let Some(work) = &arguments.only {
         return other_work(&site, &arguments.policy, work).await.map_err(failure);
     }
@@ -117,16 +109,6 @@ fn due(job: &Job, asked: Trigger) -> Option<(Timestamp, Trigger)> {
     Some((job.metadata.creation_timestamp.as_ref()?.0, Trigger::Manual))
 }
 
-/// Asks for a Job and follows it.
-async fn ask(site: &Site, arguments: &Arguments) -> CommandResult {
-    let cannot = |error: EngineError| Failure::new("the run was not started").caused_by(error);
-    let at = arguments.scheduled.unwrap_or_else(Timestamp::now);
-    let asked = run_now::ask(&site.store, &arguments.policy, at).await.map_err(cannot)?;
-    println!("run {} of {} is Job {} in namespace {}", asked.id, arguments.policy, asked.job, site.store.namespace());
-    run_now::follow(&site.store, &asked.job, |line| println!("{line}")).await.map_err(cannot)?;
-    ended(&run_now::ending(&site.store, &arguments.policy, &asked.id).await.map_err(cannot)?)
-}
-
 /// Work besides runs.
 async fn other_work(site: &Site, policy: &PolicyName, work: &str) -> Result<Exit, SiteError> {
     let now = Timestamp::now();
@@ -185,11 +167,6 @@ async fn prune(
 
 fn failure(error: SiteError) -> Failure {
     Failure::new(error.chain())
-}
-
-fn namespace() -> String {
-    let own = || std::fs::read_to_string(NAMESPACE_FILE).ok().map(|text| text.trim().to_owned());
-    variable("MAINSTAY_NAMESPACE").or_else(own).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())
 }
 
 fn variable(name: &str) -> Option<String> {

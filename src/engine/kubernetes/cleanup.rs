@@ -28,6 +28,7 @@ use crate::{
     },
     mover::job::{Outcome, Task},
     policy::PolicyName,
+    restore_point::RestorePointId,
     status::ledger::EventKind,
 };
 
@@ -55,13 +56,13 @@ pub async fn clean(
             None => return Ok(cleaned),
         },
     };
-    let found = inventory::refresh(site, &compiled, now).await?;
+    let found = inventory::refresh(site, &compiled, withdrawn, now).await?;
     if !found.complete {
         let problems = found.problems.join("; ");
         cleaned.held_up.push(format!("nothing expires, because not every repository could be seen: {problems}"));
         return Ok(cleaned);
     }
-    let sweep = decide(&compiled, withdrawn, &found.points, now);
+    let mut sweep = decide(&compiled, withdrawn, &found.points, now);
     let (marked, taken_back) = site
         .store
         .change_points(policy, |record| {
@@ -81,12 +82,26 @@ pub async fn clean(
     if extent == Extent::Mark {
         return Ok(cleaned);
     }
+    // What has a part in a place that was left behind and does not answer waits for it.
+    let waits = |id: &RestorePointId| {
+        let point = found.points.iter().find(|point| point.point.id == *id);
+        point.is_some_and(|point| point.parts.iter().any(|part| found.away.contains_key(&part.place)))
+    };
+    let expired = sweep.forget.len();
+    sweep.forget.retain(|id| !waits(id));
+    if sweep.forget.len() < expired {
+        cleaned.held_up.push(format!(
+            "{} expired restore points wait for a repository that was left behind and does not answer",
+            expired - sweep.forget.len()
+        ));
+    }
     let intended = site.store.change_points(policy, |record| record.set_forgetting(&sweep.forget)).await?;
     let mut work = snapshots_of(&found.points, &intended);
     for (place, leftovers) in &found.leftovers {
         cleaned.leftovers += leftovers.len();
         work.entry(*place).or_default().extend(leftovers.iter().map(|(_, snapshot)| snapshot.clone()));
     }
+    work.retain(|place, _| !found.away.contains_key(place));
     forget(site, policy, work, now, bounds, &mut cleaned).await?;
     if !intended.is_empty() {
         site.store.change_points(policy, |record| record.remove(&intended, now)).await?;

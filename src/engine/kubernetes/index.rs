@@ -47,7 +47,7 @@ pub struct Index {
     /// CronJobs that are not ours.
     pub foreign_jobs: Collection<Option<String>>,
     /// What was made of each policy the last time.
-    judged: BTreeMap<PolicyName, ActualPolicy>,
+    judged: BTreeMap<PolicyName, Arc<ActualPolicy>>,
     failed_at: Option<(Timestamp, String)>,
 }
 
@@ -189,7 +189,7 @@ impl Index {
     }
 
     /// Judges what changed since the last time. True: some of it is not as it was applied, and a turn should look.
-    pub fn judge(&mut self) -> bool {
+    pub fn judge(&mut self, now: Timestamp) -> bool {
         let mut changed: BTreeSet<PolicyName> = self.maps.take_changed(|map| map.policy.clone());
         changed.extend(self.jobs.take_changed(|job| job.policy.clone()));
         let foreign = self.foreign_maps.take_any_changed() | self.foreign_jobs.take_any_changed();
@@ -201,11 +201,11 @@ impl Index {
         let mut is_surprising = foreign;
         for name in changed {
             let jobs = jobs.get(&name).map_or(&[][..], Vec::as_slice);
-            match self.judge_policy(&name, jobs) {
+            match self.judge_policy(&name, jobs, now) {
                 Some(policy) => {
                     let was = self.judged.get(&name).and_then(|known| known.drift.clone());
                     is_surprising |= policy.drift.is_some() && policy.drift != was;
-                    self.judged.insert(name, policy);
+                    self.judged.insert(name, Arc::new(policy));
                 }
                 None => is_surprising |= self.judged.remove(&name).is_some(),
             }
@@ -215,16 +215,10 @@ impl Index {
 
     /// The observation.
     pub fn observe(&mut self, now: Timestamp) -> ActualState {
-        self.judge();
+        self.judge(now);
         let damaged = self.maps.values().any(|map| matches!(&map.content, Err(_)) && map.policy.is_none());
         let doubtful = self.failed_at.as_ref().is_some_and(|(at, _)| now.duration_since(*at) < DOUBT);
-        let mut policies = self.judged.clone();
-        for policy in policies.values_mut().filter(|policy| policy.inventory.observed_at == Timestamp::UNIX_EPOCH) {
-            // It never ran: there is nothing, and that is known now.
-            if policy.inventory.complete {
-                policy.inventory.observed_at = now;
-            }
-        }
+
         let restores = self.maps.values().filter_map(|map| match (&map.policy, &map.content) {
             (Some(name), Ok(Content::Restore(content, report))) => {
                 Some(((name.clone(), content.clone()), (**report).clone()))
@@ -234,7 +228,7 @@ impl Index {
         ActualState {
             observed_at: now,
             complete: self.is_ready() && !doubtful && !damaged,
-            policies,
+            policies: self.judged.clone(),
             restores: restores.collect(),
             foreign: self.foreign(),
         }
@@ -318,7 +312,7 @@ impl Index {
     }
 
     /// What there is of one policy; none: nothing.
-    fn judge_policy(&self, name: &PolicyName, jobs: &[(String, Job)]) -> Option<ActualPolicy> {
+    fn judge_policy(&self, name: &PolicyName, jobs: &[(String, Job)], now: Timestamp) -> Option<ActualPolicy> {
         let map = self.maps.get(&names::policy_map(name));
         let points_map = self.maps.get(&names::points_map(name));
         let compiled = self.compiled(name);
@@ -332,9 +326,10 @@ impl Index {
         };
         let is_unknown = points_map.is_some() && points.is_none();
         let inventory = match (&points, is_unknown) {
-            (Some(points), _) => points.inventory(Timestamp::UNIX_EPOCH),
+            (Some(points), _) => points.inventory(now),
             (None, true) => Inventory::unknown(),
-            (None, false) => Inventory::empty(Timestamp::UNIX_EPOCH),
+            // It never ran: there is nothing, and that is known since then.
+            (None, false) => Inventory::empty(now),
         };
         let running = points.as_ref().and_then(|points| points.running.clone());
         let is_empty = inventory.points.is_empty() && running.is_none() && !is_unknown;

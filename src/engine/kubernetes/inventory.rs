@@ -3,7 +3,7 @@
 //! A listing that fails makes the inventory incomplete: what that repository held stays known, and nothing may be
 //! forgotten. Volume snapshots count as one more place, the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use kube::api::DynamicObject;
@@ -18,27 +18,37 @@ pub use crate::engine::local::inventory::IN_CLUSTER;
 use crate::{
     engine::{
         local::{
-            inventory::{Found, merge},
-            state::places::PlaceRecord,
+            inventory::{Found, Merged, merge, not_good},
+            state::{places::PlaceRecord, points::StoredPoint},
         },
         movers,
     },
     mover::job::{Snapshot, SnapshotLabel, Task},
     policy::CompiledPolicy,
-    restore_point::RestorePointId,
-    run::{Phase, RunReport},
+    restore_point::{RestorePointId, VOLUME_SNAPSHOT},
+    retention::reach::Reach,
+    run::RunReport,
 };
 
-/// Looks at all repositories of a policy and stores what was found.
+/// Looks at all repositories of a policy and stores what was found. `withdrawn`: every place is one that it left behind.
 ///
 /// # Errors
 /// The records cannot be read or written. A repository that does not answer is no error but an incomplete inventory.
-pub async fn refresh(site: &Site, policy: &CompiledPolicy, now: Timestamp) -> Result<Found, SiteError> {
+pub async fn refresh(
+    site: &Site,
+    policy: &CompiledPolicy,
+    withdrawn: bool,
+    now: Timestamp,
+) -> Result<Found, SiteError> {
     let name = &policy.name;
-    let record = site.store.points(name).await?;
-    let mut listed = BTreeMap::new();
-    let mut problems = Vec::new();
-    for place in record.places.iter().filter(|place| place.initialised) {
+    // Before the listings: a point that is recorded while they are made is not in question.
+    let before = site.store.points(name).await?;
+    let reach = (!withdrawn).then(|| Reach::of(policy));
+    let holds_something = |place: &PlaceRecord| {
+        place.current || before.points.iter().any(|point| point.parts.iter().any(|part| part.place == place.id))
+    };
+    let (mut listed, mut problems, mut away) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+    for place in before.places.iter().filter(|place| place.initialised && holds_something(place)) {
         let task = Task::List { policy: Some(name.clone()) };
         let answer = site.job(place, task, &site.small_work(), |_| ()).await;
         match answer.and_then(|outcome| Ok(movers::snapshots(&place.repository, outcome)?)) {
@@ -47,7 +57,14 @@ pub async fn refresh(site: &Site, policy: &CompiledPolicy, now: Timestamp) -> Re
             }
             Err(error) => {
                 tracing::warn!(policy = %name, repository = place.repository, "{}", error.chain());
-                problems.push(error.chain());
+                match &reach {
+                    Some(reach) if reach.holds_place(&place.repository, &place.location()) => {
+                        problems.push(error.chain());
+                    }
+                    Some(_) | None => {
+                        away.insert(place.id, place.repository.clone());
+                    }
+                }
             }
         }
     }
@@ -57,25 +74,28 @@ pub async fn refresh(site: &Site, policy: &CompiledPolicy, now: Timestamp) -> Re
         }
         Err(error) => problems.push(error.chain()),
     }
-    // In a shared repository another cluster may have a policy of the same name: its snapshots are not ours to judge.
-    let is_known = |snapshot: &Snapshot| record.points.iter().any(|point| point.point.id == snapshot.label.run);
-    for snapshots in listed.values_mut() {
-        snapshots.retain(|snapshot| snapshot.label.host == policy.cluster || is_known(snapshot));
-    }
     let runs: Vec<RunReport> = site.store.runs(name).await?.into_iter().map(|run| run.report).collect();
-    let not_good: BTreeMap<&RestorePointId, Phase> =
-        runs.iter().filter(|run| run.phase != Phase::Succeeded).map(|run| (&run.id, run.phase)).collect();
-    let mut places = record.places.clone();
-    places.extend(cluster(&record.places));
-    let found = merge(&places, listed, problems, record.points, &not_good);
+    let recorded: BTreeSet<RestorePointId> =
+        site.store.points(name).await?.points.into_iter().map(|point| point.point.id).collect();
+    // In a shared repository another cluster may have a policy of the same name: its snapshots are not ours to judge.
+    for snapshots in listed.values_mut() {
+        snapshots.retain(|snapshot| snapshot.label.host == policy.cluster || recorded.contains(&snapshot.label.run));
+    }
+    let mut places = before.places.clone();
+    places.extend(cluster(&before.places));
+    let merged = merge(&places, &listed, before.points, &recorded, &not_good(runs.iter()));
+    let complete = problems.is_empty();
+    let Merged { seen, fresh, gone, leftovers } = merged;
+    let found: Vec<StoredPoint> = seen.into_iter().chain(fresh).collect();
     let stored = site.store.change_points(name, |record| {
-        record.set_inventory(now, found.complete, &found.points, &found.gone);
+        record.set_inventory(now, complete, &found, &gone);
+        record.points.clone()
     });
-    stored.await?;
-    for point in found.gone.iter().filter(|point| !point.forgetting) {
+    let points = stored.await?;
+    for point in gone.iter().filter(|point| !point.forgetting) {
         tracing::warn!(policy = %name, point = %point.point.id, "a restore point is no longer in any repository");
     }
-    Ok(found)
+    Ok(Found { complete, problems, points, gone, leftovers, listed, away })
 }
 
 /// The volume snapshots of a policy that are restore points, or parts of them.
@@ -118,7 +138,7 @@ fn snapshot(policy: &CompiledPolicy, object: &DynamicObject) -> Option<Snapshot>
 
 /// The cluster as a place. It needs no document of its own; none is ever read of it.
 fn cluster(places: &[PlaceRecord]) -> Option<PlaceRecord> {
-    let repository = super::runner::VOLUME_SNAPSHOT.to_owned();
+    let repository = VOLUME_SNAPSHOT.to_owned();
     let place = places.first()?.clone();
     Some(PlaceRecord { id: IN_CLUSTER, repository, path: String::new(), current: true, initialised: true, ..place })
 }

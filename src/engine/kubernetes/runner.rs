@@ -46,7 +46,6 @@ mod record;
 pub mod snapshots;
 
 use pieces::Pieces;
-pub use pieces::VOLUME_SNAPSHOT;
 use quiesce::{Workload, WorkloadError};
 
 /// How long a hook, a stop or a start may take where nothing is said.
@@ -440,7 +439,7 @@ impl Run<'_> {
 /// The current places of a policy, in the order of its document.
 async fn places_in_order(site: &Site, policy: &CompiledPolicy) -> Result<Vec<PlaceRecord>, SiteError> {
     let places = site.store.points(&policy.name).await?.places;
-    let of = |document: &crate::policy::document::RepositoryDocument| {
+    let of = |document: &std::sync::Arc<crate::policy::document::RepositoryDocument>| {
         let name = &document.metadata.name;
         let place = places.iter().find(|place| place.current && place.repository == *name);
         place.cloned().ok_or_else(|| {

@@ -3,17 +3,21 @@
 //! The order is that of promise 2: look at the repositories, and stop if one did not answer; mark and take marks back;
 //! write the intent to forget; forget; prune in two phases, one maintenance at a time for each repository.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::{
     context::{Context, WorkError},
-    inventory,
+    inventory::{self, Found},
     movers::Bounds,
     repositories::maintenance_lease,
     state::{
+        State, StateError,
         leases::Lease,
         places::PlaceRecord,
         points::{StoredPoint, grace_seconds},
@@ -22,8 +26,11 @@ use super::{
 use crate::{
     mover::job::{Outcome, Task},
     policy::{CompiledPolicy, PolicyName},
-    restore_point::RestorePointId,
-    retention::{self, KeepRules},
+    restore_point::{RestorePoint, RestorePointId},
+    retention::{
+        self,
+        reach::{decide_for, sweep_for},
+    },
     status::ledger::EventKind,
 };
 
@@ -34,6 +41,10 @@ pub const FREEZE_NOTE: &str = "freeze";
 const LONGEST_WAIT: Duration = Duration::from_secs(2 * 3600);
 /// How often it looks whether that one has ended.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
+
+/// How long after its grace an expired point waits for a place that was left behind and does not answer. Then it leaves
+/// the index: its loss was approved with the edit that left the place behind.
+const PATIENCE: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// What a cleanup did.
 #[derive(Debug, Clone, Default)]
@@ -77,14 +88,17 @@ pub async fn clean(
     let found = inventory::refresh(context, policy, now).await?;
     if !found.complete {
         let problems = found.problems.join("; ");
-        cleaned.held_up.push(format!("nothing expires, because not every repository could be seen: {problems}"));
+        cleaned.held_up.push(format!(
+            "nothing expires, because not every repository could be seen: {problems}. If one is gone for ever, take it \
+             out of the policy or move it: the plan lists what was there, and consent lets it go"
+        ));
         return Ok(cleaned);
     }
     if context.state.note(FREEZE_NOTE)?.as_deref() == Some("true") {
         cleaned.held_up.push("nothing expires, because `Settings.freeze` is on".to_owned());
         return Ok(cleaned);
     }
-    let sweep = decide(&stored.compiled, stored.withdrawn, &found.points, now);
+    let mut sweep = decide(&stored.compiled, stored.withdrawn, &found.points, now);
     cleaned.taken_back = context.state.unmark(policy, &sweep.unmark)?;
     if !cleaned.taken_back.is_empty() {
         context.state.add_event(now, policy, &EventKind::TakenBack { points: cleaned.taken_back.clone() })?;
@@ -97,12 +111,22 @@ pub async fn clean(
         return Ok(cleaned);
     }
     let places = context.state.places(policy)?;
+    let waiting = wait_for_away(&mut sweep.forget, &found, grace(&stored.compiled), now);
+    if waiting > 0 {
+        let names = found.away.values().map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
+        cleaned.held_up.push(format!(
+            "{waiting} expired restore points wait for repository {}, which was left behind and does not answer",
+            names.join(", ")
+        ));
+    }
     let intended = context.state.set_forgetting(policy, &sweep.forget, now)?;
     let mut work = snapshots_of(&found.points, &intended);
     for (place, leftovers) in &found.leftovers {
         cleaned.leftovers += leftovers.len();
         work.entry(*place).or_default().extend(leftovers.iter().map(|(_, snapshot)| snapshot.clone()));
     }
+    // What is left in a place that is gone stays there, if the place is ever seen again.
+    work.retain(|place, _| !found.away.contains_key(place));
     for (id, snapshots) in work {
         let Some(place) = places.iter().find(|place| place.id == id) else { continue };
         let lease = maintenance(context, place, now, bounds).await?;
@@ -119,6 +143,30 @@ pub async fn clean(
     context.state.set_swept(policy, &swept)?;
     cleaned.forgotten = intended;
     Ok(cleaned)
+}
+
+/// Takes back the marks of points that the rules of a policy keep, which is what a reverted edit does.
+///
+/// # Errors
+/// The state cannot be used.
+pub fn take_back(state: &State, policy: &CompiledPolicy, now: Timestamp) -> Result<(), StateError> {
+    let stored = state.points(&policy.name)?;
+    if stored.iter().all(|point| point.point.expired_since.is_none()) {
+        return Ok(());
+    }
+    let begun: Vec<bool> = stored.iter().map(|point| point.forgetting).collect();
+    let points: Vec<RestorePoint> = stored.into_iter().map(StoredPoint::into_point).collect();
+    let decisions = decide_for(policy, &points, now);
+    let back =
+        points.iter().zip(decisions).zip(begun).filter(|((point, decision), begun)| {
+            point.expired_since.is_some() && decision.is_kept_by_rules() && !begun
+        });
+    let back: Vec<RestorePointId> = back.map(|((point, _), _)| point.id.clone()).collect();
+    let taken_back = state.unmark(&policy.name, &back)?;
+    if !taken_back.is_empty() {
+        state.add_event(now, &policy.name, &EventKind::TakenBack { points: taken_back })?;
+    }
+    Ok(())
 }
 
 /// Reclaims the space of a place.
@@ -165,12 +213,30 @@ async fn prune_under(context: &Context, place: &PlaceRecord, bounds: &Bounds, _:
     Ok(if let Outcome::Pruned { freed_bytes } = outcome { freed_bytes } else { 0 })
 }
 
+/// Leaves points out that have a part in a place which was left behind and does not answer, until nobody has to expect
+/// it back. How many.
+fn wait_for_away(forget: &mut Vec<RestorePointId>, found: &Found, grace: SignedDuration, now: Timestamp) -> usize {
+    let before = forget.len();
+    let waits = |point: &StoredPoint| {
+        let is_away = point.parts.iter().any(|part| found.away.contains_key(&part.place));
+        let expired = point.point.expired_since.unwrap_or(now);
+        is_away && now.duration_since(expired) < grace + PATIENCE
+    };
+    let waiting: BTreeSet<&RestorePointId> =
+        found.points.iter().filter(|point| waits(point)).map(|point| &point.point.id).collect();
+    forget.retain(|id| !waiting.contains(id));
+    before - forget.len()
+}
+
+fn grace(policy: &CompiledPolicy) -> SignedDuration {
+    SignedDuration::from_secs(grace_seconds(policy))
+}
+
 /// What the rules say of these points. The rules of a withdrawn policy no longer apply: what was marked when its loss was
 /// approved goes after the grace time, and everything else stays.
 pub fn decide(policy: &CompiledPolicy, withdrawn: bool, stored: &[StoredPoint], now: Timestamp) -> retention::Sweep {
-    let spec = &policy.document.spec;
-    let grace = SignedDuration::from_secs(grace_seconds(policy));
-    let points: Vec<_> = stored.iter().map(|point| point.point.clone()).collect();
+    let grace = grace(policy);
+    let points: Vec<_> = stored.iter().cloned().map(StoredPoint::into_point).collect();
     let mut sweep = if withdrawn {
         let forget = points
             .iter()
@@ -180,16 +246,8 @@ pub fn decide(policy: &CompiledPolicy, withdrawn: bool, stored: &[StoredPoint], 
             .collect();
         retention::Sweep { mark: Vec::new(), unmark: Vec::new(), forget }
     } else {
-        retention::sweep(&KeepRules::from(&spec.retention), grace, &points, now)
+        sweep_for(policy, grace, &points, now)
     };
-    if spec.verify.is_some() && !withdrawn {
-        // Points that nobody proved never push out the last one that somebody did.
-        let proven = points.iter().filter(|point| point.verified_at.is_some()).max_by_key(|point| point.time);
-        if let Some(proven) = proven {
-            sweep.mark.retain(|id| *id != proven.id);
-            sweep.forget.retain(|id| *id != proven.id);
-        }
-    }
     // What a cleanup began to forget before a crash may be half gone: it is finished.
     let begun = stored.iter().filter(|point| point.forgetting && !point.point.held).map(|point| point.point.id.clone());
     for id in begun {

@@ -19,17 +19,18 @@ use crate::{
     mover::job::{Snapshot, Task},
     policy::PolicyName,
     restore_point::{Part, RestorePoint, RestorePointId},
-    run::Phase,
+    retention::reach::Reach,
+    run::{Phase, RunReport},
 };
 
 /// What one look at all repositories of a policy found.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// Whether all of them answered.
+    /// Whether all of them answered that the policy writes to now.
     pub complete: bool,
     /// Why not, for each that did not.
     pub problems: Vec<String>,
-    /// The restore points, oldest first.
+    /// The restore points as they are known after the look, oldest first.
     pub points: Vec<StoredPoint>,
     /// Points that the state knew and that are really gone.
     pub gone: Vec<StoredPoint>,
@@ -37,17 +38,30 @@ pub struct Found {
     pub leftovers: BTreeMap<i64, Vec<(RestorePointId, String)>>,
     /// The snapshots that each place answered with.
     pub listed: BTreeMap<i64, Vec<Snapshot>>,
+    /// Places that the policy left behind and that did not answer, with the names of their repositories.
+    pub away: BTreeMap<i64, String>,
 }
 
 /// Looks at all repositories of a policy and stores what was found.
+///
+/// A place that the policy left behind is asked only while a known point has a part there, and one that does not answer
+/// leaves the inventory complete: the rules count no point that is only there, see [`crate::retention::reach`].
 ///
 /// # Errors
 /// The state cannot be read or written. A repository that does not answer is no error but an incomplete inventory.
 pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> Result<Found, WorkError> {
     let places = context.state.places(policy)?;
+    let stored = context.state.policy(policy)?;
+    let reach = stored.as_ref().filter(|stored| !stored.withdrawn).map(|stored| Reach::of(&stored.compiled));
+    // Before the listings: a point that is recorded while they are made is not in question.
+    let known = context.state.points(policy)?;
+    let holds_something = |place: &PlaceRecord| {
+        place.current || known.iter().any(|point| point.parts.iter().any(|part| part.place == place.id))
+    };
     let mut listed = BTreeMap::new();
     let mut problems = Vec::new();
-    for place in places.iter().filter(|place| place.initialised) {
+    let mut away = BTreeMap::new();
+    for place in places.iter().filter(|place| place.initialised && holds_something(place)) {
         let task = Task::List { policy: Some(policy.clone()) };
         let answer = context.job(place, task, None, &context.small_work(), |_| ()).await;
         match answer.and_then(|outcome| Ok(movers::snapshots(&place.repository, outcome)?)) {
@@ -56,80 +70,121 @@ pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> 
             }
             Err(error) => {
                 tracing::warn!(%policy, repository = place.repository, "{}", error.chain());
-                problems.push(error.chain());
+                match &reach {
+                    Some(reach) if reach.holds_place(&place.repository, &place.location()) => {
+                        problems.push(error.chain());
+                    }
+                    Some(_) | None => {
+                        away.insert(place.id, place.repository.clone());
+                    }
+                }
             }
         }
     }
-    let known = context.state.points(policy)?;
+    // After the listings, and the runs first: a run whose snapshots were listed is among them, and one that is over by
+    // then has its point among those that are known now.
     let runs = context.state.runs(policy)?;
-    if let Some(stored) = context.state.policy(policy)? {
+    let known_now = context.state.points(policy)?;
+    let is_known = |snapshot: &Snapshot| known_now.iter().any(|point| point.point.id == snapshot.label.run);
+    if let Some(stored) = &stored {
         // In a shared repository another host may have a policy of the same name: its snapshots are not ours to judge.
-        let is_known = |snapshot: &Snapshot| known.iter().any(|point| point.point.id == snapshot.label.run);
         for snapshots in listed.values_mut() {
             snapshots.retain(|snapshot| snapshot.label.host == stored.compiled.cluster || is_known(snapshot));
         }
     }
-    let not_good: BTreeMap<&RestorePointId, Phase> = runs
-        .iter()
-        .filter(|run| run.report.phase != Phase::Succeeded)
-        .map(|run| (&run.report.id, run.report.phase))
-        .collect();
-    let found = merge(&places, listed, problems, known, &not_good);
-    context.state.set_inventory(policy, now, found.complete, &found.points, &found.gone)?;
-    for point in found.gone.iter().filter(|point| !point.forgetting) {
+    let recorded = known_now.into_iter().map(|point| point.point.id).collect();
+    let merged = merge(&places, &listed, known, &recorded, &not_good(runs.iter().map(|run| &run.report)));
+    let complete = problems.is_empty();
+    context.state.set_inventory(policy, now, complete, &merged.seen, &merged.fresh, &merged.gone)?;
+    for point in merged.gone.iter().filter(|point| !point.forgetting) {
         tracing::warn!(%policy, point = %point.point.id, "a restore point is no longer in any repository");
     }
-    Ok(found)
+    let points = context.state.points(policy)?;
+    let Merged { seen: _, fresh: _, gone, leftovers } = merged;
+    Ok(Found { complete, problems, points, gone, leftovers, listed, away })
+}
+
+/// The runs that did not succeed, with how far they are.
+pub fn not_good<'a>(reports: impl Iterator<Item = &'a RunReport>) -> BTreeMap<RestorePointId, Phase> {
+    reports.filter(|run| run.phase != Phase::Succeeded).map(|run| (run.id.clone(), run.phase)).collect()
+}
+
+/// What listings say of what is known.
+#[derive(Debug, PartialEq)]
+pub struct Merged {
+    /// Known points that are there, with the parts that are.
+    pub seen: Vec<StoredPoint>,
+    /// Points that nobody knew.
+    pub fresh: Vec<StoredPoint>,
+    /// Known points that are not there.
+    pub gone: Vec<StoredPoint>,
+    /// See [`Found::leftovers`].
+    pub leftovers: BTreeMap<i64, Vec<(RestorePointId, String)>>,
 }
 
 /// The number of the place that is the cluster itself: its volume snapshots complete what any repository holds. On one
 /// host there is no such place.
 pub const IN_CLUSTER: i64 = 0;
 
-/// Merges listings with what is known. `not_good`: the runs that did not succeed.
+/// Merges listings with what was known before them. `recorded`: the points that are known after them. `not_good`: the
+/// runs that did not succeed.
 pub fn merge(
     places: &[PlaceRecord],
-    listed: BTreeMap<i64, Vec<Snapshot>>,
-    problems: Vec<String>,
+    listed: &BTreeMap<i64, Vec<Snapshot>>,
     known: Vec<StoredPoint>,
-    not_good: &BTreeMap<&RestorePointId, Phase>,
-) -> Found {
-    let complete = places.iter().all(|place| !place.initialised || listed.contains_key(&place.id));
-    let names: BTreeMap<i64, &str> = places.iter().map(|place| (place.id, place.repository.as_str())).collect();
+    recorded: &BTreeSet<RestorePointId>,
+    not_good: &BTreeMap<RestorePointId, Phase>,
+) -> Merged {
+    let places: BTreeMap<i64, &PlaceRecord> = places.iter().map(|place| (place.id, place)).collect();
     let known_ids: BTreeSet<RestorePointId> = known.iter().map(|point| point.point.id.clone()).collect();
     let mut leftovers: BTreeMap<i64, Vec<(RestorePointId, String)>> = BTreeMap::new();
-    let mut by_run: BTreeMap<RestorePointId, Vec<(i64, &Snapshot)>> = BTreeMap::new();
-    for (place, snapshots) in &listed {
+    let mut by_run: BTreeMap<RestorePointId, Vec<(&PlaceRecord, &Snapshot)>> = BTreeMap::new();
+    for (place, snapshots) in listed {
+        let Some(place) = places.get(place) else { continue };
         for snapshot in snapshots {
             let run = &snapshot.label.run;
+            if recorded.contains(run) && !known_ids.contains(run) {
+                // Recorded while the listings were made: the state knows it better.
+                continue;
+            }
             // A run that recorded its point and failed only afterwards is good: the point is known.
             match not_good.get(run).filter(|_| !known_ids.contains(run)) {
                 Some(Phase::Failed) => {
-                    leftovers.entry(*place).or_default().push((run.clone(), snapshot.id.clone()));
+                    leftovers.entry(place.id).or_default().push((run.clone(), snapshot.id.clone()));
                 }
                 Some(Phase::Pending | Phase::Running | Phase::Succeeded) => {}
-                None => by_run.entry(run.clone()).or_default().push((*place, snapshot)),
+                None => by_run.entry(run.clone()).or_default().push((place, snapshot)),
             }
         }
     }
-    let mut points = Vec::new();
-    let mut gone = Vec::new();
+    let (mut seen, mut gone) = (Vec::new(), Vec::new());
     for mut point in known {
         let snapshots = by_run.remove(&point.point.id).unwrap_or_default();
-        let holds = |part: &StoredPart| match listed.contains_key(&part.place) {
-            true => snapshots.iter().any(|(place, snapshot)| *place == part.place && snapshot.id == part.part.snapshot),
-            // It did not answer: what it held stays known.
-            false => names.contains_key(&part.place),
-        };
         let sources = point.parts.iter().map(|part| part.part.source.clone()).collect::<BTreeSet<_>>().len();
-        point.parts.retain(holds);
+        point.parts.retain(|part| match listed.contains_key(&part.place) {
+            true => {
+                snapshots.iter().any(|(place, snapshot)| place.id == part.place && snapshot.id == part.part.snapshot)
+            }
+            // It did not answer: what it held stays known.
+            false => places.contains_key(&part.place),
+        });
+        for (place, snapshot) in snapshots {
+            let is_there = |known: &StoredPart| known.place == place.id && known.part.source == snapshot.label.source;
+            if !point.parts.iter().any(is_there) {
+                point.parts.push(part(place, snapshot));
+            }
+        }
+        for part in &mut point.parts {
+            part.part.location = places.get(&part.place).and_then(|place| location(place));
+        }
         match is_restorable(&point.parts, sources) {
-            true => points.push(point),
+            true => seen.push(point),
             false => gone.push(point),
         }
     }
+    let mut fresh = Vec::new();
     for (id, snapshots) in by_run {
-        let parts: Vec<StoredPart> = snapshots.iter().map(|(place, snapshot)| part(*place, &names, snapshot)).collect();
+        let parts: Vec<StoredPart> = snapshots.iter().map(|(place, snapshot)| part(place, snapshot)).collect();
         let Some((_, first)) = snapshots.first() else { continue };
         if is_restorable(&parts, first.label.sources) {
             let point = RestorePoint {
@@ -141,11 +196,10 @@ pub fn merge(
                 expired_since: None,
                 parts: Vec::new(),
             };
-            points.push(StoredPoint { point, parts, forgetting: false });
+            fresh.push(StoredPoint { point, parts, forgetting: false });
         }
     }
-    points.sort_by(|one, other| (one.point.time, &one.point.id).cmp(&(other.point.time, &other.point.id)));
-    Found { complete, problems, points, gone, leftovers, listed }
+    Merged { seen, fresh, gone, leftovers }
 }
 
 /// Whether one place, together with the cluster, holds all sources.
@@ -169,12 +223,18 @@ pub fn size_of_one_copy(parts: &[StoredPart]) -> u64 {
     in_cluster + size_of.into_values().max().unwrap_or(0)
 }
 
-fn part(place: i64, names: &BTreeMap<i64, &str>, snapshot: &Snapshot) -> StoredPart {
+/// Where a place is; the cluster is always here.
+fn location(place: &PlaceRecord) -> Option<String> {
+    (place.id != IN_CLUSTER).then(|| place.location())
+}
+
+fn part(place: &PlaceRecord, snapshot: &Snapshot) -> StoredPart {
     StoredPart {
-        place,
+        place: place.id,
         part: Part {
             source: snapshot.label.source.clone(),
-            repository: names.get(&place).copied().unwrap_or_default().to_owned(),
+            repository: place.repository.clone(),
+            location: location(place),
             snapshot: snapshot.id.clone(),
             size_bytes: snapshot.size_bytes,
             added_bytes: snapshot.added_bytes,
@@ -184,3 +244,6 @@ fn part(place: i64, names: &BTreeMap<i64, &str>, snapshot: &Snapshot) -> StoredP
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

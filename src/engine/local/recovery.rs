@@ -5,8 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     context::{Context, WorkError},
+    process::ProcessIdentity,
     runner::{self, finish},
-    state::runs::{StoppedWorkload, StoredRun},
+    state::{runs::StoredRun, stopped::StoppedWorkload},
 };
 use crate::{
     policy::PolicyName,
@@ -64,8 +65,13 @@ pub async fn recover_policy(
             }
             Phase::Running | Phase::Succeeded | Phase::Failed => {
                 // One run that cannot be ended (a full disk, for example) keeps no workload down.
-                match end(context, run, now).await {
-                    Ok(message) => recovered.ended.push((policy, message)),
+                match end_once(context, run, now).await {
+                    Ok(Ending::Ended(message)) => recovered.ended.push((policy, message)),
+                    Ok(Ending::Over) => {}
+                    Ok(Ending::UnderWay(holder)) => {
+                        let reason = format!("process {} is ending its last run", holder.pid);
+                        recovered.still_stopped.push((policy, reason));
+                    }
                     Err(error) => {
                         tracing::error!(%policy, reason = error.chain(), "a run that is gone cannot be ended")
                     }
@@ -92,7 +98,8 @@ pub async fn recover_policy(
         recovered.ended.push((restore.name, report.message));
     }
     for workload in context.state.stopped_workloads()? {
-        if !concerns(&workload.policy) || workload.process.is_alive() {
+        let is_being_ended = recovered.still_stopped.iter().any(|(policy, _)| *policy == workload.policy);
+        if !concerns(&workload.policy) || workload.process.is_alive() || is_being_ended {
             continue;
         }
         let waits = |at: Timestamp| now >= at && now.duration_since(at) < BETWEEN_ATTEMPTS;
@@ -105,6 +112,37 @@ pub async fn recover_policy(
         }
     }
     Ok(recovered)
+}
+
+/// What came of the wish to end a run whose process is gone.
+enum Ending {
+    /// It was ended here; its message.
+    Ended(String),
+    /// Another guard has ended it meanwhile.
+    Over,
+    /// Another guard is ending it.
+    UnderWay(ProcessIdentity),
+}
+
+/// Ends a run whose process is gone, unless another guard does: two at once would carry out its last hooks twice.
+async fn end_once(context: &Context, run: StoredRun, now: Timestamp) -> Result<Ending, WorkError> {
+    let policy = &run.report.policy;
+    let _lease = match context.state.lease(&format!("recover:{policy}"), now) {
+        Ok(Ok(lease)) => Some(lease),
+        Ok(Err(holder)) => return Ok(Ending::UnderWay(holder)),
+        // Ending it twice is better than leaving a workload down because nothing can be written.
+        Err(error) => {
+            tracing::error!(%policy, reason = crate::apply::chain(&error), "ending a run without a lease");
+            None
+        }
+    };
+    let still = context.state.runs_under_way()?.into_iter().find(|other| {
+        (&other.report.policy, &other.report.id) == (policy, &run.report.id) && other.process == run.process
+    });
+    match still {
+        Some(run) => Ok(Ending::Ended(end(context, run, now).await?)),
+        None => Ok(Ending::Over),
+    }
 }
 
 /// Brings a run whose process is gone to its end: the same machine, with the open step interrupted.

@@ -13,7 +13,7 @@ use super::{
     movers::{Bounds, Word},
     process::{self, ProcessIdentity},
     recovery, runner,
-    state::{places::PlaceRecord, runs::StoppedWorkload},
+    state::{places::PlaceRecord, stopped::StoppedWorkload},
 };
 use crate::{
     actual::RestoreReport,

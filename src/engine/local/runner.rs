@@ -8,21 +8,14 @@ use super::{
     cleanup::{self, Extent},
     context::{Context, WorkError},
     movers::{Bounds, Word},
-    process::{self, ProcessIdentity},
+    process::ProcessIdentity,
     recovery,
-    state::{
-        places::PlaceRecord,
-        points::StoredPart,
-        runs::{Begun, StoppedWorkload},
-    },
+    state::{places::PlaceRecord, points::StoredPart, runs::Begun},
     test_pause::pause_at,
     verifying,
 };
 use crate::{
-    policy::{
-        CompiledPolicy, PolicyName,
-        document::backup_policy::{Consistency, Hook},
-    },
+    policy::{CompiledPolicy, PolicyName, document::backup_policy::Consistency},
     restore_point::RestorePointId,
     run::{
         RunReport, Trigger,
@@ -34,11 +27,11 @@ use crate::{
 mod capture;
 mod record;
 mod report;
+mod workload;
 
 pub use report::{Size, chain, finish, first_report};
+pub use workload::{hook, start};
 
-/// How long a hook, a stop or a start may take where nothing is said.
-const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a run may take where nothing is said.
 const DEFAULT_RUN_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
@@ -93,7 +86,7 @@ pub async fn run(context: &Context, request: &RunRequest, notice: &mut dyn FnMut
     let recovered = recovery::recover_policy(context, Some(&request.policy), now).await?;
     if let Some((_, reason)) = recovered.still_stopped.first() {
         return Err(WorkError::Refused(format!(
-            "the workload of {} is still stopped from before, so no run begins: {reason}",
+            "no run of {} begins before what the last one left is in order: {reason}",
             request.policy
         )));
     }
@@ -155,43 +148,6 @@ pub fn shape(policy: &CompiledPolicy) -> Shape {
     }
 }
 
-/// Carries out a hook.
-///
-/// # Errors
-/// In words: it could not be started, failed, or took too long.
-pub async fn hook(hook: &Hook, when: &str, number: usize, run: Option<&Run<'_>>) -> Result<(), String> {
-    let command = hook.command.as_deref().unwrap_or_default();
-    let limit = hook.timeout.map_or(DEFAULT_HOOK_TIMEOUT, |timeout| timeout.std());
-    // A hook after the capture runs on every path, so a wish to stop does not end it; its own limit does.
-    let stop = run.filter(|_| when == "before").and_then(|run| run.context.stop.clone());
-    let limit = if when == "before" { run.map_or(limit, |run| limit.min(run.remaining())) } else { limit };
-    let started = |child: &ProcessIdentity| {
-        if let Some(run) = run {
-            run.remember_child(Some(child));
-        }
-    };
-    let result = process::execute(command, limit, stop.as_ref(), started).await;
-    if let Some(run) = run {
-        run.remember_child(None);
-    }
-    result.map_err(|error| chain(&format!("hook {} {when} the capture failed", number + 1), &error))
-}
-
-/// Starts a workload that was stopped.
-///
-/// # Errors
-/// In words.
-pub async fn start(workload: &StoppedWorkload) -> Result<(), String> {
-    let limit = workload.quiesce.timeout.map_or(DEFAULT_HOOK_TIMEOUT, |timeout| timeout.std());
-    process::execute(&workload.quiesce.start, limit, None, |_| ()).await.map_err(|error| {
-        let message = format!(
-            "the workload of {} is still stopped, because starting it failed; Mainstay goes on trying, or start it by hand",
-            workload.policy
-        );
-        chain(&message, &error)
-    })
-}
-
 /// A run under way.
 pub struct Run<'a> {
     context: &'a Context,
@@ -237,18 +193,6 @@ impl Run<'_> {
             pause_at(step, "done");
             state.conclude(&self.policy.name, &self.report.id, step, &outcome)?;
             journal.conclude(outcome);
-        }
-    }
-
-    /// The state cannot be written (a full disk, for example), but the workload must not stay down for that.
-    async fn start_regardless(&self) {
-        if !self.is_stopped {
-            return;
-        }
-        if let Some(workload) = self.workload()
-            && let Err(reason) = start(&workload).await
-        {
-            tracing::error!(policy = %self.policy.name, "{reason}");
         }
     }
 
@@ -320,26 +264,6 @@ impl Run<'_> {
         if let Err(error) = self.context.state.set_child(&self.policy.name, &self.report.id, child) {
             tracing::warn!("{}", chain("the state does not know the child process of this run", &error));
         }
-    }
-
-    fn workload(&self) -> Option<StoppedWorkload> {
-        let quiesce = self.policy.document.spec.quiesce.clone()?;
-        Some(StoppedWorkload {
-            policy: self.policy.name.clone(),
-            owner: format!("run {}", self.report.id),
-            process: ProcessIdentity::own(),
-            quiesce,
-            attempted_at: None,
-        })
-    }
-
-    async fn stop(&self) -> Result<(), String> {
-        let Some(quiesce) = &self.policy.document.spec.quiesce else { return Ok(()) };
-        let limit = quiesce.timeout.map_or(DEFAULT_HOOK_TIMEOUT, |timeout| timeout.std()).min(self.remaining());
-        let started = |child: &ProcessIdentity| self.remember_child(Some(child));
-        let result = process::execute(&quiesce.stop, limit, self.context.stop.as_ref(), started).await;
-        self.remember_child(None);
-        result.map_err(|error| chain("stopping the workload failed, so nothing was captured", &error))
     }
 
     async fn clean(&self, notice: &mut dyn FnMut(Notice)) -> Result<(), String> {

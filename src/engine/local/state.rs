@@ -17,19 +17,25 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::engine::EngineError;
 
 pub mod events;
+pub mod journal;
 pub mod leases;
+pub mod observation;
 pub mod places;
 pub mod points;
 pub mod policies;
 pub mod restores;
 pub mod runs;
+pub mod stopped;
+
+use observation::Observer;
 
 /// The file in the state directory.
 const FILE_NAME: &str = "state.sqlite";
 /// How long a call waits for another process's transaction.
 const BUSY: Duration = Duration::from_secs(30);
-/// The version of the schema, in `user_version`.
-const VERSION: i64 = 1;
+/// The version of the schema, in `user_version`. 2 added the table `changes`, with which nothing but an observation by a
+/// daemon has to do.
+const VERSION: i64 = 2;
 
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +110,8 @@ impl From<StateError> for EngineError {
 #[derive(Debug)]
 pub struct State {
     connection: Mutex<Connection>,
+    /// None: the state is only looked at, once.
+    observer: Option<Mutex<Observer>>,
     directory: PathBuf,
 }
 
@@ -122,7 +130,8 @@ impl State {
         connection
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
             .map_err(|error| open_error(error.into()))?;
-        let state = Self { connection: Mutex::new(connection), directory: directory.to_owned() };
+        let observer = Some(Mutex::default());
+        let state = Self { connection: Mutex::new(connection), observer, directory: directory.to_owned() };
         state.migrate()?;
         Ok(state)
     }
@@ -138,23 +147,28 @@ impl State {
             let connection = Connection::open_in_memory().map_err(open_error)?;
             connection.execute_batch(SCHEMA).map_err(open_error)?;
             connection.pragma_update(None, "query_only", true).map_err(open_error)?;
-            return Ok(Self { connection: Mutex::new(connection), directory: directory.to_owned() });
+            return Ok(Self::looked_at(connection, directory));
         }
         let connection =
             Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
                 .map_err(open_error)?;
         connection.busy_timeout(BUSY).map_err(open_error)?;
-        let state = Self { connection: Mutex::new(connection), directory: directory.to_owned() };
+        let state = Self::looked_at(connection, directory);
         match state.version()? {
-            VERSION => Ok(state),
+            // An older one is brought up to date by the next process that writes.
+            1..=VERSION => Ok(state),
             found if found > VERSION => Err(StateError::Newer { path, found }),
             // Just being made by another process: nothing is in it yet.
             _ => {
                 let connection = Connection::open_in_memory().map_err(open_error)?;
                 connection.execute_batch(SCHEMA).map_err(open_error)?;
-                Ok(Self { connection: Mutex::new(connection), directory: directory.to_owned() })
+                Ok(Self::looked_at(connection, directory))
             }
         }
+    }
+
+    fn looked_at(connection: Connection, directory: &Path) -> Self {
+        Self { connection: Mutex::new(connection), observer: None, directory: directory.to_owned() }
     }
 
     /// The directory.
@@ -178,8 +192,11 @@ impl State {
                 let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
                 if version == 0 {
                     transaction.execute_batch(SCHEMA)?;
-                    transaction.pragma_update(None, "user_version", VERSION)?;
                 }
+                if version < 2 {
+                    transaction.execute_batch(&observation::schema())?;
+                }
+                transaction.pragma_update(None, "user_version", VERSION.max(version))?;
                 Ok(())
             }),
         }

@@ -1,19 +1,24 @@
 //! Verify: the integrity of a policy's repositories, and with it the proof of its restore points.
 
+use std::fmt;
+
 use jiff::Timestamp;
 
 use super::{
     cleanup,
     context::{Context, WorkError},
-    movers::{Bounds, Word},
+    movers::{Bounds, MoverError, Word},
     runner,
 };
 use crate::{
-    mover::job::{Outcome, Task},
+    mover::job::{FailureKind, Outcome, Task},
     policy::PolicyName,
     restore_point::RestorePointId,
     status::ledger::EventKind,
 };
+
+/// What to do about a repository that is damaged.
+const DAMAGED: &str = "keep it as it is, look at its storage, and run the policy into another repository";
 
 /// The result for one repository.
 #[derive(Debug, Clone)]
@@ -23,9 +28,37 @@ pub struct Verified {
     /// Bytes that were read back.
     pub read_bytes: u64,
     /// What is wrong; none: it passed.
-    pub problem: Option<String>,
+    pub problem: Option<Problem>,
     /// The restore points that are proven by it.
     pub points: Vec<RestorePointId>,
+}
+
+/// What is wrong with a repository. Displayed, it ends with what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What, in words.
+    pub what: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} ({})", self.what, self.hint)
+    }
+}
+
+impl From<WorkError> for Problem {
+    fn from(error: WorkError) -> Self {
+        match error {
+            // The usual hint is to verify the repository, which was just done.
+            WorkError::Mover(MoverError::Failed(failure)) if failure.hint == FailureKind::RepositoryDamaged.hint() => {
+                Self { what: failure.message, hint: DAMAGED.to_owned() }
+            }
+            WorkError::Mover(MoverError::Failed(failure)) => Self { what: failure.message, hint: failure.hint },
+            other => Self { what: other.chain(), hint: "nothing was proven; verify it again".to_owned() },
+        }
+    }
 }
 
 /// Checks every repository of a policy, reading back a share of the data. `only`: just the one with this name.
@@ -57,8 +90,11 @@ pub async fn verify(
         let outcome = context.job(place, task, None, bounds, |word| hear(&place.repository, word)).await;
         let (read_bytes, problem) = match outcome {
             Ok(Outcome::Checked { read_bytes }) => (read_bytes, None),
-            Ok(_) => (0, Some("the mover gave an answer to another question; update Mainstay".to_owned())),
-            Err(error) => (0, Some(error.chain())),
+            Ok(_) => {
+                let error = MoverError::WrongAnswer { repository: place.repository.clone() };
+                (0, Some(Problem::from(WorkError::from(error))))
+            }
+            Err(error) => (0, Some(Problem::from(error))),
         };
         let sources = |parts: &[super::state::points::StoredPart]| {
             let mut names: Vec<String> = parts.iter().map(|part| part.part.source.clone()).collect();
@@ -80,7 +116,7 @@ pub async fn verify(
         context.state.add_event(
             now,
             policy,
-            &EventKind::Verified { repository: repository.clone(), problem: problem.clone() },
+            &EventKind::Verified { repository: repository.clone(), problem: problem.as_ref().map(ToString::to_string) },
         )?;
         results.push(Verified { repository, read_bytes, problem, points: proven });
     }

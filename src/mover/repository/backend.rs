@@ -1,12 +1,11 @@
 //! The store as rustic_core sees it, with a gate in front: after any failure no snapshot is written any more.
 //!
-//! rustic_core logs and ignores errors of sources and packs and then saves a snapshot of what is left. The gate is
-//! what makes "a failed capture never becomes a restore point" true.
+//! The gate is what makes "a failed capture never becomes a restore point" true, whoever forgets an error on the way.
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -29,6 +28,11 @@ impl FirstFailure {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
     }
 
+    /// Whether there was one.
+    pub fn happened(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// The failure, if there was one.
     pub fn get(&self) -> Option<Failure> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -41,7 +45,6 @@ pub struct Backend {
     store: Store,
     bandwidth: Option<Bandwidth>,
     failure: FirstFailure,
-    withhold_snapshots: AtomicBool,
     pack_bytes_read: AtomicU64,
     last_snapshot: Mutex<Option<String>>,
 }
@@ -53,7 +56,6 @@ impl Backend {
             store,
             bandwidth: bytes_per_second.filter(|rate| *rate > 0).map(Bandwidth::new),
             failure,
-            withhold_snapshots: AtomicBool::new(false),
             pack_bytes_read: AtomicU64::new(0),
             last_snapshot: Mutex::new(None),
         }
@@ -67,11 +69,6 @@ impl Backend {
     /// The first failure of the store, or of whoever else shares it.
     pub fn failure(&self) -> &FirstFailure {
         &self.failure
-    }
-
-    /// While true, writing a snapshot succeeds without writing anything.
-    pub fn withhold_snapshots(&self, withhold: bool) {
-        self.withhold_snapshots.store(withhold, Ordering::SeqCst);
     }
 
     /// The id of the snapshot that was written last; rustic_core does not return it.
@@ -147,13 +144,10 @@ impl WriteBackend for Backend {
     }
 
     fn write_bytes(&self, tpe: FileType, id: &Id, _: bool, content: BytesList) -> RusticResult<()> {
-        if tpe == FileType::Snapshot {
-            if let Some(failure) = self.failure.get() {
-                return Err(RusticError::new(ErrorKind::Other, failure.message));
-            }
-            if self.withhold_snapshots.load(Ordering::SeqCst) {
-                return Ok(());
-            }
+        if tpe == FileType::Snapshot
+            && let Some(failure) = self.failure.get()
+        {
+            return Err(RusticError::new(ErrorKind::Other, failure.message));
         }
         if let Some(bandwidth) = &self.bandwidth {
             bandwidth.wait_for(content.size() as u64);

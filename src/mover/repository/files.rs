@@ -1,7 +1,4 @@
-//! Files as rustic_core captures them.
-//!
-//! Not its own walker: that one loses the metadata of the root, skips a root that is missing, and only logs what it
-//! could not read.
+//! Files as a capture finds and reads them. What cannot be read is counted and told, and the rest goes on.
 
 use std::{
     collections::BTreeMap,
@@ -16,12 +13,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rustic_core::{
-    ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult,
-    repofile::{Metadata as NodeMetadata, Node, NodeType},
-};
 
-use super::{entry, xattrs};
+use super::{
+    entry,
+    node::{self, Node, NodeKind},
+    pipeline::{Opening, Sighted},
+    xattrs,
+};
 use crate::mover::{
     progress::Reporter,
     walk::{Found, Roots, Unreadable, Walk},
@@ -34,7 +32,7 @@ const ACCOUNTS_BYTES: u64 = 4 << 20;
 #[derive(Debug)]
 pub struct Tally {
     reporter: Reporter,
-    /// Handed to rustic_core: all but directories.
+    /// Handed on: all but directories.
     given: AtomicU64,
     /// Could not be opened or read to the end.
     unreadable: AtomicU64,
@@ -68,67 +66,32 @@ impl Tally {
     }
 }
 
-/// The files of a source.
-#[derive(Debug)]
-pub struct Files {
-    roots: Roots,
-    tally: Arc<Tally>,
-    users: Arc<BTreeMap<u32, String>>,
-    groups: Arc<BTreeMap<u32, String>>,
-}
-
-impl Files {
-    /// The files below these roots.
-    pub fn new(roots: Roots, tally: Arc<Tally>) -> Self {
-        let users = Arc::new(account_names(Path::new("/etc/passwd")));
-        let groups = Arc::new(account_names(Path::new("/etc/group")));
-        Self { roots, tally, users, groups }
-    }
-}
-
-impl ReadSource for Files {
-    type Open = OpenFile;
-    type Iter = Entries;
-
-    fn size(&self) -> RusticResult<Option<u64>> {
-        // Knowing it would mean to walk everything twice.
-        Ok(None)
-    }
-
-    fn entries(&self) -> Entries {
-        Entries {
-            walk: self.roots.walk(),
-            tally: self.tally.clone(),
-            users: self.users.clone(),
-            groups: self.groups.clone(),
-        }
-    }
-}
-
-/// The walk, turned into nodes.
+/// The walk, turned into entries.
 #[derive(Debug)]
 pub struct Entries {
     walk: Walk,
     tally: Arc<Tally>,
-    users: Arc<BTreeMap<u32, String>>,
-    groups: Arc<BTreeMap<u32, String>>,
+    users: BTreeMap<u32, String>,
+    groups: BTreeMap<u32, String>,
 }
 
 impl Iterator for Entries {
-    type Item = RusticResult<ReadSourceEntry<OpenFile>>;
+    type Item = Sighted;
 
-    fn next(&mut self) -> Option<Self::Item> {
+    fn next(&mut self) -> Option<Sighted> {
         loop {
             match self.walk.next()? {
                 Ok(found) => match self.node(&found) {
                     Ok(node) => {
-                        if !node.is_dir() {
+                        if node.kind != NodeKind::Dir {
                             self.tally.given.fetch_add(1, Ordering::SeqCst);
                         }
                         let Found { path, metadata, above: _ } = found;
-                        let open =
-                            Some(OpenFile { path: path.clone(), size: metadata.size(), tally: self.tally.clone() });
-                        return Some(Ok(ReadSourceEntry { path, node, open }));
+                        let opening = (node.kind == NodeKind::File).then(|| {
+                            let tally = self.tally.clone();
+                            Opening::File(OpenFile { path: path.clone(), size: metadata.size(), tally })
+                        });
+                        return Some(Sighted { path, node, opening });
                     }
                     Err(error) => self.tally.skipped(&found.path, &error),
                 },
@@ -139,6 +102,13 @@ impl Iterator for Entries {
 }
 
 impl Entries {
+    /// The files below these roots.
+    pub fn new(roots: &Roots, tally: Arc<Tally>) -> Self {
+        let users = account_names(Path::new("/etc/passwd"));
+        let groups = account_names(Path::new("/etc/group"));
+        Self { walk: roots.walk(), tally, users, groups }
+    }
+
     fn node(&self, found: &Found) -> io::Result<Node> {
         let Found { path, metadata, above } = found;
         let name = path.file_name().ok_or_else(|| io::Error::other("it has no name"))?;
@@ -150,13 +120,21 @@ impl Entries {
                 Vec::new()
             }
         };
-        let is_dir = metadata.is_dir();
+        let kind = kind(metadata);
+        let is_dir = kind == NodeKind::Dir;
         // Only the ends of hard links need the device; elsewhere it would make equal trees differ after a reboot.
         let device_id = if !is_dir && metadata.nlink() > 1 { metadata.dev() } else { 0 };
         // Times of directories above the source would make every tree a changed one whenever a neighbour changes.
         let changed = |seconds, nanoseconds| if *above { None } else { time(seconds, nanoseconds) };
         let modified = changed(metadata.mtime(), metadata.mtime_nsec());
-        let meta = NodeMetadata {
+        let (linktarget, linktarget_raw) =
+            if kind == NodeKind::Symlink { node::link_target(&fs::read_link(path)?) } else { (None, None) };
+        Ok(Node {
+            name: node::name(name),
+            kind,
+            linktarget,
+            linktarget_raw,
+            device: matches!(kind, NodeKind::Dev | NodeKind::Chardev).then(|| metadata.rdev()),
             mode: Some(entry::go_mode(metadata.permissions().mode())),
             mtime: modified,
             atime: modified,
@@ -170,8 +148,9 @@ impl Entries {
             size: if metadata.is_file() { metadata.size() } else { 0 },
             links: if is_dir { 0 } else { metadata.nlink() },
             extended_attributes,
-        };
-        Ok(Node::new_node(name, node_type(path, metadata)?, meta))
+            content: None,
+            subtree: None,
+        })
     }
 }
 
@@ -183,16 +162,23 @@ pub struct OpenFile {
     tally: Arc<Tally>,
 }
 
-impl ReadSourceOpen for OpenFile {
-    type Reader = FileReader;
+impl OpenFile {
+    /// The length that it had when it was looked at.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
 
-    fn open(self) -> RusticResult<FileReader> {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// It cannot be opened; that was told.
+    pub fn open(self) -> io::Result<FileReader> {
         match File::open(&self.path) {
             Ok(file) => Ok(FileReader { file, left: self.size, opened: self }),
             Err(error) => {
                 self.tally.lost.fetch_add(1, Ordering::SeqCst);
                 self.tally.skipped(&self.path, &error);
-                Err(RusticError::with_source(rustic_core::ErrorKind::InputOutput, "cannot open a file", error))
+                Err(error)
             }
         }
     }
@@ -236,23 +222,23 @@ impl Read for FileReader {
     }
 }
 
-fn node_type(path: &Path, metadata: &Metadata) -> io::Result<NodeType> {
+fn kind(metadata: &Metadata) -> NodeKind {
     let kind = metadata.file_type();
-    Ok(if kind.is_dir() {
-        NodeType::Dir
+    if kind.is_dir() {
+        NodeKind::Dir
     } else if kind.is_symlink() {
-        NodeType::from_link(&fs::read_link(path)?)
+        NodeKind::Symlink
     } else if kind.is_block_device() {
-        NodeType::Dev { device: metadata.rdev() }
+        NodeKind::Dev
     } else if kind.is_char_device() {
-        NodeType::Chardev { device: metadata.rdev() }
+        NodeKind::Chardev
     } else if kind.is_fifo() {
-        NodeType::Fifo
+        NodeKind::Fifo
     } else if kind.is_socket() {
-        NodeType::Socket
+        NodeKind::Socket
     } else {
-        NodeType::File
-    })
+        NodeKind::File
+    }
 }
 
 fn time(seconds: i64, nanoseconds: i64) -> Option<Timestamp> {

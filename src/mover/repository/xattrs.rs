@@ -6,32 +6,26 @@ use std::{
     path::Path,
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use serde::de::DeserializeOwned;
-use serde_json::json;
+use super::node::Attribute;
 
-/// The attributes of a file, in the type that rustic_core keeps them in. It does not export the name of that type, so
-/// they are made through its JSON form.
+/// The attributes of a file.
 ///
 /// # Errors
 /// They cannot be read. A file system without attributes is no error.
-pub fn read<T: DeserializeOwned + Default>(path: &Path) -> io::Result<T> {
+pub fn read(path: &Path) -> io::Result<Vec<Attribute>> {
     let names = match xattr::list(path) {
         Ok(names) => names,
-        Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(T::default()),
+        Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let mut attributes = Vec::new();
     for name in names {
         // One that was removed in between is none.
         if let Some(value) = xattr::get(path, &name)? {
-            attributes.push(json!({"name": name.to_string_lossy(), "value": BASE64_STANDARD.encode(value)}));
+            attributes.push(Attribute::new(&name, &value));
         }
     }
-    if attributes.is_empty() {
-        return Ok(T::default());
-    }
-    Ok(serde_json::from_value(attributes.into())?)
+    Ok(attributes)
 }
 
 /// Sets attributes as they were captured.

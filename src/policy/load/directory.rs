@@ -9,7 +9,7 @@ use std::{
 
 use sha1::{Digest as _, Sha1};
 
-use super::{FileContent, MOST_BYTES};
+use super::{FileContent, MOST_BYTES, on_all_processors};
 
 /// Deeper directories are not looked into.
 const MOST_DEPTH: usize = 64;
@@ -49,7 +49,7 @@ pub fn is_document_file(path: &Path) -> bool {
 /// # Errors
 /// The directory, one below it or one of the files cannot be read: what is missing must not look deleted.
 pub fn read_directory(root: &Path) -> Result<BTreeMap<PathBuf, FileContent>, DirectoryError> {
-    let mut files = BTreeMap::new();
+    let mut paths = Vec::new();
     let mut open = vec![(root.to_owned(), 0)];
     while let Some((directory, depth)) = open.pop() {
         let failed = |source| DirectoryError::Read { path: directory.clone(), source };
@@ -62,15 +62,16 @@ pub fn read_directory(root: &Path) -> Result<BTreeMap<PathBuf, FileContent>, Dir
                     open.push((path, depth + 1));
                 }
             } else if kind.is_file() && is_document_file(&path) {
-                if files.len() == MOST_FILES {
+                if paths.len() == MOST_FILES {
                     return Err(DirectoryError::TooManyFiles { path: root.to_owned() });
                 }
-                let relative = path.strip_prefix(root).unwrap_or(&path).to_owned();
-                files.insert(relative, read_file(&path)?);
+                paths.push(path);
             }
         }
     }
-    Ok(files)
+    let contents = on_all_processors(&paths, |path| read_file(path));
+    let relative = |path: &PathBuf| path.strip_prefix(root).unwrap_or(path).to_owned();
+    paths.iter().zip(contents).map(|(path, content)| Ok((relative(path), content?))).collect()
 }
 
 /// Reads one file, not much further than the limit.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     policy::{
-        Policy, PolicyName,
+        PolicyContent, PolicyName,
         diagnostic::{Rule, did_you_mean},
         document::{
             BackupPolicyDocument, BackupPolicySpec, Metadata,
@@ -61,9 +61,9 @@ pub fn check(findings: &mut Findings<'_>, mut document: BackupPolicyDocument) ->
     let places =
         (0..document.spec.repositories.len()).map(|index| findings.place(&format!("/spec/repositories/{index}")));
     let repositories = places.collect();
-    match build::policy(name, location, document, Vec::new()).map(|policy| on(policy, findings.engine)) {
-        Ok(policy) => Some(CheckedDocument::Policy(Box::new(CheckedPolicy {
-            policy,
+    match build::content(name, location, document).map(|content| on(content, findings.engine)) {
+        Ok(content) => Some(CheckedDocument::Policy(Box::new(CheckedPolicy {
+            policy: std::sync::Arc::new(content),
             name: findings.place("/metadata/name"),
             namespace: namespace_place(findings),
             repositories,
@@ -77,7 +77,7 @@ pub fn check(findings: &mut Findings<'_>, mut document: BackupPolicyDocument) ->
 }
 
 /// With the times at which this engine starts it.
-fn on(policy: Policy, engine: EngineKind) -> Policy {
+fn on(policy: PolicyContent, engine: EngineKind) -> PolicyContent {
     match engine {
         EngineKind::Local => policy,
         EngineKind::Kubernetes => policy.by_controller(),

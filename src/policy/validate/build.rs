@@ -1,11 +1,13 @@
 //! The policy that a checked document stands for.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, tz::TimeZone};
 
 use crate::{
     policy::{
-        CompiledPolicy, Location, Policy, PolicyName,
-        document::{BackupPolicyDocument, DurationText, RepositoryDocument},
+        CompiledPolicy, Location, Policy, PolicyContent, PolicyName,
+        document::{BackupPolicyDocument, DurationText},
     },
     retention::KeepRules,
     schedule::{Schedule, ScheduleError},
@@ -43,18 +45,18 @@ pub enum PolicyError {
 /// # Errors
 /// The time zone or a schedule cannot be read on this host.
 pub fn policy_of(compiled: &CompiledPolicy) -> Result<Policy, PolicyError> {
-    let mut document = compiled.document.clone();
+    let mut document = compiled.document.as_ref().clone();
     super::normalise::policy(&mut document);
-    policy(compiled.name.clone(), compiled.source.clone(), document, compiled.repositories.clone())
+    let content = content(compiled.name.clone(), compiled.source.clone(), document)?;
+    Ok(Policy { content: Arc::new(content), repositories: compiled.repositories.clone() })
 }
 
-/// The policy of a normalised document.
-pub fn policy(
+/// The content of a normalised document.
+pub fn content(
     name: PolicyName,
     location: Location,
     document: BackupPolicyDocument,
-    repositories: Vec<RepositoryDocument>,
-) -> Result<Policy, PolicyError> {
+) -> Result<PolicyContent, PolicyError> {
     let spec = &document.spec;
     let time_zone = TimeZone::get(&spec.time_zone).map_err(|source| PolicyError::TimeZone {
         policy: name.clone(),
@@ -72,7 +74,7 @@ pub fn policy(
     let cleanup = spec.cleanup.as_ref().map(|cleanup| read(&cleanup.schedule)).transpose()?;
     let retention = &spec.retention;
     let rules = KeepRules { verified: spec.verify.is_some(), ..KeepRules::from(retention) };
-    Ok(Policy {
+    Ok(PolicyContent {
         schedules,
         cleanup,
         rules,
@@ -83,7 +85,6 @@ pub fn policy(
         name,
         location,
         time_zone,
-        repositories,
-        document,
+        document: Arc::new(document),
     })
 }

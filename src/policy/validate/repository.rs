@@ -59,7 +59,10 @@ pub fn check(findings: &mut Findings<'_>, mut document: RepositoryDocument) -> O
         return None;
     }
     normalise::repository(&mut document);
-    Some(CheckedDocument::Repository(Box::new(CheckedRepository { document, name: findings.place("/metadata/name") })))
+    Some(CheckedDocument::Repository(Box::new(CheckedRepository {
+        document: std::sync::Arc::new(document),
+        name: findings.place("/metadata/name"),
+    })))
 }
 
 fn check_s3(findings: &mut Findings<'_>, s3: &S3) {

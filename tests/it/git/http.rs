@@ -7,16 +7,30 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weather {
+    Fair,
+    /// The connection ends before anything was done.
+    BreaksOff,
+    /// It is carried out, and the connection ends before the answer.
+    LosesAnswer,
+}
+
+/// What becomes of the request with this first line.
+type Forecast = Arc<Mutex<Box<dyn Fn(&str) -> Weather + Send>>>;
 
 /// Serves the bare repositories below a directory for as long as the test process lives.
 pub struct Server {
     pub address: String,
     /// Requests so far.
     pub requests: Arc<AtomicUsize>,
+    forecast: Forecast,
 }
 
 /// `Basic` credentials that are let in: `oauth2:good-token`.
@@ -27,19 +41,25 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = format!("http://{}", listener.local_addr().expect("an address"));
         let requests = Arc::new(AtomicUsize::new(0));
-        let (root, counter) = (root.to_owned(), Arc::clone(&requests));
+        let forecast: Forecast = Arc::new(Mutex::new(Box::new(|_| Weather::Fair)));
+        let (root, counter, weather) = (root.to_owned(), Arc::clone(&requests), Arc::clone(&forecast));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (root, counter) = (root.clone(), Arc::clone(&counter));
-                std::thread::spawn(move || serve(stream, &root, &counter));
+                let (root, counter, weather) = (root.clone(), Arc::clone(&counter), Arc::clone(&weather));
+                std::thread::spawn(move || serve(stream, &root, &counter, &weather));
             }
         });
-        Self { address, requests }
+        Self { address, requests, forecast }
+    }
+
+    /// Says what becomes of requests from now on.
+    pub fn weather(&self, forecast: impl Fn(&str) -> Weather + Send + 'static) {
+        *self.forecast.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(forecast);
     }
 }
 
 /// Answers one request and closes; what goes wrong shows on the other side.
-fn serve(stream: TcpStream, root: &Path, counter: &AtomicUsize) -> Option<()> {
+fn serve(stream: TcpStream, root: &Path, counter: &AtomicUsize, forecast: &Forecast) -> Option<()> {
     counter.fetch_add(1, Ordering::SeqCst);
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut lines = Vec::new();
@@ -50,6 +70,10 @@ fn serve(stream: TcpStream, root: &Path, counter: &AtomicUsize) -> Option<()> {
             break;
         }
         lines.push(line.trim_end().to_owned());
+    }
+    let weather = forecast.lock().unwrap_or_else(PoisonError::into_inner)(lines.first()?);
+    if weather == Weather::BreaksOff {
+        return None;
     }
     let mut request = lines.first()?.split(' ');
     let (method, target) = (request.next()?.to_owned(), request.next()?.to_owned());
@@ -77,6 +101,9 @@ fn serve(stream: TcpStream, root: &Path, counter: &AtomicUsize) -> Option<()> {
     }
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let answer = backend(root, &method, path, query, header("content-type").unwrap_or_default(), &body)?;
+    if weather == Weather::LosesAnswer {
+        return None;
+    }
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
     let status = head.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK").to_owned();

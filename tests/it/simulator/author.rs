@@ -3,15 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::Arc,
 };
 
 use jiff::{SignedDuration, tz::TimeZone};
 use mainstay::{
     desired::DesiredState,
     git::Revision,
-    plan::Approvals,
+    plan::{Approvals, approval},
     policy::{
-        Location, Policy, PolicyName, Restore,
+        Location, Policy, PolicyContent, PolicyName, Restore,
         document::{BackupPolicyDocument, RestoreDocument},
     },
     retention::KeepRules,
@@ -51,6 +52,14 @@ impl Author {
             tree.policies.insert(name(number), document(random, number));
         }
         Self { history: vec![tree], approvals: Approvals::default(), terse: random.random_bool(0.3) }
+    }
+
+    /// Makes the first commit.
+    pub fn begin(&self, world: &World) {
+        let documents = self.documents();
+        if let Some(branches) = &mut world.state().branches {
+            branches.commit(documents.as_ref(), "begin");
+        }
     }
 
     fn head(&self) -> &Tree {
@@ -108,8 +117,49 @@ impl Author {
                 "ask for a restore"
             }
         };
-        world.state().tell(format!("commit: {what} {name}"));
+        let mut state = world.state();
+        state.tell(format!("commit: {what} {name}"));
         self.history.push(tree);
+        let documents = self.documents();
+        if let Some(branches) = &mut state.branches {
+            if what.starts_with("revert") && random.random_bool(0.3) {
+                branches.force_push(random, documents.as_ref());
+                state.tell("author: force-pushes it".to_owned());
+            } else {
+                branches.commit(documents.as_ref(), what);
+            }
+        }
+    }
+
+    /// The files that the newest commit holds; none: their directory vanished.
+    pub fn documents(&self) -> Option<BTreeMap<PathBuf, String>> {
+        let tree = self.head();
+        if tree.vanished {
+            return None;
+        }
+        let store = json!({
+            "apiVersion": "mainstay.dev/v1alpha1", "kind": "Repository", "metadata": {"name": "here"},
+            "spec": {"directory": "/backup/here", "password": {"generate": true}}
+        });
+        let file = |name: &str| PathBuf::from(format!("{name}.backup.yaml"));
+        let mut files = BTreeMap::from([(file("store"), store.to_string())]);
+        for (name, policy) in &tree.policies {
+            let end = if tree.broken.contains(name) { "\n[" } else { "" };
+            files.insert(file(name.name()), format!("{policy}{end}"));
+        }
+        for (name, spec) in &tree.restores {
+            let restore = json!({
+                "apiVersion": "mainstay.dev/v1alpha1", "kind": "Restore",
+                "metadata": {"name": name.name(), "namespace": name.namespace()}, "spec": spec
+            });
+            files.insert(file(name.name()), restore.to_string());
+        }
+        Some(files)
+    }
+
+    /// The policies that have a document, good or broken.
+    pub fn policies(&self) -> BTreeSet<PolicyName> {
+        self.head().policies.keys().cloned().collect()
     }
 
     /// Consents to one refusal of the last plan, if there is one that can be consented to.
@@ -121,6 +171,14 @@ impl Author {
             return;
         }
         let refusal = open[random.random_range(0..open.len())].clone();
+        let documents = self.documents();
+        let trailers = match self.terse {
+            true => format!("{}: {}\n", approval::APPROVE, refusal.digest),
+            false => approval::trailers(&refusal.digest, &refusal.effects),
+        };
+        if let Some(branches) = &mut state.branches {
+            branches.commit(documents.as_ref(), &format!("consent\n\n{trailers}"));
+        }
         if self.terse {
             self.approvals.digests.insert(refusal.digest);
         } else {
@@ -131,14 +189,18 @@ impl Author {
     }
 
     /// Mends every document, so that the world can come to rest.
-    pub fn mend(&mut self) {
+    pub fn mend(&mut self, world: &World) {
         let mut tree = self.head().clone();
         tree.broken.clear();
         tree.vanished = false;
         self.history.push(tree);
+        let documents = self.documents();
+        if let Some(branches) = &mut world.state().branches {
+            branches.merge_abandoned(documents.as_ref());
+        }
     }
 
-    /// What the newest commit asks for.
+    /// What the newest commit asks for, without git.
     pub fn desired(&self) -> DesiredState {
         let tree = self.head();
         let mut desired = DesiredState {
@@ -252,7 +314,7 @@ fn policy(name: &PolicyName, document: &Value) -> Policy {
     let spec = &document.spec;
     let time_zone = TimeZone::get(&spec.time_zone).expect("the author writes known zones");
     let schedules = spec.schedule.as_slice().iter();
-    Policy {
+    let content = PolicyContent {
         name: name.clone(),
         location: place(name),
         schedules: schedules
@@ -265,7 +327,7 @@ fn policy(name: &PolicyName, document: &Value) -> Policy {
         rules: KeepRules { verified: spec.verify.is_some(), ..KeepRules::from(&spec.retention) },
         grace: spec.retention.grace.map_or(SignedDuration::from_hours(24), |grace| grace.duration()),
         cleanup: None,
-        repositories: Vec::new(),
-        document,
-    }
+        document: Arc::new(document),
+    };
+    Policy { content: Arc::new(content), repositories: Vec::new() }
 }

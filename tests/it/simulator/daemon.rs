@@ -1,5 +1,7 @@
 //! The daemon of the simulated world: the real plan, apply and schedule.
 
+use std::sync::LazyLock;
+
 use jiff::{SignedDuration, tz::TimeZone};
 use mainstay::{
     apply::apply,
@@ -10,20 +12,26 @@ use mainstay::{
     retention::{self, Sweep},
     run::machine::{Journal, Shape},
     schedule::{Due, Schedule, due},
+    status::ledger::EventKind,
 };
+use tokio::runtime::{Builder, Runtime};
 
 use super::{
     author::Author,
     rules,
     run::Run,
+    site,
     world::{State, World},
 };
 
-/// One turn: observe, plan, apply. A kill ends it in the middle; nothing is kept in memory.
+/// One turn. In a world with git it is the real one, in another its middle: observe, plan, apply. A kill ends it at any
+/// call; nothing is kept in memory then.
 pub fn turn(world: &World, author: &Author) {
     world.state().killed = false;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without threads");
-    runtime.block_on(async {
+    if world.state().branches.is_some() {
+        return site::turn(world, author);
+    }
+    RUNTIME.block_on(async {
         let now = world.state().now;
         let Ok(actual) = world.observe(now).await else { return };
         let plan = diff::plan(&author.desired(), &actual, author.approvals(), now);
@@ -37,6 +45,10 @@ pub fn turn(world: &World, author: &Author) {
         apply(&plan, world, now).await;
     });
 }
+
+/// What the turns of all worlds run in: the real turn hands its thread over while it blocks on git.
+pub static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).build().expect("a runtime"));
 
 /// Starts every policy that is due and has no run under way.
 pub fn start_due(world: &World) {
@@ -64,7 +76,8 @@ fn start_if_due(state: &mut State, name: &PolicyName) {
     let jitter = spec.jitter.map_or(SignedDuration::ZERO, |jitter| jitter.duration());
     let deadline = spec.deadline.map(|deadline| deadline.duration());
     let cold = spec.consistency == mainstay::policy::document::backup_policy::Consistency::Cold;
-    let shape = Shape { hooks_before: 1, cold, captures: spec.sources.len(), hooks_after: 1 };
+    let shape =
+        Shape { hooks_before: 1, cold, captures: spec.sources.len(), hooks_after: 1, copies: usize::from(cold) };
     match due(&schedules, jitter, deadline, name, store.last_scheduled, now) {
         Due::NotYet { .. } => {}
         Due::Skipped { scheduled, .. } => {
@@ -124,6 +137,12 @@ pub fn sweep_policy(state: &mut State, name: &PolicyName) {
             for point in store.points.iter_mut().filter(|point| point.id == id) {
                 point.expired_since = since;
             }
+            let points = vec![id];
+            let kind = since.map_or_else(
+                || EventKind::TakenBack { points: points.clone() },
+                |_| EventKind::Expired { points: points.clone() },
+            );
+            state.happened(name, kind);
         }
     }
     for id in forget {
@@ -157,6 +176,7 @@ fn forget_point(state: &mut State, name: &PolicyName, id: &RestorePointId, grace
     let is_kept = store.kept(now).get(index).copied().unwrap_or(false);
     store.points.remove(index);
     state.writes += 1;
+    state.happened(name, EventKind::Forgotten { points: vec![id.clone()] });
     state.tell(format!("cleanup {name}: forgets {id}"));
     if is_newest && !state.consented.contains(&rules::loss(name, &point)) {
         state.broke(format!("{name}: the newest restore point {id} is gone"));

@@ -6,7 +6,11 @@ use jiff::Timestamp;
 use mainstay::{
     policy::PolicyName,
     restore_point::{RestorePoint, RestorePointId},
-    run::machine::{Ending, Journal, Next, Outcome, Shape, Step, next},
+    run::{
+        Phase, RunReport, Trigger,
+        machine::{Ending, Journal, Next, Outcome, Shape, Step, next},
+    },
+    status::ledger::EventKind,
 };
 use rand::RngExt as _;
 
@@ -78,7 +82,7 @@ fn carry_out(state: &mut State, name: &PolicyName, run: &mut Run, step: Step) ->
     let fails = state.fails(0.06);
     let happens = !fails || state.random.random_bool(0.5);
     match step {
-        Step::HookBefore(_) | Step::HookAfter(_) => {}
+        Step::HookBefore(_) | Step::HookAfter(_) | Step::Copy(_) => {}
         Step::Stop | Step::Start if happens => {
             if let Some(store) = state.stores.get_mut(name) {
                 store.stopped = step == Step::Stop;
@@ -133,12 +137,32 @@ fn record(state: &mut State, name: &PolicyName, run: &Run) {
 /// A run is over: what it says must be true.
 fn end(state: &mut State, name: &PolicyName, run: &Run, ending: &Ending) {
     let id = RestorePointId::from_time(run.scheduled);
-    let Some(store) = state.stores.get(name) else { return };
+    let now = state.now;
+    let Some(store) = state.stores.get_mut(name) else { return };
     let is_there = store.points.iter().any(|point| point.id == id);
+    let (phase, message) = match ending {
+        Ending::Succeeded { remarks } => (Phase::Succeeded, remarks.join("; ")),
+        Ending::Failed { reason, recorded: _ } => (Phase::Failed, reason.clone()),
+    };
+    if phase == Phase::Succeeded {
+        store.last_success = Some(now);
+    }
+    let report = RunReport {
+        policy: name.clone(),
+        id: id.clone(),
+        trigger: Trigger::Schedule,
+        scheduled_at: run.scheduled,
+        started_at: run.scheduled,
+        finished_at: Some(now),
+        phase,
+        message,
+        sources: Vec::new(),
+    };
+    store.last_run = Some(report.clone());
+    let stopped = store.stopped;
+    state.happened(name, EventKind::RunEnded(Box::new(report)));
     match ending {
-        Ending::Succeeded { .. } if store.stopped => {
-            state.broke(format!("{name}: succeeds and leaves its workload down"))
-        }
+        Ending::Succeeded { .. } if stopped => state.broke(format!("{name}: succeeds and leaves its workload down")),
         Ending::Succeeded { .. } | Ending::Failed { recorded: true, .. } if !is_there => {
             state.broke(format!("{name}: says that it recorded {id}, which is not there"));
         }

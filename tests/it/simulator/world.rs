@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,21 +13,25 @@ use mainstay::{
     engine::{Engine, EngineError, ScheduleTurn},
     plan::{Effect, Plan},
     policy::{
-        CompiledPolicy, PolicyName, Restore,
+        CompiledPolicy, EngineKind, PolicyName, Restore,
         document::{SettingsSpec, backup_policy::Deletion},
+        load::{ParseCache, load},
     },
     restore_point::{Inventory, RestorePoint, RestorePointId},
     retention::{KeepRules, decide},
-    run::Phase,
+    run::{Phase, RunReport},
     status::ledger::{Event, EventKind},
+    turn::Site,
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use super::{author::Author, rules, run::Run};
+use super::{author::Author, branches::Branches, rules, run::Run};
 
 /// The world, as the engine behind its trait.
 pub struct World {
     state: Mutex<State>,
+    /// The daemon's site in a world with git; none: no daemon has one open.
+    pub site: Mutex<Option<Site>>,
 }
 
 /// Everything that is on disk, and what the judge remembers.
@@ -46,6 +52,16 @@ pub struct State {
     pub plan: Option<Plan>,
     /// Calls that changed something or would have.
     pub writes: u64,
+    /// What happened, as the engine numbers it.
+    pub events: Vec<Event>,
+    /// The git side; none: the documents come from memory.
+    pub branches: Option<Branches>,
+    /// Why this turn must delete nothing.
+    pub no_deletion: Option<&'static str>,
+    /// The policies that have a document now.
+    pub asked: BTreeSet<PolicyName>,
+    /// Somebody else writes to the status branch while this turn is under way.
+    pub meddles: bool,
     pub story: Vec<String>,
     broken: Option<String>,
 }
@@ -59,6 +75,9 @@ pub struct Store {
     pub run: Option<Run>,
     /// The workload is down.
     pub stopped: bool,
+    /// The newest run that ended.
+    pub last_run: Option<RunReport>,
+    pub last_success: Option<Timestamp>,
 }
 
 impl Store {
@@ -94,6 +113,12 @@ impl State {
     pub fn broke(&mut self, promise: String) {
         self.tell(format!("BROKEN: {promise}"));
         self.broken.get_or_insert(promise);
+    }
+
+    /// Something that the ledger must hold exactly once.
+    pub fn happened(&mut self, policy: &PolicyName, kind: EventKind) {
+        let sequence = self.events.len() as u64 + 1;
+        self.events.push(Event { sequence, at: self.now, policy: policy.clone(), kind });
     }
 
     /// Whether something of this likelihood goes wrong here.
@@ -150,12 +175,27 @@ impl State {
     }
 }
 
+impl State {
+    /// The judge of deletions: a policy goes only if the documents are known, and do not ask for it.
+    fn judge_deletion(&mut self, policy: &PolicyName) {
+        if self.branches.is_none() {
+            return;
+        }
+        if let Some(why) = self.no_deletion {
+            self.broke(format!("{policy}: withdrawn although {why}"));
+        }
+        if self.asked.contains(policy) {
+            self.broke(format!("{policy}: withdrawn although its document is there"));
+        }
+    }
+}
+
 fn transient(operation: String) -> EngineError {
     EngineError::Transient { operation, source: "the simulated world".into() }
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, branches: Option<Branches>) -> Self {
         let state = State {
             now: "2026-01-05T12:00:00Z".parse().unwrap(),
             random: StdRng::seed_from_u64(seed ^ 0x5eed),
@@ -167,10 +207,15 @@ impl World {
             consented: BTreeSet::new(),
             plan: None,
             writes: 0,
+            events: Vec::new(),
+            branches,
+            no_deletion: None,
+            asked: BTreeSet::new(),
+            meddles: false,
             story: Vec::new(),
             broken: None,
         };
-        Self { state: Mutex::new(state) }
+        Self { state: Mutex::new(state), site: Mutex::new(None) }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -185,8 +230,10 @@ impl World {
         self.state().story.clone()
     }
 
-    pub fn writes(&self) -> u64 {
-        self.state().writes
+    /// What tells whether anything was written: calls to the engine, and every file of git and of the daemon.
+    pub fn written(&self) -> (u64, Option<BTreeSet<(PathBuf, u64, SystemTime)>>) {
+        let state = self.state();
+        (state.writes, state.branches.as_ref().map(Branches::fingerprint))
     }
 
     pub fn end_faults(&self) {
@@ -240,7 +287,10 @@ impl World {
             return Err(format!("the plan never comes to rest: {:?}", plan.changes));
         }
         let refused: BTreeSet<&PolicyName> = plan.refusals.iter().map(|refusal| &refusal.change.policy).collect();
-        let desired = author.desired();
+        let desired = match &state.branches {
+            Some(branches) => load(&branches.documents(), EngineKind::Local, &mut ParseCache::default()).desired,
+            None => author.desired(),
+        };
         let names: BTreeSet<&PolicyName> = desired.policies.keys().chain(state.stores.keys()).collect();
         for name in names.into_iter().filter(|name| !refused.contains(name)) {
             let asked = desired.policies.get(name).map(|policy| policy.compile(&desired.settings, None).spec_hash);
@@ -275,15 +325,15 @@ impl Engine for World {
             points.sort_by_key(|point| point.time);
             policies.insert(
                 name,
-                ActualPolicy {
+                std::sync::Arc::new(ActualPolicy {
                     compiled: store.compiled.clone(),
                     schedule: None,
                     inventory: Inventory { observed_at: now, complete: is_readable, points },
-                    last_run: None,
-                    last_success: None,
+                    last_run: store.last_run.clone(),
+                    last_success: store.last_success,
                     running: store.run.as_ref().map(|run| RestorePointId::from_time(run.scheduled)),
                     drift: None,
-                },
+                }),
             );
         }
         Ok(ActualState {
@@ -319,10 +369,14 @@ impl Engine for World {
             let before = store.compiled.take();
             // Nobody marks anything of a policy that is gone: what its end was to take must be marked by now, however
             // often the daemon died on the way here.
+            let was_there = before.is_some();
             let is_for_good = before.is_some_and(|before| before.document.spec.deletion == Deletion::Confirm)
                 && !store.points.is_empty();
             let left = store.points.iter().find(|point| !point.held && point.expired_since.is_none());
             let left = left.filter(|_| is_for_good).map(|point| point.id.clone());
+            if was_there {
+                state.judge_deletion(policy);
+            }
             state.tell(format!("withdraw {policy}{}", if is_for_good { " for good" } else { "" }));
             if let Some(id) = left {
                 state.broke(format!("{policy}: deletion: Confirm leaves {id} behind"));
@@ -337,6 +391,9 @@ impl Engine for World {
                 if !state.consented.contains(&effect) {
                     state.broke(format!("{policy}: {id} expires without consent"));
                 }
+            }
+            if let Some(why) = state.no_deletion {
+                state.broke(format!("{policy}: {points:?} expire although {why}"));
             }
             let Some(store) = state.stores.get_mut(policy) else { return };
             for point in store.points.iter_mut().filter(|point| points.contains(&point.id)) {
@@ -368,18 +425,28 @@ impl Engine for World {
     }
 
     async fn record(&self, policy: &PolicyName, kind: EventKind, _: Timestamp) -> Result<(), EngineError> {
-        self.state().call(format!("record {policy}"), |state| state.tell(format!("record {policy} {kind:?}")))
+        self.state().call(format!("record {policy}"), |state| {
+            state.tell(format!("record {policy} {kind:?}"));
+            state.happened(policy, kind);
+        })
     }
 
-    async fn history(&self, _: u64) -> Result<Vec<Event>, EngineError> {
-        match self.state().boundary("history") {
+    async fn history(&self, after_sequence: u64) -> Result<Vec<Event>, EngineError> {
+        let mut state = self.state();
+        let fault = state.boundary("history");
+        let State { branches, random, meddles, .. } = &mut *state;
+        if let Some(branches) = branches.as_ref().filter(|_| *meddles) {
+            let what = branches.meddle(random);
+            state.tell(format!("git: {what}"));
+        }
+        match fault {
             Fault::Before | Fault::After => Err(transient("history".to_owned())),
-            Fault::None => Ok(Vec::new()),
+            Fault::None => Ok(state.events.iter().filter(|event| event.sequence > after_sequence).cloned().collect()),
         }
     }
 
     fn newest_sequence(&self) -> Result<u64, EngineError> {
-        Ok(0)
+        Ok(self.state().events.len() as u64)
     }
 
     // The simulated daemon starts runs by itself, see `daemon`.

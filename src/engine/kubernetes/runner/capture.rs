@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{
     Notice, Run,
     claims::{self, Claim, ClaimError},
-    pieces::{Part, Piece, VOLUME_SNAPSHOT},
+    pieces::{Part, Piece},
     snapshots::{self, Ready},
 };
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
         job::{Input, Job, Outcome, SnapshotLabel, Task},
     },
     policy::document::{Source, source::Database},
-    restore_point,
+    restore_point::{self, VOLUME_SNAPSHOT},
     run::{Phase, SourceReport},
     secret::Secret,
 };
@@ -221,6 +221,7 @@ impl Run<'_> {
         let part = restore_point::Part {
             source: piece.name.clone(),
             repository: place.repository.clone(),
+            location: Some(place.location()),
             snapshot,
             size_bytes,
             added_bytes,
@@ -326,6 +327,7 @@ impl Run<'_> {
         let part = restore_point::Part {
             source: piece.name.clone(),
             repository: VOLUME_SNAPSHOT.to_owned(),
+            location: None,
             snapshot: format!("{}/{name}", self.policy.name.namespace()),
             size_bytes: snapshots::bytes(restore_size.as_deref().or(Some(&claim.size))),
             added_bytes: 0,

@@ -16,12 +16,9 @@ use crate::{
         CompiledPolicy,
         document::{Source, backup_policy::Consistency, source::Method},
     },
+    restore_point::VOLUME_SNAPSHOT,
     run::{Phase, SourceReport},
 };
-
-/// What stands for a repository where a volume snapshot is the restore point. No Repository document can have this
-/// name, for it begins with a capital letter.
-pub const VOLUME_SNAPSHOT: &str = "VolumeSnapshot";
 
 /// One piece.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use crate::{
         movers,
     },
     mover::job::{Snapshot, Task},
-    restore_point::RestorePoint,
+    restore_point::{self, RestorePoint},
 };
 
 impl Run<'_> {
@@ -28,7 +28,7 @@ impl Run<'_> {
         }
         if self.parts.iter().any(|part| part.place == IN_CLUSTER) {
             let listed = inventory::volume_snapshots(self.site, &self.policy).await?;
-            self.check_listed(IN_CLUSTER, super::pieces::VOLUME_SNAPSHOT, &listed)?;
+            self.check_listed(IN_CLUSTER, restore_point::VOLUME_SNAPSHOT, &listed)?;
         }
         Ok(())
     }

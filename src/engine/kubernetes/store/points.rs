@@ -14,6 +14,7 @@ use crate::{
         document::{RepositoryDocument, repository::Layout},
     },
     restore_point::{Inventory, RestorePoint, RestorePointId},
+    retention::reach::decide_for,
     run::{Phase, RunReport, to_millisecond},
     status::ledger::EventKind,
 };
@@ -87,7 +88,33 @@ impl PointsRecord {
         Inventory {
             observed_at: self.observed_at.unwrap_or(now),
             complete: self.complete,
-            points: self.points.iter().cloned().map(StoredPoint::into_point).collect(),
+            points: self.points.iter().map(|stored| self.located(stored)).collect(),
+        }
+    }
+
+    /// A restore point whose parts say where they are.
+    fn located(&self, stored: &StoredPoint) -> RestorePoint {
+        let mut stored = stored.clone();
+        for part in &mut stored.parts {
+            let place = self.places.iter().find(|place| place.id == part.place);
+            part.part.location = place.map(PlaceRecord::location).or(part.part.location.take());
+        }
+        stored.into_point()
+    }
+
+    /// Takes back the marks of points that the rules of a policy keep, which is what a reverted edit does.
+    pub fn take_back(&mut self, policy: &CompiledPolicy, now: Timestamp) {
+        let marked = |stored: &StoredPoint| stored.point.expired_since.is_some() && !stored.forgetting;
+        if !self.points.iter().any(marked) {
+            return;
+        }
+        let points = self.inventory(now).points;
+        let decisions = decide_for(policy, &points, now);
+        let kept = points.iter().zip(decisions).filter(|(_, decision)| decision.is_kept_by_rules());
+        let kept: Vec<RestorePointId> = kept.map(|(point, _)| point.id.clone()).collect();
+        let points = self.unmark(&kept);
+        if !points.is_empty() {
+            self.add_event(now, EventKind::TakenBack { points });
         }
     }
 
@@ -193,7 +220,7 @@ impl PointsRecord {
     /// elsewhere, gets a fresh place with `fresh_suffix`; what is at the old one stays listed and restorable.
     pub fn settle_places(&mut self, policy: &CompiledPolicy, mut fresh_suffix: impl FnMut() -> String) {
         let mut kept = Vec::new();
-        for document in &policy.repositories {
+        for document in policy.repositories.iter().map(AsRef::as_ref) {
             let shared = document.spec.layout == Layout::Shared;
             let here = |place: &PlaceRecord| is_same_place(place, document, &policy.cluster);
             let found =

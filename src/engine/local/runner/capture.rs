@@ -113,6 +113,7 @@ impl Run<'_> {
         let part = Part {
             source: source.name.clone(),
             repository: place.repository.clone(),
+            location: Some(place.location()),
             snapshot,
             size_bytes,
             added_bytes,

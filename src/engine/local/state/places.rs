@@ -8,9 +8,12 @@ use rusqlite::{Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::{State, StateError, decode, encode};
-use crate::policy::{
-    CompiledPolicy, PolicyName,
-    document::{RepositoryDocument, repository::Layout},
+use crate::{
+    policy::{
+        CompiledPolicy, PolicyName,
+        document::{RepositoryDocument, repository::Layout},
+    },
+    retention::reach::location,
 };
 
 /// Where a policy's restore points are, or were, in one repository.
@@ -30,6 +33,15 @@ pub struct PlaceRecord {
     pub initialised: bool,
 }
 
+impl PlaceRecord {
+    /// Where it is, as [`crate::retention::reach`] tells places apart.
+    pub fn location(&self) -> String {
+        // The path of a policy's own place begins with the name that its host had then.
+        let cluster = self.path.split('/').next().unwrap_or_default();
+        location(&self.document, cluster)
+    }
+}
+
 /// What tells one place from another: a change of anything else (the password, the maintenance) keeps the place.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct PlaceKey(String);
@@ -47,7 +59,7 @@ impl PlaceKey {
 pub(super) fn put(transaction: &Transaction<'_>, policy: &CompiledPolicy) -> Result<(), rusqlite::Error> {
     let name = policy.name.to_string();
     let mut kept = Vec::new();
-    for document in &policy.repositories {
+    for document in policy.repositories.iter().map(AsRef::as_ref) {
         let repository = &document.metadata.name;
         let key = PlaceKey::new(document, &policy.cluster).0;
         let shared = document.spec.layout == Layout::Shared;

@@ -1,7 +1,5 @@
 //! Restore points: what the repositories were seen to hold, together with marks, holds and proofs.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use rusqlite::{Row, Transaction, params};
 use serde::{Deserialize, Serialize};
@@ -44,7 +42,8 @@ impl StoredPoint {
     }
 }
 
-const COLUMNS: &str = "id, time, size_bytes, verified_at, held, expired_since, forgetting, parts";
+/// What [`read`] reads.
+pub(super) const COLUMNS: &str = "id, time, size_bytes, verified_at, held, expired_since, forgetting, parts";
 
 impl State {
     /// The restore points of one policy, oldest first.
@@ -64,28 +63,9 @@ impl State {
         Ok(points)
     }
 
-    /// All restore points by the name of their policy, oldest first.
-    pub(super) fn all_points(&self) -> Result<BTreeMap<String, Vec<RestorePoint>>, StateError> {
-        let connection = self.connection();
-        let mut statement = connection
-            .prepare_cached(&format!("SELECT policy, {COLUMNS} FROM points"))
-            .map_err(StateError::query("observing restore points"))?;
-        let mut rows = statement.query([]).map_err(StateError::query("observing restore points"))?;
-        let mut all: BTreeMap<String, Vec<RestorePoint>> = BTreeMap::new();
-        while let Some(row) = rows.next().map_err(StateError::query("observing restore points"))? {
-            let policy: String = row.get(0).map_err(StateError::query("observing restore points"))?;
-            let point = read(row, 1).map_err(StateError::query("observing restore points"))?.into_point();
-            all.entry(policy).or_default().push(point);
-        }
-        for points in all.values_mut() {
-            points.shrink_to_fit();
-            points.sort_by(|one, other| (one.time, &one.id).cmp(&(other.time, &other.id)));
-        }
-        Ok(all)
-    }
-
-    /// Stores what an observation of the repositories found: these points and no others. Marks, holds and proofs of
-    /// points that were known stay as they are now, even if another process changed them meanwhile.
+    /// Stores what an observation of the repositories found: `seen` of the points that were known before it, `gone` of
+    /// them, and `fresh` ones that nobody knew. Marks, holds and proofs stay as they are now, even if another process
+    /// changed them meanwhile, and a point that another process recorded or removed meanwhile stays so.
     ///
     /// # Errors
     /// The state cannot be written.
@@ -94,12 +74,21 @@ impl State {
         policy: &PolicyName,
         observed_at: Timestamp,
         complete: bool,
-        found: &[StoredPoint],
+        seen: &[StoredPoint],
+        fresh: &[StoredPoint],
         gone: &[StoredPoint],
     ) -> Result<(), StateError> {
         self.write("storing an inventory", |transaction| {
-            for point in found {
-                put(transaction, policy, point)?;
+            let name = policy.to_string();
+            for StoredPoint { point, parts, forgetting: _ } in seen {
+                let size_bytes = i64::try_from(point.size_bytes).unwrap_or(i64::MAX);
+                transaction.execute(
+                    "UPDATE points SET size_bytes = ?3, parts = ?4 WHERE policy = ?1 AND id = ?2",
+                    params![name, point.id.0, size_bytes, encode(parts)],
+                )?;
+            }
+            for point in fresh {
+                put(transaction, policy, point, "DO NOTHING")?;
             }
             for point in gone {
                 transaction.execute(
@@ -291,17 +280,19 @@ pub fn grace_seconds(policy: &CompiledPolicy) -> i64 {
     policy.document.spec.retention.grace.map_or(24 * 3600, |grace| grace.seconds())
 }
 
-/// Adds a point, or replaces what was observed of it.
+/// Adds a point. `conflict`: what to do where it is known already, in SQL.
 pub(super) fn put(
     transaction: &Transaction<'_>,
     policy: &PolicyName,
     stored: &StoredPoint,
+    conflict: &str,
 ) -> Result<(), rusqlite::Error> {
     let point = &stored.point;
     transaction.execute(
-        "INSERT INTO points (policy, id, time, size_bytes, verified_at, held, expired_since, forgetting, parts) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
-         ON CONFLICT (policy, id) DO UPDATE SET size_bytes = ?4, parts = ?9",
+        &format!(
+            "INSERT INTO points (policy, id, time, size_bytes, verified_at, held, expired_since, forgetting, parts) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (policy, id) {conflict}"
+        ),
         params![
             policy.to_string(),
             point.id.0,
@@ -317,7 +308,8 @@ pub(super) fn put(
     Ok(())
 }
 
-fn read(row: &Row<'_>, first: usize) -> Result<StoredPoint, rusqlite::Error> {
+/// A point from [`COLUMNS`], the first of which is the column `first`.
+pub(super) fn read(row: &Row<'_>, first: usize) -> Result<StoredPoint, rusqlite::Error> {
     let optional_time = |index: usize| -> Result<Option<Timestamp>, rusqlite::Error> {
         Ok(row.get::<_, Option<String>>(index)?.as_deref().map(time))
     };

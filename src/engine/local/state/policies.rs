@@ -1,15 +1,12 @@
-//! Compiled policies, and the observation of everything at once.
-
-use std::collections::BTreeMap;
+//! Compiled policies.
 
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{State, StateError, decode, encode, places, time};
 use crate::{
-    actual::{ActualPolicy, ActualState},
-    policy::{CompiledPolicy, PolicyName},
-    restore_point::{Inventory, RestorePoint, RestorePointId},
+    policy::{CompiledPolicy, PolicyName, PolicyNameError},
+    restore_point::RestorePointId,
 };
 
 /// A policy as it is stored.
@@ -123,78 +120,14 @@ impl State {
             Ok(())
         })
     }
-
-    /// Everything that is managed. Three passes over the tables, whatever their size.
-    ///
-    /// # Errors
-    /// The state cannot be read.
-    pub fn observe(&self, now: Timestamp) -> Result<ActualState, StateError> {
-        let mut points = self.all_points()?;
-        let inventories = self.inventories()?;
-        let connection = self.connection();
-        let mut statement = connection
-            .prepare_cached("SELECT name, compiled, withdrawn, last_run, last_success, running FROM policies")
-            .map_err(StateError::query("observing policies"))?;
-        let mut rows = statement.query([]).map_err(StateError::query("observing policies"))?;
-        let mut policies = Vec::new();
-        while let Some(row) = rows.next().map_err(StateError::query("observing policies"))? {
-            let text = |index: usize| -> Result<Option<String>, StateError> {
-                row.get(index).map_err(StateError::query("observing policies"))
-            };
-            let key = text(0)?.unwrap_or_default();
-            let withdrawn: bool = row.get(2).map_err(StateError::query("observing policies"))?;
-            let last_run = text(3)?.map(|json| decode(|| format!("the last run of {key}"), &json)).transpose()?;
-            let points: Vec<RestorePoint> = points.remove(&key).unwrap_or_default();
-            let running = text(5)?.map(RestorePointId);
-            if withdrawn && points.is_empty() && running.is_none() {
-                continue;
-            }
-            let compiled = match withdrawn {
-                true => None,
-                false => Some(decode(|| format!("policy {key}"), &text(1)?.unwrap_or_default())?),
-            };
-            // A policy that never looked at its repositories never wrote to them either.
-            let (observed_at, complete) = inventories.get(&key).copied().unwrap_or((now, true));
-            let policy = ActualPolicy {
-                compiled,
-                schedule: None,
-                inventory: Inventory { observed_at, complete, points },
-                last_run,
-                last_success: text(4)?.as_deref().map(time),
-                running,
-                drift: None,
-            };
-            policies.push((policy_name(&key)?, policy));
-        }
-        drop(rows);
-        drop(statement);
-        drop(connection);
-        // Through a list: a map that is filled in order one by one has room for nearly twice as many.
-        let policies = policies.into_iter().collect();
-        Ok(ActualState {
-            observed_at: now,
-            complete: true,
-            policies,
-            restores: self.restores()?,
-            foreign: BTreeMap::new(),
-        })
-    }
-
-    fn inventories(&self) -> Result<BTreeMap<String, (Timestamp, bool)>, StateError> {
-        let connection = self.connection();
-        let mut statement = connection
-            .prepare_cached("SELECT policy, observed_at, complete FROM inventories")
-            .map_err(StateError::query("observing inventories"))?;
-        let rows = statement
-            .query_map([], |row| Ok((row.get(0)?, (time(&row.get::<_, String>(1)?), row.get(2)?))))
-            .map_err(StateError::query("observing inventories"))?;
-        rows.collect::<Result<_, _>>().map_err(StateError::query("observing inventories"))
-    }
 }
 
 /// A stored name.
 pub(super) fn policy_name(text: &str) -> Result<PolicyName, StateError> {
-    decode(|| format!("the name {text}"), &serde_json::Value::from(text).to_string())
+    text.parse().map_err(|error| StateError::Decode {
+        what: format!("the name {text}"),
+        source: <serde_json::Error as serde::de::Error>::custom::<PolicyNameError>(error),
+    })
 }
 
 fn same_schedule(one: &CompiledPolicy, other: &CompiledPolicy) -> bool {

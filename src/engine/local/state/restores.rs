@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use jiff::Timestamp;
 
@@ -160,23 +160,22 @@ impl State {
             .map_err(StateError::query("reading restores"))?;
         rows.into_iter().map(stored).collect()
     }
+}
 
-    /// All restores by name and content hash.
-    pub(super) fn restores(&self) -> Result<BTreeMap<(PolicyName, String), RestoreReport>, StateError> {
-        let connection = self.connection();
-        let mut statement = connection
-            .prepare_cached("SELECT name, content, report FROM restores")
-            .map_err(StateError::query("observing restores"))?;
-        let rows = statement
-            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, String>(2)?)))
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(StateError::query("observing restores"))?;
-        rows.into_iter()
-            .map(|(name, content, report)| {
-                Ok(((policy_name(&name)?, content), decode(|| format!("restore {name}"), &report)?))
-            })
-            .collect()
-    }
+/// All restores by name and content hash.
+pub(super) fn all(connection: &Connection) -> Result<BTreeMap<(PolicyName, String), RestoreReport>, StateError> {
+    let mut statement = connection
+        .prepare_cached("SELECT name, content, report FROM restores")
+        .map_err(StateError::query("observing restores"))?;
+    let rows = statement
+        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, String>(2)?)))
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(StateError::query("observing restores"))?;
+    rows.into_iter()
+        .map(|(name, content, report)| {
+            Ok(((policy_name(&name)?, content), decode(|| format!("restore {name}"), &report)?))
+        })
+        .collect()
 }
 
 fn stored([name, content, document, report, process]: [String; 5]) -> Result<StoredRestore, StateError> {

@@ -1,4 +1,4 @@
-//! Runs, their journals, and the workloads that are stopped just now.
+//! Runs: what is known of each, and whose they are.
 
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
@@ -6,12 +6,9 @@ use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use super::{State, StateError, decode, encode, events, points, points::StoredPoint};
 use crate::{
     engine::local::process::ProcessIdentity,
-    policy::{PolicyName, document::backup_policy::Quiesce},
+    policy::PolicyName,
     restore_point::RestorePointId,
-    run::{
-        Phase, RunReport,
-        machine::{Journal, Outcome, Step},
-    },
+    run::{Phase, RunReport},
     status::ledger::EventKind,
 };
 
@@ -27,21 +24,6 @@ pub struct StoredRun {
     pub process: ProcessIdentity,
     /// The program that it waits for just now: a hook, or a mover. It leads its own process group.
     pub child: Option<ProcessIdentity>,
-}
-
-/// A workload that a run or a restore stopped, and did not start again yet.
-#[derive(Debug, Clone)]
-pub struct StoppedWorkload {
-    /// The policy whose it is.
-    pub policy: PolicyName,
-    /// The run or restore that stopped it, in words.
-    pub owner: String,
-    /// The process that stopped it.
-    pub process: ProcessIdentity,
-    /// How it is started.
-    pub quiesce: Quiesce,
-    /// When a guard last tried to start it.
-    pub attempted_at: Option<Timestamp>,
 }
 
 /// What came of the wish to begin a run.
@@ -156,7 +138,7 @@ impl State {
     /// The state cannot be written.
     pub fn record_point(&self, report: &RunReport, point: &StoredPoint) -> Result<(), StateError> {
         self.write("recording a restore point", |transaction| {
-            points::put(transaction, &report.policy, point)?;
+            points::put(transaction, &report.policy, point, "DO UPDATE SET size_bytes = ?4, parts = ?9")?;
             update(transaction, report)
         })
     }
@@ -254,156 +236,6 @@ impl State {
         })
     }
 
-    /// The journal of a run that is under way.
-    ///
-    /// # Errors
-    /// The state cannot be read.
-    pub fn journal(&self, policy: &PolicyName, id: &RestorePointId) -> Result<Journal, StateError> {
-        let connection = self.connection();
-        let mut statement = connection
-            .prepare_cached("SELECT step, outcome FROM journal WHERE policy = ?1 AND run = ?2 ORDER BY sequence")
-            .map_err(StateError::query("reading a journal"))?;
-        let rows = statement
-            .query_map(params![policy.to_string(), id.0], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?))
-            })
-            .map_err(StateError::query("reading a journal"))?;
-        let mut entries: Vec<(Step, Option<Outcome>)> = Vec::new();
-        for row in rows {
-            let (step, outcome) = row.map_err(StateError::query("reading a journal"))?;
-            let what = || format!("the journal of run {id} of {policy}");
-            entries.push((decode(what, &step)?, outcome.map(|text| decode(what, &text)).transpose()?));
-        }
-        Ok(Journal::new(entries))
-    }
-
-    /// Writes the intent of a step. For [`Step::Stop`], `stopping` is remembered in the same transaction: from then on
-    /// the workload counts as stopped.
-    ///
-    /// # Errors
-    /// The state cannot be written.
-    pub fn intend(
-        &self,
-        policy: &PolicyName,
-        id: &RestorePointId,
-        step: Step,
-        stopping: Option<&StoppedWorkload>,
-        now: Timestamp,
-    ) -> Result<(), StateError> {
-        self.write("writing an intent", |transaction| {
-            transaction.execute(
-                "INSERT INTO journal (policy, run, sequence, step, at) \
-                 SELECT ?1, ?2, COALESCE(MAX(sequence), 0) + 1, ?3, ?4 FROM journal WHERE policy = ?1 AND run = ?2",
-                params![policy.to_string(), id.0, encode(&step), now.to_string()],
-            )?;
-            stopping.map_or(Ok(()), |workload| insert_stopped(transaction, workload, now))
-        })
-    }
-
-    /// Writes the outcome of the newest intent. After [`Step::Start`] went well the workload no longer counts as
-    /// stopped.
-    ///
-    /// # Errors
-    /// The state cannot be written.
-    pub fn conclude(
-        &self,
-        policy: &PolicyName,
-        id: &RestorePointId,
-        step: Step,
-        outcome: &Outcome,
-    ) -> Result<(), StateError> {
-        self.write("writing an outcome", |transaction| {
-            let name = policy.to_string();
-            transaction.execute(
-                "UPDATE journal SET outcome = ?3 WHERE policy = ?1 AND run = ?2 AND sequence = \
-                 (SELECT MAX(sequence) FROM journal WHERE policy = ?1 AND run = ?2)",
-                params![name, id.0, encode(outcome)],
-            )?;
-            if step == Step::Start && *outcome == Outcome::Done {
-                // Only what this run stopped: another one may have stopped the workload since.
-                transaction.execute(
-                    "DELETE FROM stopped WHERE policy = ?1 AND process = \
-                     (SELECT process FROM runs WHERE policy = ?1 AND id = ?2)",
-                    params![name, id.0],
-                )?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Remembers a workload that a restore is about to stop.
-    ///
-    /// # Errors
-    /// The state cannot be written.
-    pub fn add_stopped(&self, workload: &StoppedWorkload, now: Timestamp) -> Result<(), StateError> {
-        self.write("writing a stopped workload", |transaction| insert_stopped(transaction, workload, now))
-    }
-
-    /// A stopped workload was started again.
-    ///
-    /// # Errors
-    /// The state cannot be written.
-    pub fn remove_stopped(&self, workload: &StoppedWorkload) -> Result<(), StateError> {
-        self.write("writing a started workload", |transaction| {
-            // Only this record: another run may have stopped the workload since, and must be known to have.
-            transaction.execute(
-                "DELETE FROM stopped WHERE policy = ?1 AND process = ?2",
-                params![workload.policy.to_string(), encode(&workload.process)],
-            )?;
-            Ok(())
-        })
-    }
-
-    /// Remembers that a guard tried to start a workload.
-    ///
-    /// # Errors
-    /// The state cannot be written.
-    pub fn set_start_attempt(&self, policy: &PolicyName, now: Timestamp) -> Result<(), StateError> {
-        self.write("writing a stopped workload", |transaction| {
-            transaction.execute(
-                "UPDATE stopped SET attempted_at = ?2 WHERE policy = ?1",
-                params![policy.to_string(), now.to_string()],
-            )?;
-            Ok(())
-        })
-    }
-
-    /// All workloads that count as stopped.
-    ///
-    /// # Errors
-    /// The state cannot be read.
-    pub fn stopped_workloads(&self) -> Result<Vec<StoppedWorkload>, StateError> {
-        let connection = self.connection();
-        let mut statement = connection
-            .prepare_cached("SELECT policy, owner, process, quiesce, attempted_at FROM stopped ORDER BY policy")
-            .map_err(StateError::query("reading stopped workloads"))?;
-        let rows = statement
-            .query_map([], |row| {
-                Ok((
-                    row.get::<_, String>(0)?,
-                    row.get(1)?,
-                    row.get::<_, String>(2)?,
-                    row.get::<_, String>(3)?,
-                    row.get::<_, Option<String>>(4)?,
-                ))
-            })
-            .map_err(StateError::query("reading stopped workloads"))?;
-        let mut workloads = Vec::new();
-        for row in rows {
-            let (policy, owner, process, quiesce, attempted_at) =
-                row.map_err(StateError::query("reading stopped workloads"))?;
-            let what = || format!("the stopped workload of {policy}");
-            workloads.push(StoppedWorkload {
-                policy: super::policies::policy_name(&policy)?,
-                owner,
-                process: decode(what, &process)?,
-                quiesce: decode(what, &quiesce)?,
-                attempted_at: attempted_at.as_deref().map(super::time),
-            });
-        }
-        Ok(workloads)
-    }
-
     fn select_runs(&self, statement: &str, parameters: &[&dyn rusqlite::ToSql]) -> Result<Vec<StoredRun>, StateError> {
         let connection = self.connection();
         let mut statement = connection.prepare_cached(statement).map_err(StateError::query("reading runs"))?;
@@ -451,24 +283,6 @@ fn update(transaction: &Transaction<'_>, report: &RunReport) -> Result<(), rusql
     transaction.execute(
         "UPDATE policies SET last_run = ?3 WHERE name = ?1 AND running = ?2",
         params![name, report.id.0, text],
-    )?;
-    Ok(())
-}
-
-fn insert_stopped(
-    transaction: &Transaction<'_>,
-    workload: &StoppedWorkload,
-    now: Timestamp,
-) -> Result<(), rusqlite::Error> {
-    transaction.execute(
-        "INSERT OR REPLACE INTO stopped (policy, owner, process, quiesce, since) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![
-            workload.policy.to_string(),
-            workload.owner,
-            encode(&workload.process),
-            encode(&workload.quiesce),
-            now.to_string()
-        ],
     )?;
     Ok(())
 }

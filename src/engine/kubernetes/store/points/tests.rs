@@ -159,6 +159,7 @@ fn a_record_reads_back_as_it_was() {
         part: crate::restore_point::Part {
             source: "files".to_owned(),
             repository: "offsite".to_owned(),
+            location: None,
             snapshot: "0".repeat(64),
             size_bytes: 1,
             added_bytes: 1,

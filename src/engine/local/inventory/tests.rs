@@ -1,0 +1,148 @@
+//! Merging listings with what is known, without repositories.
+
+use serde_json::json;
+
+use super::*;
+use crate::{mover::job::SnapshotLabel, run::Trigger};
+
+fn name() -> PolicyName {
+    PolicyName::new("shop", "nightly")
+}
+
+fn place(id: i64) -> PlaceRecord {
+    let document = json!({
+        "apiVersion": "mainstay.dev/v1alpha1", "kind": "Repository", "metadata": {"name": format!("disk{id}")},
+        "spec": {"directory": format!("/disk{id}"), "password": {"generate": true}},
+    });
+    PlaceRecord {
+        id,
+        repository: format!("disk{id}"),
+        document: serde_json::from_value(document).unwrap(),
+        path: "local/shop-nightly-abcde".into(),
+        current: true,
+        initialised: true,
+    }
+}
+
+fn snapshot(run: &str) -> Snapshot {
+    Snapshot {
+        id: format!("snapshot of {run}"),
+        label: SnapshotLabel {
+            policy: name(),
+            run: RestorePointId(run.into()),
+            source: "files".into(),
+            sources: 1,
+            host: "local".into(),
+        },
+        time: Timestamp::UNIX_EPOCH,
+        size_bytes: 1,
+        added_bytes: 1,
+        files: 1,
+    }
+}
+
+fn point(run: &str, places: &[i64]) -> StoredPoint {
+    let point = RestorePoint {
+        id: RestorePointId(run.into()),
+        time: Timestamp::UNIX_EPOCH,
+        size_bytes: 1,
+        verified_at: None,
+        held: false,
+        expired_since: None,
+        parts: Vec::new(),
+    };
+    let parts = places.iter().map(|id| part(&place(*id), &snapshot(run))).collect();
+    StoredPoint { point, parts, forgetting: false }
+}
+
+fn run(id: &str, phase: Phase) -> RunReport {
+    RunReport {
+        policy: name(),
+        id: RestorePointId(id.into()),
+        trigger: Trigger::Schedule,
+        scheduled_at: Timestamp::UNIX_EPOCH,
+        started_at: Timestamp::UNIX_EPOCH,
+        finished_at: None,
+        phase,
+        message: String::new(),
+        sources: Vec::new(),
+    }
+}
+
+/// One look: `listed` runs by place, `known` before it, `recorded` after it.
+fn look(listed: &[(i64, &[&str])], known: Vec<StoredPoint>, recorded: &[&str], runs: &[RunReport]) -> Merged {
+    let listed = listed.iter().map(|(place, runs)| (*place, runs.iter().map(|run| snapshot(run)).collect())).collect();
+    let recorded = recorded.iter().map(|id| RestorePointId((*id).into())).collect();
+    merge(&[place(1), place(2)], &listed, known, &recorded, &not_good(runs.iter()))
+}
+
+fn ids(points: &[StoredPoint]) -> Vec<&str> {
+    points.iter().map(|point| point.point.id.0.as_str()).collect()
+}
+
+#[test]
+fn a_point_that_is_recorded_during_the_look_is_left_alone() {
+    for phase in [Phase::Succeeded, Phase::Failed] {
+        let merged = look(&[(1, &["old", "new"])], vec![point("old", &[1])], &["old", "new"], &[run("new", phase)]);
+        assert_eq!((ids(&merged.seen), merged.fresh.len(), merged.gone.len()), (vec!["old"], 0, 0), "{phase:?}");
+        assert!(merged.leftovers.is_empty(), "{phase:?}: its snapshots would be forgotten");
+    }
+    // It was not listed yet, either.
+    let merged = look(&[(1, &["old"])], vec![point("old", &[1])], &["old", "new"], &[run("new", Phase::Succeeded)]);
+    assert_eq!((ids(&merged.seen), merged.gone.len()), (vec!["old"], 0));
+}
+
+#[test]
+fn a_part_that_turns_up_is_added_and_one_that_is_gone_is_not_kept() {
+    let merged = look(&[(1, &["old"]), (2, &["old"])], vec![point("old", &[1])], &["old"], &[]);
+    let places: Vec<i64> = merged.seen[0].parts.iter().map(|part| part.place).collect();
+    assert_eq!(places, [1, 2]);
+    let merged = look(&[(1, &[]), (2, &["old"])], vec![point("old", &[1, 2])], &["old"], &[]);
+    let places: Vec<i64> = merged.seen[0].parts.iter().map(|part| part.place).collect();
+    assert_eq!(places, [2]);
+    let merged = look(&[(1, &[])], vec![point("old", &[1])], &["old"], &[]);
+    assert_eq!(ids(&merged.gone), ["old"]);
+    // It did not answer.
+    let merged = look(&[(1, &[])], vec![point("old", &[1, 2])], &["old"], &[]);
+    assert_eq!(merged.seen[0].parts.len(), 1);
+}
+
+#[test]
+fn snapshots_of_failed_runs_are_leftovers_and_unknown_ones_are_points() {
+    let runs = [run("failed", Phase::Failed), run("running", Phase::Running)];
+    let merged = look(&[(1, &["failed", "running", "found"])], Vec::new(), &[], &runs);
+    assert_eq!(ids(&merged.fresh), ["found"]);
+    assert_eq!(merged.leftovers[&1], [(RestorePointId("failed".into()), "snapshot of failed".into())]);
+}
+
+#[test]
+fn storing_a_look_touches_nothing_that_changed_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = crate::engine::local::state::State::open(directory.path()).unwrap();
+    let now = Timestamp::UNIX_EPOCH;
+    let store = |seen: &[StoredPoint], fresh: &[StoredPoint]| {
+        state.set_inventory(&name(), now, true, seen, fresh, &[]).unwrap();
+    };
+    store(&[], &[point("one", &[1]), point("two", &[1])]);
+    // One was forgotten by another process, and is not brought back; the other is there already.
+    state.remove_points(&name(), &[RestorePointId("one".into())], now).unwrap();
+    store(&[point("one", &[1]), point("two", &[1, 2])], &[point("two", &[])]);
+    let points = state.points(&name()).unwrap();
+    assert_eq!((ids(&points), points[0].parts.len()), (vec!["two"], 2));
+}
+
+#[test]
+fn volume_snapshots_in_the_cluster_complete_what_a_repository_holds() {
+    let stored = |place: i64, source: &str, size_bytes: u64| {
+        let mut stored = point("old", &[1]).parts.remove(0);
+        stored.place = place;
+        stored.part.source = source.to_owned();
+        stored.part.size_bytes = size_bytes;
+        stored
+    };
+    let parts = [stored(IN_CLUSTER, "site/data", 64), stored(1, "db", 2), stored(2, "db", 2)];
+    assert!(is_restorable(&parts, 2));
+    assert_eq!(size_of_one_copy(&parts), 66);
+    assert!(!is_restorable(&parts[1..], 2), "the volume snapshot is gone");
+    assert!(is_restorable(&parts[..1], 1));
+}
