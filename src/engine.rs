@@ -16,6 +16,8 @@ use crate::{
 
 pub mod kubernetes;
 pub mod local;
+pub mod movers;
+pub mod process;
 
 pub use local::scheduler::ScheduleTurn;
 

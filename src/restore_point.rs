@@ -8,6 +8,10 @@ use std::fmt;
 use jiff::{Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
+/// What stands for a repository where a volume snapshot is a part of a restore point. No Repository document can have
+/// this name, for it begins with a capital letter.
+pub const VOLUME_SNAPSHOT: &str = "VolumeSnapshot";
+
 /// Id of a restore point and of the run that made it, unique in its policy: the scheduled time in UTC, `20261121-020000`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -1,11 +1,12 @@
-//! `mainstay mover`: a job as JSON on standard input, events as JSON lines on standard output.
+//! `mainstay mover`: a job as JSON on standard input (or in a file), events as JSON lines on standard output.
 //!
 //! `mainstay mover install PATH` leaves the program in a folder that another container shares: the mover's own image has
 //! no `cp`, and the image that has the database's client programs has no mover.
 
 use std::{
+    fs::File,
     io::{self, Read as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, Subcommand};
@@ -20,10 +21,18 @@ use crate::mover::{
 
 /// A job names some paths and ids; this is far more than any needs.
 const JOB_BYTES: u64 = 64 << 20;
+/// What Kubernetes keeps of a container's last words.
+const RESULT_BYTES: usize = 4096;
 
 /// Carry out one job, given as JSON on standard input.
 #[derive(Debug, Args)]
 pub struct Arguments {
+    /// Read the job from this file instead
+    #[arg(long, value_name = "FILE")]
+    job: Option<PathBuf>,
+    /// Write the result into this file, too, as far as it is short
+    #[arg(long, value_name = "FILE")]
+    result: Option<PathBuf>,
     #[command(subcommand)]
     action: Option<Action>,
 }
@@ -39,48 +48,64 @@ enum Action {
 
 /// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
-    match arguments.action {
-        None => job(),
-        Some(Action::Install { path }) => install::install(&path),
+    match &arguments.action {
+        None => job(&arguments),
+        Some(Action::Install { path }) => install::install(path),
     }
 }
 
 /// Carries one job out. The last line is `Done` or `Failed`.
-fn job() -> CommandResult {
-    let job = match read() {
-        Ok(job) => job,
+fn job(arguments: &Arguments) -> CommandResult {
+    let last = match read(arguments.job.as_deref()) {
+        Ok(job) => match mover::execute(job, &mut |event| tell(&event)) {
+            Ok(outcome) => Event::Done(outcome),
+            Err(failure) => Event::Failed(failure),
+        },
         Err(failure) => {
             let failed = mover::job::Failure::new(mover::job::FailureKind::Other, failure);
-            tell(&Event::Failed(failed.hint("the mover is started by `mainstay run`, not by hand")));
-            return Ok(Exit::Error);
+            Event::Failed(failed.hint("the mover is started by `mainstay run`, not by hand"))
         }
     };
-    match mover::execute(job, &mut |event| tell(&event)) {
-        Ok(outcome) => {
-            tell(&Event::Done(outcome));
-            Ok(Exit::Success)
-        }
-        Err(failure) => {
-            tell(&Event::Failed(failure));
-            Ok(Exit::Error)
-        }
+    if let Some(path) = &arguments.result {
+        keep(path, &last);
+    }
+    tell(&last);
+    match last {
+        Event::Failed(_) => Ok(Exit::Error),
+        Event::Done(_) | Event::Progress { .. } | Event::Warning(_) => Ok(Exit::Success),
     }
 }
 
-fn read() -> Result<Job, String> {
+/// Writes the result where it outlives the standard output: the status of a pod shows it. A long one is left to that
+/// output.
+fn keep(path: &Path, event: &Event) {
+    let Ok(text) = serde_json::to_vec(event) else { return };
+    if text.len() <= RESULT_BYTES {
+        // Whoever waits has the standard output as well.
+        let _ = std::fs::write(path, text);
+    }
+}
+
+fn read(file: Option<&Path>) -> Result<Job, String> {
     let mut text = Vec::new();
-    let length = io::stdin()
-        .lock()
+    let (input, name): (Box<dyn io::Read>, String) = match file {
+        Some(path) => {
+            let name = path.display().to_string();
+            let file = File::open(path).map_err(|error| format!("cannot open the job in {name}: {error}"))?;
+            (Box::new(file), name)
+        }
+        None => (Box::new(io::stdin().lock()), "standard input".to_owned()),
+    };
+    let length = input
         .take(JOB_BYTES + 1)
         .read_to_end(&mut text)
-        .map_err(|error| format!("cannot read the job on standard input: {error}"))?;
+        .map_err(|error| format!("cannot read the job on {name}: {error}"))?;
     if length as u64 > JOB_BYTES {
-        return Err("the job on standard input is too long".to_owned());
+        return Err(format!("the job on {name} is too long"));
     }
     // What serde says could quote a secret; only the place is told.
-    serde_json::from_slice(&text).map_err(|error| {
-        format!("cannot read the job on standard input at line {}, column {}", error.line(), error.column())
-    })
+    serde_json::from_slice(&text)
+        .map_err(|error| format!("cannot read the job on {name} at line {}, column {}", error.line(), error.column()))
 }
 
 /// Writes one line. Whoever started the mover may be gone; the job goes on, and its snapshot is found by its label.

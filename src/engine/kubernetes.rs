@@ -24,17 +24,25 @@ use crate::{
     status::ledger::{Event, EventKind},
 };
 
+pub mod access;
+pub mod cleanup;
+pub mod guard;
 pub mod index;
+pub mod inventory;
 pub mod labels;
 pub mod leader;
 pub mod lease;
 pub mod manifests;
+pub mod movers;
 pub mod names;
 pub mod objects;
 pub mod outbox;
 pub mod run_now;
+pub mod runner;
+pub mod site;
 pub mod store;
 pub mod upkeep;
+pub mod verifying;
 pub mod watch;
 
 use index::Index;
@@ -42,6 +50,7 @@ use leader::Fence;
 use manifests::policy::{self, Installation, Manifest, Sort};
 use objects::Objects;
 use outbox::Outbox;
+use site::Site;
 use store::Store;
 use watch::{Shared, Watches};
 
@@ -61,6 +70,8 @@ pub struct KubernetesEngine {
     kept_memory: Mutex<String>,
     /// The right to write; none: this process may always, because a person started it.
     fence: Option<Fence>,
+    /// Whether this process has looked after workloads everywhere.
+    looked_everywhere: std::sync::atomic::AtomicBool,
     _watches: Watches,
 }
 
@@ -77,6 +88,7 @@ impl KubernetesEngine {
             outbox: Mutex::default(),
             kept_memory: Mutex::default(),
             fence: None,
+            looked_everywhere: std::sync::atomic::AtomicBool::new(false),
             _watches: watches,
         }
     }
@@ -325,8 +337,25 @@ impl Engine for KubernetesEngine {
         self.clean_withdrawn(now, settings).await
     }
 
-    async fn recover(&self, _: Timestamp) -> Result<(), EngineError> {
-        Ok(())
+    async fn recover(&self, now: Timestamp) -> Result<(), EngineError> {
+        let (running, image) = {
+            let index = self.shared.look();
+            let running = index.all_points().filter(|record| record.running.is_some());
+            let running: Vec<PolicyName> = running.map(|record| record.policy.clone()).collect();
+            (running, index.installation().image.clone().unwrap_or_default())
+        };
+        // Workloads whose run left no record are looked for once; a run that is under way has one.
+        let everywhere = !self.looked_everywhere.swap(true, std::sync::atomic::Ordering::Relaxed);
+        if running.is_empty() && !everywhere {
+            return Ok(());
+        }
+        self.may_write(|| "looking after runs".to_owned())?;
+        let site = Site::new(self.store.client().clone(), self.store.namespace(), &image, None);
+        let recovered = guard::recover(&site, running, everywhere, now).await;
+        recovered.map(|_| ()).map_err(|error| EngineError::Transient {
+            operation: "looking after runs that are gone".to_owned(),
+            source: error.into(),
+        })
     }
 
     async fn turn_ended(&self, state_directory: &Path) -> Result<(), EngineError> {

@@ -22,8 +22,6 @@ use crate::{
 pub mod cleanup;
 pub mod context;
 pub mod inventory;
-pub mod movers;
-pub mod process;
 pub mod push;
 pub mod recovery;
 pub mod repositories;
@@ -32,9 +30,10 @@ pub mod runner;
 pub mod scheduler;
 pub mod sources;
 pub mod state;
-mod test_pause;
+pub(crate) mod test_pause;
 pub mod verifying;
 
+pub use super::{movers, process};
 use context::Context;
 pub use recovery::Recovered;
 pub use scheduler::ScheduleTurn;

@@ -84,7 +84,8 @@ pub struct Metadata {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretReference {
-    /// Name of a Kubernetes Secret (needs the kubernetes engine).
+    /// Name of a Kubernetes Secret (needs the kubernetes engine): for a repository in Mainstay's own namespace, for a
+    /// source in the policy's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
     /// The key inside that Secret.

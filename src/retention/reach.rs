@@ -19,7 +19,7 @@ use crate::{
             repository::{Layout, RepositorySpec},
         },
     },
-    restore_point::{Part, RestorePoint},
+    restore_point::{Part, RestorePoint, VOLUME_SNAPSHOT},
 };
 
 /// Hex digits of a location.
@@ -51,8 +51,12 @@ impl Reach {
         point.parts.is_empty() || point.parts.iter().any(|part| self.holds_part(part))
     }
 
-    /// A part that does not say where it is, is where the repository of its name is.
+    /// A part that does not say where it is, is where the repository of its name is. A volume snapshot is in no
+    /// repository, and always within reach.
     fn holds_part(&self, part: &Part) -> bool {
+        if part.repository == VOLUME_SNAPSHOT {
+            return true;
+        }
         let here = self.places.get(&part.repository);
         here.is_some_and(|here| part.location.as_ref().is_none_or(|location| location == here))
     }

@@ -24,6 +24,8 @@ pub enum Step {
     Start,
     /// The hook with this index after the capture.
     HookAfter(usize),
+    /// Copy one volume snapshot into one repository, while the workload goes on already.
+    Copy(usize),
     /// Look whether the repositories really hold what was captured.
     Check,
     /// Record the restore point.
@@ -55,6 +57,8 @@ pub struct Shape {
     pub captures: usize,
     /// Hooks after the capture.
     pub hooks_after: usize,
+    /// Copies of what was captured as volume snapshots.
+    pub copies: usize,
 }
 
 /// What was intended and what came of it, in order.
@@ -137,13 +141,15 @@ impl Journal {
     /// The first failure that keeps a restore point from being recorded.
     fn failure(&self) -> Option<String> {
         self.entries.iter().find_map(|(step, outcome)| match step {
-            Step::HookBefore(_) | Step::Stop | Step::Capture(_) | Step::Check | Step::Record => match outcome {
-                Some(Outcome::Failed(reason)) => Some(reason.clone()),
-                Some(Outcome::Interrupted) => {
-                    Some(format!("the run's process went away while it was {}", doing(*step)))
+            Step::HookBefore(_) | Step::Stop | Step::Capture(_) | Step::Copy(_) | Step::Check | Step::Record => {
+                match outcome {
+                    Some(Outcome::Failed(reason)) => Some(reason.clone()),
+                    Some(Outcome::Interrupted) => {
+                        Some(format!("the run's process went away while it was {}", doing(*step)))
+                    }
+                    Some(Outcome::Done) | None => None,
                 }
-                Some(Outcome::Done) | None => None,
-            },
+            }
             Step::Start | Step::HookAfter(_) | Step::Cleanup => None,
         })
     }
@@ -187,7 +193,8 @@ pub fn next(shape: &Shape, journal: &Journal) -> Next {
     if let Some(reason) = failure {
         return Next::End(Ending::Failed { reason, recorded: false });
     }
-    if let Some(step) = [Step::Check, Step::Record, Step::Cleanup].into_iter().find(|step| !journal.began(*step)) {
+    let last = [Step::Check, Step::Record, Step::Cleanup];
+    if let Some(step) = (0..shape.copies).map(Step::Copy).chain(last).find(|step| !journal.began(*step)) {
         return Next::Do(step);
     }
     match journal.start_failure() {
@@ -204,6 +211,7 @@ pub fn doing(step: Step) -> &'static str {
         Step::Capture(_) => "capturing a source",
         Step::Start => "starting the workload again",
         Step::HookAfter(_) => "carrying out a hook after the capture",
+        Step::Copy(_) => "copying a volume snapshot",
         Step::Check => "checking what was captured",
         Step::Record => "recording the restore point",
         Step::Cleanup => "cleaning up",
@@ -235,7 +243,7 @@ fn remarks(journal: &Journal) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const FULL: Shape = Shape { hooks_before: 1, cold: true, captures: 2, hooks_after: 1 };
+    const FULL: Shape = Shape { hooks_before: 1, cold: true, captures: 2, hooks_after: 1, copies: 1 };
 
     /// Plays a run in which `fail` says how each step ends.
     fn play(shape: &Shape, mut end: impl FnMut(Step) -> Outcome) -> (Vec<Step>, Ending) {
@@ -258,7 +266,8 @@ mod tests {
     fn a_good_run_takes_every_step_once_and_in_order() {
         use Step::*;
         let (steps, ending) = play(&FULL, |_| Outcome::Done);
-        let expected = [HookBefore(0), Stop, Capture(0), Capture(1), Start, HookAfter(0), Check, Record, Cleanup];
+        let expected =
+            [HookBefore(0), Stop, Capture(0), Capture(1), Start, HookAfter(0), Copy(0), Check, Record, Cleanup];
         assert_eq!(steps, expected);
         assert_eq!(ending, Ending::Succeeded { remarks: vec![] });
     }
@@ -285,7 +294,7 @@ mod tests {
                     }
                 }
                 let recorded_before_capture_failed =
-                    matches!(broken, Step::HookBefore(_) | Step::Stop | Step::Capture(_))
+                    matches!(broken, Step::HookBefore(_) | Step::Stop | Step::Capture(_) | Step::Copy(_))
                         && steps.contains(&Step::Record);
                 assert!(!recorded_before_capture_failed, "{broken:?}: {steps:?}");
             }

@@ -13,6 +13,7 @@ mod faults;
 mod files;
 mod git;
 mod kubernetes_control;
+mod kubernetes_runs;
 mod mariadb;
 mod postgres;
 mod promises;

@@ -34,6 +34,10 @@ pub const STOPPED_BY: &str = "mainstay.dev/stopped-by";
 pub const REPLICAS: &str = "mainstay.dev/replicas";
 /// Annotation on a Job: the scheduled time of its run, for one that no CronJob started.
 pub const SCHEDULED_AT: &str = "mainstay.dev/scheduled-at";
+/// Annotation on a volume snapshot: the name of its part of the restore point.
+pub const SOURCE: &str = "mainstay.dev/source";
+/// Annotation on a volume snapshot: how many parts the restore point has.
+pub const SOURCES: &str = "mainstay.dev/sources";
 /// Annotation that the CronJob controller puts on a Job: its scheduled time.
 pub const CRON_SCHEDULED_AT: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 
@@ -54,6 +58,8 @@ pub enum Kind {
     Memory,
     /// A mover, and what belongs to it.
     Mover,
+    /// A volume snapshot that is a restore point, or a part of one.
+    VolumeSnapshot,
 }
 
 impl Kind {
@@ -67,6 +73,7 @@ impl Kind {
             Self::History => "history",
             Self::Memory => "memory",
             Self::Mover => "mover",
+            Self::VolumeSnapshot => "volume-snapshot",
         }
     }
 }

@@ -4,4 +4,6 @@
 
 pub mod compare;
 pub mod cron_job;
+pub mod mover;
 pub mod policy;
+pub mod snapshot;

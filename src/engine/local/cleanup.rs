@@ -234,7 +234,7 @@ fn grace(policy: &CompiledPolicy) -> SignedDuration {
 
 /// What the rules say of these points. The rules of a withdrawn policy no longer apply: what was marked when its loss was
 /// approved goes after the grace time, and everything else stays.
-fn decide(policy: &CompiledPolicy, withdrawn: bool, stored: &[StoredPoint], now: Timestamp) -> retention::Sweep {
+pub fn decide(policy: &CompiledPolicy, withdrawn: bool, stored: &[StoredPoint], now: Timestamp) -> retention::Sweep {
     let grace = grace(policy);
     let points: Vec<_> = stored.iter().cloned().map(StoredPoint::into_point).collect();
     let mut sweep = if withdrawn {
@@ -259,7 +259,8 @@ fn decide(policy: &CompiledPolicy, withdrawn: bool, stored: &[StoredPoint], now:
     sweep
 }
 
-fn snapshots_of(points: &[StoredPoint], ids: &[RestorePointId]) -> BTreeMap<i64, Vec<String>> {
+/// The snapshots of some points, by place.
+pub fn snapshots_of(points: &[StoredPoint], ids: &[RestorePointId]) -> BTreeMap<i64, Vec<String>> {
     let mut snapshots: BTreeMap<i64, Vec<String>> = BTreeMap::new();
     for point in points.iter().filter(|point| ids.contains(&point.point.id)) {
         for part in &point.parts {

@@ -13,7 +13,6 @@ use super::{
     state::{
         places::PlaceRecord,
         points::{StoredPart, StoredPoint},
-        runs::StoredRun,
     },
 };
 use crate::{
@@ -21,7 +20,7 @@ use crate::{
     policy::PolicyName,
     restore_point::{Part, RestorePoint, RestorePointId},
     retention::reach::Reach,
-    run::Phase,
+    run::{Phase, RunReport},
 };
 
 /// What one look at all repositories of a policy found.
@@ -94,7 +93,7 @@ pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> 
         }
     }
     let recorded = known_now.into_iter().map(|point| point.point.id).collect();
-    let merged = merge(&places, &listed, known, &recorded, &runs);
+    let merged = merge(&places, &listed, known, &recorded, &not_good(runs.iter().map(|run| &run.report)));
     let complete = problems.is_empty();
     context.state.set_inventory(policy, now, complete, &merged.seen, &merged.fresh, &merged.gone)?;
     for point in merged.gone.iter().filter(|point| !point.forgetting) {
@@ -105,33 +104,38 @@ pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> 
     Ok(Found { complete, problems, points, gone, leftovers, listed, away })
 }
 
-/// What listings say of what is known.
-#[derive(Debug, PartialEq)]
-struct Merged {
-    /// Known points that are there, with the parts that are.
-    seen: Vec<StoredPoint>,
-    /// Points that nobody knew.
-    fresh: Vec<StoredPoint>,
-    /// Known points that are not there.
-    gone: Vec<StoredPoint>,
-    /// See [`Found::leftovers`].
-    leftovers: BTreeMap<i64, Vec<(RestorePointId, String)>>,
+/// The runs that did not succeed, with how far they are.
+pub fn not_good<'a>(reports: impl Iterator<Item = &'a RunReport>) -> BTreeMap<RestorePointId, Phase> {
+    reports.filter(|run| run.phase != Phase::Succeeded).map(|run| (run.id.clone(), run.phase)).collect()
 }
 
-/// Merges listings with what was known before them. `recorded`: the points that are known after them.
-fn merge(
+/// What listings say of what is known.
+#[derive(Debug, PartialEq)]
+pub struct Merged {
+    /// Known points that are there, with the parts that are.
+    pub seen: Vec<StoredPoint>,
+    /// Points that nobody knew.
+    pub fresh: Vec<StoredPoint>,
+    /// Known points that are not there.
+    pub gone: Vec<StoredPoint>,
+    /// See [`Found::leftovers`].
+    pub leftovers: BTreeMap<i64, Vec<(RestorePointId, String)>>,
+}
+
+/// The number of the place that is the cluster itself: its volume snapshots complete what any repository holds. On one
+/// host there is no such place.
+pub const IN_CLUSTER: i64 = 0;
+
+/// Merges listings with what was known before them. `recorded`: the points that are known after them. `not_good`: the
+/// runs that did not succeed.
+pub fn merge(
     places: &[PlaceRecord],
     listed: &BTreeMap<i64, Vec<Snapshot>>,
     known: Vec<StoredPoint>,
     recorded: &BTreeSet<RestorePointId>,
-    runs: &[StoredRun],
+    not_good: &BTreeMap<RestorePointId, Phase>,
 ) -> Merged {
     let places: BTreeMap<i64, &PlaceRecord> = places.iter().map(|place| (place.id, place)).collect();
-    let not_good: BTreeMap<&RestorePointId, Phase> = runs
-        .iter()
-        .filter(|run| run.report.phase != Phase::Succeeded)
-        .map(|run| (&run.report.id, run.report.phase))
-        .collect();
     let known_ids: BTreeSet<RestorePointId> = known.iter().map(|point| point.point.id.clone()).collect();
     let mut leftovers: BTreeMap<i64, Vec<(RestorePointId, String)>> = BTreeMap::new();
     let mut by_run: BTreeMap<RestorePointId, Vec<(&PlaceRecord, &Snapshot)>> = BTreeMap::new();
@@ -171,7 +175,7 @@ fn merge(
             }
         }
         for part in &mut point.parts {
-            part.part.location = places.get(&part.place).map(|place| place.location());
+            part.part.location = places.get(&part.place).and_then(|place| location(place));
         }
         match is_restorable(&point.parts, sources) {
             true => seen.push(point),
@@ -198,13 +202,15 @@ fn merge(
     Merged { seen, fresh, gone, leftovers }
 }
 
-/// Whether one place holds all sources.
+/// Whether one place, together with the cluster, holds all sources.
 fn is_restorable(parts: &[StoredPart], sources: usize) -> bool {
     let mut sources_of: BTreeMap<i64, BTreeSet<&str>> = BTreeMap::new();
     for part in parts {
         sources_of.entry(part.place).or_default().insert(&part.part.source);
     }
-    sources_of.values().any(|found| found.len() >= sources.max(1))
+    let in_cluster = sources_of.remove(&IN_CLUSTER).unwrap_or_default();
+    let enough = |found: &BTreeSet<&str>| found.union(&in_cluster).count() >= sources.max(1);
+    in_cluster.len() >= sources.max(1) || sources_of.values().any(enough)
 }
 
 /// Bytes that a restore of all sources from one repository writes.
@@ -213,7 +219,13 @@ pub fn size_of_one_copy(parts: &[StoredPart]) -> u64 {
     for part in parts {
         *size_of.entry(part.place).or_default() += part.part.size_bytes;
     }
-    size_of.into_values().max().unwrap_or(0)
+    let in_cluster = size_of.remove(&IN_CLUSTER).unwrap_or(0);
+    in_cluster + size_of.into_values().max().unwrap_or(0)
+}
+
+/// Where a place is; the cluster is always here.
+fn location(place: &PlaceRecord) -> Option<String> {
+    (place.id != IN_CLUSTER).then(|| place.location())
 }
 
 fn part(place: &PlaceRecord, snapshot: &Snapshot) -> StoredPart {
@@ -222,7 +234,7 @@ fn part(place: &PlaceRecord, snapshot: &Snapshot) -> StoredPart {
         part: Part {
             source: snapshot.label.source.clone(),
             repository: place.repository.clone(),
-            location: Some(place.location()),
+            location: location(place),
             snapshot: snapshot.id.clone(),
             size_bytes: snapshot.size_bytes,
             added_bytes: snapshot.added_bytes,

@@ -188,7 +188,13 @@ async fn end(context: &Context, run: StoredRun, now: Timestamp) -> Result<String
             }
             // Nothing more is captured or recorded for a process that is gone; the snapshots that it left are
             // forgotten by the next cleanup, and marks are made by it, too.
-            Step::HookBefore(_) | Step::Stop | Step::Capture(_) | Step::Check | Step::Record | Step::Cleanup => {
+            Step::HookBefore(_)
+            | Step::Stop
+            | Step::Capture(_)
+            | Step::Copy(_)
+            | Step::Check
+            | Step::Record
+            | Step::Cleanup => {
                 context.state.intend(&policy, &id, step, None, now)?;
                 journal.intend(step);
                 Outcome::Interrupted

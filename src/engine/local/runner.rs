@@ -144,6 +144,7 @@ pub fn shape(policy: &CompiledPolicy) -> Shape {
         cold: spec.consistency == Consistency::Cold && spec.quiesce.is_some(),
         captures: spec.sources.len() * policy.repositories.len(),
         hooks_after: spec.hooks.after.len(),
+        copies: 0,
     }
 }
 
@@ -227,6 +228,8 @@ impl Run<'_> {
                 }
             }
             Step::Capture(index) => self.capture(index, notice).await,
+            // There are no volume snapshots on one host; its shape has no such step.
+            Step::Copy(_) => Ok(()),
             Step::Check => {
                 notice(Notice::Step("check what was captured".to_owned()));
                 self.check().await.map_err(|error| error.chain())

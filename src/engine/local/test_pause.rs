@@ -2,9 +2,9 @@
 //!
 //! `MAINSTAY_TEST_PAUSE=POINT=FIFO` makes the process open FIFO for reading when it reaches POINT, which waits until
 //! somebody opens it for writing and closes it again. A test that opened it for writing knows that the process stands
-//! exactly there. Points are the steps of a run as `STEP:intended` (the intent is on disk, nothing was done) and
+//! exactly there. With `forever` instead of a FIFO it only can be killed. Points are the steps of a run as `STEP:intended` (the intent is on disk, nothing was done) and
 //! `STEP:done` (it was done, the outcome is not on disk): `hookBefore`, `stop`, `capture`, `start`, `hookAfter`,
-//! `check`, `record`, `cleanup`.
+//! `copy`, `check`, `record`, `cleanup`.
 
 use crate::run::machine::Step;
 
@@ -17,6 +17,7 @@ pub fn pause_at(step: Step, moment: &str) {
         Step::Capture(_) => "capture",
         Step::Start => "start",
         Step::HookAfter(_) => "hookAfter",
+        Step::Copy(_) => "copy",
         Step::Check => "check",
         Step::Record => "record",
         Step::Cleanup => "cleanup",
@@ -24,6 +25,10 @@ pub fn pause_at(step: Step, moment: &str) {
     if let Some((point, fifo)) = asked.split_once('=')
         && point == format!("{name}:{moment}")
     {
+        // In a pod there is nobody to hold a FIFO: it stands there until it is killed.
+        while fifo == "forever" {
+            std::thread::park();
+        }
         // Whatever comes of it: the test decides.
         let _ = std::fs::read(fifo);
     }

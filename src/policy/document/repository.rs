@@ -90,7 +90,7 @@ pub struct Rest {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Password {
-    /// Name of a Kubernetes Secret (needs the kubernetes engine).
+    /// Name of a Kubernetes Secret in Mainstay's own namespace (needs the kubernetes engine).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
     /// The key inside that Secret.
@@ -103,7 +103,7 @@ pub struct Password {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env: Option<String>,
     /// Make a random password once where there is none: in the named file or Secret, or, alone, below the state
-    /// directory. Keep a copy elsewhere: without it nothing can be restored.
+    /// directory or as Secret `repository-NAME`. Keep a copy elsewhere: without it nothing can be restored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub generate: bool,
 }

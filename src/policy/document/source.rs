@@ -64,6 +64,9 @@ pub struct Volumes {
     /// Every claim that these workloads mount.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workloads: Vec<String>,
+    /// The VolumeSnapshotClass that volume snapshots are made with. Default: the default class of the claim's driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_class: Option<String>,
 }
 
 /// How a volume is captured.
@@ -140,6 +143,9 @@ pub struct Resources {
 pub struct Command {
     /// Argument vector of the program whose standard output is captured; no shell is involved.
     pub dump: Vec<String>,
+    /// Image in which the programs are carried out (kubernetes engine, which needs one).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// Argument vector of the program that reads the captured stream on its standard input when it is restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<Vec<String>>,

@@ -47,7 +47,7 @@ pub fn check(findings: &mut Findings<'_>, pointer: &str, source: &Source) {
     if let Some(volumes) = volumes {
         let at = format!("{pointer}/volumes");
         reference::needs_kubernetes(findings, &at, "volumes", "on one host name directories: `paths: [/srv/shop]`");
-        let Volumes { claims, selector, workload, workloads } = volumes.as_ref();
+        let Volumes { claims, selector, workload, workloads, snapshot_class: _ } = volumes.as_ref();
         if claims.is_empty() && selector.is_none() && workload.is_none() && workloads.is_empty() {
             let message = "`volumes` needs at least one of `claims`, `selector`, `workload` and `workloads`";
             findings.error_at_key(Rule::Empty, &at, message);
@@ -150,8 +150,12 @@ fn check_database(findings: &mut Findings<'_>, pointer: &str, database: &Databas
 }
 
 fn check_command(findings: &mut Findings<'_>, pointer: &str, command: &Command) {
-    let Command { dump, restore, file_name, trailer, environment } = command;
+    let Command { dump, image, restore, file_name, trailer, environment } = command;
     reference::arguments(findings, &format!("{pointer}/dump"), dump);
+    if image.is_some() {
+        let hint = "on one host the program is simply started; leave it out";
+        reference::needs_kubernetes(findings, &format!("{pointer}/image"), "image", hint);
+    }
     if let Some(restore) = restore {
         reference::arguments(findings, &format!("{pointer}/restore"), restore);
     }

@@ -76,7 +76,8 @@ fn start_if_due(state: &mut State, name: &PolicyName) {
     let jitter = spec.jitter.map_or(SignedDuration::ZERO, |jitter| jitter.duration());
     let deadline = spec.deadline.map(|deadline| deadline.duration());
     let cold = spec.consistency == mainstay::policy::document::backup_policy::Consistency::Cold;
-    let shape = Shape { hooks_before: 1, cold, captures: spec.sources.len(), hooks_after: 1 };
+    let shape =
+        Shape { hooks_before: 1, cold, captures: spec.sources.len(), hooks_after: 1, copies: usize::from(cold) };
     match due(&schedules, jitter, deadline, name, store.last_scheduled, now) {
         Due::NotYet { .. } => {}
         Due::Skipped { scheduled, .. } => {

@@ -82,7 +82,7 @@ fn carry_out(state: &mut State, name: &PolicyName, run: &mut Run, step: Step) ->
     let fails = state.fails(0.06);
     let happens = !fails || state.random.random_bool(0.5);
     match step {
-        Step::HookBefore(_) | Step::HookAfter(_) => {}
+        Step::HookBefore(_) | Step::HookAfter(_) | Step::Copy(_) => {}
         Step::Stop | Step::Start if happens => {
             if let Some(store) = state.stores.get_mut(name) {
                 store.stopped = step == Step::Stop;

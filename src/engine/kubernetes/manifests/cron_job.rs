@@ -26,6 +26,10 @@ const KEPT_JOBS: i64 = 3;
 const LONGEST_RUN_SECONDS: i64 = 48 * 3600;
 /// How long a run may take to end its movers and to start what it stopped when its pod is told to go.
 const GRACE_SECONDS: i64 = 300;
+/// How many pods of one run may be killed before its Job gives up; the next run and the daemon look after it then.
+const MOST_PODS: i64 = 6;
+/// The container of a run.
+const CONTAINER: &str = "mainstay";
 /// The user that the image runs as.
 const USER: i64 = 65532;
 
@@ -115,9 +119,13 @@ fn job_template(policy: &CompiledPolicy, timetable: &Timetable, installation: &I
     json!({
         "metadata": marks,
         "spec": {
-            // A run that broke off is brought to its end by the guard and the next run; another pod of the same Job
-            // would find it known and do nothing.
-            "backoffLimit": 0,
+            // A pod that is gone is followed by another one, which leads the run to its end and starts what it
+            // stopped, even if nothing else of Mainstay is alive. A run that ended, however it did, is not repeated.
+            "backoffLimit": MOST_PODS,
+            "podFailurePolicy": {"rules": [
+                {"action": "FailJob", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [1, 2, 3, 4]}},
+                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            ]},
             "activeDeadlineSeconds": LONGEST_RUN_SECONDS,
             "ttlSecondsAfterFinished": KEPT_SECONDS,
             "template": {
@@ -134,7 +142,7 @@ fn job_template(policy: &CompiledPolicy, timetable: &Timetable, installation: &I
                         "seccompProfile": {"type": "RuntimeDefault"},
                     },
                     "containers": [{
-                        "name": "mainstay",
+                        "name": CONTAINER,
                         "image": installation.image.clone().unwrap_or_default(),
                         "imagePullPolicy": "IfNotPresent",
                         "args": arguments,

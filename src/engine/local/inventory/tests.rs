@@ -3,11 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::{
-    engine::local::process::ProcessIdentity,
-    mover::job::SnapshotLabel,
-    run::{RunReport, Trigger},
-};
+use crate::{mover::job::SnapshotLabel, run::Trigger};
 
 fn name() -> PolicyName {
     PolicyName::new("shop", "nightly")
@@ -59,29 +55,25 @@ fn point(run: &str, places: &[i64]) -> StoredPoint {
     StoredPoint { point, parts, forgetting: false }
 }
 
-fn run(id: &str, phase: Phase) -> StoredRun {
-    StoredRun {
-        report: RunReport {
-            policy: name(),
-            id: RestorePointId(id.into()),
-            trigger: Trigger::Schedule,
-            scheduled_at: Timestamp::UNIX_EPOCH,
-            started_at: Timestamp::UNIX_EPOCH,
-            finished_at: None,
-            phase,
-            message: String::new(),
-            sources: Vec::new(),
-        },
-        process: ProcessIdentity::own(),
-        child: None,
+fn run(id: &str, phase: Phase) -> RunReport {
+    RunReport {
+        policy: name(),
+        id: RestorePointId(id.into()),
+        trigger: Trigger::Schedule,
+        scheduled_at: Timestamp::UNIX_EPOCH,
+        started_at: Timestamp::UNIX_EPOCH,
+        finished_at: None,
+        phase,
+        message: String::new(),
+        sources: Vec::new(),
     }
 }
 
 /// One look: `listed` runs by place, `known` before it, `recorded` after it.
-fn look(listed: &[(i64, &[&str])], known: Vec<StoredPoint>, recorded: &[&str], runs: &[StoredRun]) -> Merged {
+fn look(listed: &[(i64, &[&str])], known: Vec<StoredPoint>, recorded: &[&str], runs: &[RunReport]) -> Merged {
     let listed = listed.iter().map(|(place, runs)| (*place, runs.iter().map(|run| snapshot(run)).collect())).collect();
     let recorded = recorded.iter().map(|id| RestorePointId((*id).into())).collect();
-    merge(&[place(1), place(2)], &listed, known, &recorded, runs)
+    merge(&[place(1), place(2)], &listed, known, &recorded, &not_good(runs.iter()))
 }
 
 fn ids(points: &[StoredPoint]) -> Vec<&str> {
@@ -137,4 +129,20 @@ fn storing_a_look_touches_nothing_that_changed_meanwhile() {
     store(&[point("one", &[1]), point("two", &[1, 2])], &[point("two", &[])]);
     let points = state.points(&name()).unwrap();
     assert_eq!((ids(&points), points[0].parts.len()), (vec!["two"], 2));
+}
+
+#[test]
+fn volume_snapshots_in_the_cluster_complete_what_a_repository_holds() {
+    let stored = |place: i64, source: &str, size_bytes: u64| {
+        let mut stored = point("old", &[1]).parts.remove(0);
+        stored.place = place;
+        stored.part.source = source.to_owned();
+        stored.part.size_bytes = size_bytes;
+        stored
+    };
+    let parts = [stored(IN_CLUSTER, "site/data", 64), stored(1, "db", 2), stored(2, "db", 2)];
+    assert!(is_restorable(&parts, 2));
+    assert_eq!(size_of_one_copy(&parts), 66);
+    assert!(!is_restorable(&parts[1..], 2), "the volume snapshot is gone");
+    assert!(is_restorable(&parts[..1], 1));
 }

@@ -1,0 +1,144 @@
+//! The inventory of a policy: what its repositories and the cluster itself hold, merged with what is known.
+//!
+//! A listing that fails makes the inventory incomplete: what that repository held stays known, and nothing may be
+//! forgotten. Volume snapshots count as one more place, the cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use kube::api::DynamicObject;
+
+use super::{
+    labels::{self, Kind},
+    movers::RUN_LABEL,
+    runner::snapshots,
+    site::{Site, SiteError},
+};
+pub use crate::engine::local::inventory::IN_CLUSTER;
+use crate::{
+    engine::{
+        local::{
+            inventory::{Found, Merged, merge, not_good},
+            state::{places::PlaceRecord, points::StoredPoint},
+        },
+        movers,
+    },
+    mover::job::{Snapshot, SnapshotLabel, Task},
+    policy::CompiledPolicy,
+    restore_point::{RestorePointId, VOLUME_SNAPSHOT},
+    retention::reach::Reach,
+    run::RunReport,
+};
+
+/// Looks at all repositories of a policy and stores what was found. `withdrawn`: every place is one that it left behind.
+///
+/// # Errors
+/// The records cannot be read or written. A repository that does not answer is no error but an incomplete inventory.
+pub async fn refresh(
+    site: &Site,
+    policy: &CompiledPolicy,
+    withdrawn: bool,
+    now: Timestamp,
+) -> Result<Found, SiteError> {
+    let name = &policy.name;
+    // Before the listings: a point that is recorded while they are made is not in question.
+    let before = site.store.points(name).await?;
+    let reach = (!withdrawn).then(|| Reach::of(policy));
+    let holds_something = |place: &PlaceRecord| {
+        place.current || before.points.iter().any(|point| point.parts.iter().any(|part| part.place == place.id))
+    };
+    let (mut listed, mut problems, mut away) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+    for place in before.places.iter().filter(|place| place.initialised && holds_something(place)) {
+        let task = Task::List { policy: Some(name.clone()) };
+        let answer = site.job(place, task, &site.small_work(), |_| ()).await;
+        match answer.and_then(|outcome| Ok(movers::snapshots(&place.repository, outcome)?)) {
+            Ok(snapshots) => {
+                listed.insert(place.id, snapshots);
+            }
+            Err(error) => {
+                tracing::warn!(policy = %name, repository = place.repository, "{}", error.chain());
+                match &reach {
+                    Some(reach) if reach.holds_place(&place.repository, &place.location()) => {
+                        problems.push(error.chain());
+                    }
+                    Some(_) | None => {
+                        away.insert(place.id, place.repository.clone());
+                    }
+                }
+            }
+        }
+    }
+    match volume_snapshots(site, policy).await {
+        Ok(snapshots) => {
+            listed.insert(IN_CLUSTER, snapshots);
+        }
+        Err(error) => problems.push(error.chain()),
+    }
+    let runs: Vec<RunReport> = site.store.runs(name).await?.into_iter().map(|run| run.report).collect();
+    let recorded: BTreeSet<RestorePointId> =
+        site.store.points(name).await?.points.into_iter().map(|point| point.point.id).collect();
+    // In a shared repository another cluster may have a policy of the same name: its snapshots are not ours to judge.
+    for snapshots in listed.values_mut() {
+        snapshots.retain(|snapshot| snapshot.label.host == policy.cluster || recorded.contains(&snapshot.label.run));
+    }
+    let mut places = before.places.clone();
+    places.extend(cluster(&before.places));
+    let merged = merge(&places, &listed, before.points, &recorded, &not_good(runs.iter()));
+    let complete = problems.is_empty();
+    let Merged { seen, fresh, gone, leftovers } = merged;
+    let found: Vec<StoredPoint> = seen.into_iter().chain(fresh).collect();
+    let stored = site.store.change_points(name, |record| {
+        record.set_inventory(now, complete, &found, &gone);
+        record.points.clone()
+    });
+    let points = stored.await?;
+    for point in gone.iter().filter(|point| !point.forgetting) {
+        tracing::warn!(policy = %name, point = %point.point.id, "a restore point is no longer in any repository");
+    }
+    Ok(Found { complete, problems, points, gone, leftovers, listed, away })
+}
+
+/// The volume snapshots of a policy that are restore points, or parts of them.
+///
+/// # Errors
+/// The API server refuses.
+pub async fn volume_snapshots(site: &Site, policy: &CompiledPolicy) -> Result<Vec<Snapshot>, SiteError> {
+    let namespace = policy.name.namespace();
+    let mut selector: Vec<String> = labels::labels(Kind::VolumeSnapshot, Some(&policy.name))
+        .into_iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    selector.sort();
+    let found = snapshots::list(site.client(), namespace, &selector.join(",")).await?;
+    Ok(found.iter().filter_map(|object| snapshot(policy, object)).collect())
+}
+
+/// A volume snapshot as if a repository had listed it. One that is not ready holds nothing yet.
+fn snapshot(policy: &CompiledPolicy, object: &DynamicObject) -> Option<Snapshot> {
+    let metadata = &object.metadata;
+    let annotation = |key: &str| metadata.annotations.as_ref()?.get(key).cloned();
+    if object.data["status"]["readyToUse"] != true || metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    Some(Snapshot {
+        id: format!("{}/{}", metadata.namespace.as_deref()?, metadata.name.as_deref()?),
+        label: SnapshotLabel {
+            policy: policy.name.clone(),
+            run: RestorePointId(metadata.labels.as_ref()?.get(RUN_LABEL)?.clone()),
+            source: annotation(labels::SOURCE)?,
+            sources: annotation(labels::SOURCES)?.parse().ok()?,
+            host: policy.cluster.clone(),
+        },
+        time: metadata.creation_timestamp.as_ref()?.0,
+        size_bytes: snapshots::bytes(object.data["status"]["restoreSize"].as_str()),
+        added_bytes: 0,
+        files: 0,
+    })
+}
+
+/// The cluster as a place. It needs no document of its own; none is ever read of it.
+fn cluster(places: &[PlaceRecord]) -> Option<PlaceRecord> {
+    let repository = VOLUME_SNAPSHOT.to_owned();
+    let place = places.first()?.clone();
+    Some(PlaceRecord { id: IN_CLUSTER, repository, path: String::new(), current: true, initialised: true, ..place })
+}

@@ -1,0 +1,452 @@
+//! Movers as Jobs: the work goes in as a Secret, events come out of the log, and the result is in the pod's status.
+//!
+//! What a pod's status says of its end counts; the log only tells how far it is. So a log that is cut off costs nothing.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures_util::{AsyncBufReadExt as _, StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use k8s_openapi::api::{
+    batch::v1::Job as KubernetesJob,
+    core::v1::{Event as ClusterEvent, Pod, Secret},
+};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, LogParams, PostParams},
+    runtime::watcher,
+};
+use tokio::time::Instant;
+
+use super::manifests::{
+    mover::{self as manifest, MoverJob},
+    snapshot::Identity,
+};
+use crate::{
+    engine::{
+        movers::{Bounds, Word},
+        process::stopped,
+    },
+    mover::job::{Event, Failure, Job, Outcome},
+};
+
+/// How long a pod may wait for its node, its volumes and its image.
+const START_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// How long an image may fail to be pulled: a registry that hiccups is given this time.
+const IMAGE_LIMIT: Duration = Duration::from_secs(90);
+/// How much of a log is read when its pod has ended.
+const LONGEST_LOG_BYTES: i64 = 64 << 20;
+/// How often is looked whether a limit is over.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+/// How often a watch is begun anew before the cluster counts as away.
+const MOST_WATCH_ERRORS: u32 = 120;
+
+/// Why a mover's Job did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum MoverJobError {
+    /// The API server refused, or did not answer.
+    #[error("{operation} did not go through; `kubectl describe job {job}` may say more")]
+    Api {
+        /// What was tried.
+        operation: String,
+        /// The Job, with its namespace.
+        job: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The work could not be written down.
+    #[error("the work of the mover {job} could not be written")]
+    Work {
+        /// The Job.
+        job: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Its pod did not start.
+    #[error("the mover {job} did not start: {reason}")]
+    NotStarted {
+        /// The Job.
+        job: String,
+        /// What holds it up, and what to do.
+        reason: String,
+    },
+    /// It ended without a result.
+    #[error("the mover {job} ended without a result: {reason}")]
+    Vanished {
+        /// The Job.
+        job: String,
+        /// What is known.
+        reason: String,
+    },
+    /// It said why it failed.
+    #[error("{} ({})", .0.message, .0.hint)]
+    Failed(Failure),
+    /// It took longer than the run may take.
+    #[error("the run took longer than its limit, and the mover {job} was ended; raise `limits.timeout`")]
+    TimedOut {
+        /// The Job.
+        job: String,
+    },
+    /// The run was asked to stop.
+    #[error("the run was asked to stop, and the mover {job} was ended")]
+    Stopped {
+        /// The Job.
+        job: String,
+    },
+}
+
+/// Carries out one job as a Job, and removes it when it went well. One that failed stays for an hour, for its log.
+///
+/// # Errors
+/// It failed, was ended, or could not be started.
+pub async fn carry_out(
+    client: &Client,
+    mover: &MoverJob,
+    work: &Job,
+    bounds: &Bounds,
+    mut hear: impl FnMut(Word),
+) -> Result<Outcome, MoverJobError> {
+    let name = format!("{} -n {}", mover.name, mover.namespace);
+    let result = start(client, mover, work, &name).await;
+    let result = match result {
+        Ok(()) => follow(client, mover, &name, bounds, &mut hear).await,
+        Err(error) => Err(error),
+    };
+    let keep = matches!(result, Err(MoverJobError::Failed(_) | MoverJobError::Vanished { .. }));
+    if !keep {
+        remove(client, &mover.namespace, &mover.name).await;
+    }
+    result
+}
+
+/// Removes a Job with its pod and its Secret. What cannot be removed now goes an hour after its end.
+pub async fn remove(client: &Client, namespace: &str, name: &str) {
+    let jobs: Api<KubernetesJob> = Api::namespaced(client.clone(), namespace);
+    if let Err(error) = jobs.delete(name, &DeleteParams::background()).await {
+        tracing::debug!(job = name, namespace, "a mover's Job was not removed: {error}");
+    }
+}
+
+async fn start(client: &Client, mover: &MoverJob, work: &Job, name: &str) -> Result<(), MoverJobError> {
+    let api_error = |operation: &str| {
+        let (operation, job) = (operation.to_owned(), name.to_owned());
+        move |source| MoverJobError::Api { operation, job, source: Box::new(source) }
+    };
+    let encode = |source| MoverJobError::Work { job: name.to_owned(), source };
+    let job: KubernetesJob = serde_json::from_value(manifest::job(mover)).map_err(encode)?;
+    let jobs: Api<KubernetesJob> = Api::namespaced(client.clone(), &mover.namespace);
+    let job = jobs.create(&PostParams::default(), &job).await.map_err(api_error("creating the Job of a mover"))?;
+    // Its pod waits for the Secret, which goes with the Job: no crash leaves secrets behind.
+    let text = serde_json::to_string(work).map_err(encode)?;
+    let uid = job.metadata.uid.unwrap_or_default();
+    let secret: Secret = serde_json::from_value(manifest::secret(mover, &uid, &text)).map_err(encode)?;
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &mover.namespace);
+    let created = secrets.create(&PostParams::default(), &secret).await;
+    created.map_err(api_error("writing the work of a mover")).map(|_| ())
+}
+
+/// Follows a Job to its end.
+async fn follow(
+    client: &Client,
+    mover: &MoverJob,
+    name: &str,
+    bounds: &Bounds,
+    hear: &mut impl FnMut(Word),
+) -> Result<Outcome, MoverJobError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &mover.namespace);
+    let selector = watcher::Config::default().labels(&format!("batch.kubernetes.io/job-name={}", mover.name));
+    let mut watch = watcher(pods.clone(), selector).boxed();
+    let mut log: BoxStream<'static, String> = futures_util::stream::pending().boxed();
+    let (mut last, mut said, mut errors) = (PodState::Absent, None, 0);
+    let (began, mut trouble_since, mut follows_log) = (Instant::now(), None::<Instant>, false);
+    let stop_asked = async {
+        match bounds.stop.clone() {
+            Some(mut stop) => stopped(&mut stop).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(stop_asked);
+    let mut looks = tokio::time::interval(BETWEEN_LOOKS);
+    loop {
+        tokio::select! {
+            event = watch.next() => {
+                let (state, pod) = match event {
+                    Some(Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod))) => (state_of(&pod), pod),
+                    Some(Ok(watcher::Event::Delete(pod))) => (PodState::Deleted, pod),
+                    Some(Ok(watcher::Event::Init | watcher::Event::InitDone)) => continue,
+                    Some(Err(error)) => {
+                        errors += 1;
+                        tracing::debug!(job = name, "watching a mover: {error}");
+                        if errors > MOST_WATCH_ERRORS {
+                            let reason = format!("the API server does not answer: {error}");
+                            return Err(MoverJobError::Vanished { job: name.to_owned(), reason });
+                        }
+                        tokio::time::sleep(BETWEEN_LOOKS).await;
+                        continue;
+                    }
+                    None => {
+                        let reason = "it cannot be watched any more".to_owned();
+                        return Err(MoverJobError::Vanished { job: name.to_owned(), reason });
+                    }
+                };
+                errors = 0;
+                match &state {
+                    PodState::Ended { message, how } => return ended(client, mover, &pod, message, how, said, hear, name).await,
+                    PodState::Deleted => {
+                        let reason = "its pod was deleted; was its node drained or lost?".to_owned();
+                        return said.unwrap_or(Err(MoverJobError::Vanished { job: name.to_owned(), reason }));
+                    }
+                    PodState::Running if !follows_log => {
+                        follows_log = true;
+                        log = lines(&pods, pod.metadata.name.as_deref().unwrap_or_default()).await;
+                    }
+                    PodState::Trouble(_) => trouble_since = trouble_since.or(Some(Instant::now())),
+                    PodState::Absent | PodState::Waiting(_) | PodState::Running => trouble_since = None,
+                }
+                last = state;
+            }
+            line = log.next() => match line.as_deref().map(serde_json::from_str::<Event>) {
+                Some(Ok(Event::Done(outcome))) => said = Some(Ok(outcome)),
+                Some(Ok(Event::Failed(failure))) => said = Some(Err(MoverJobError::Failed(failure))),
+                Some(Ok(Event::Progress { step, done_bytes, total_bytes })) => {
+                    hear(Word::Progress { step, done_bytes, total_bytes });
+                }
+                Some(Ok(Event::Warning(text))) => hear(Word::Warning(text)),
+                // What a library writes there is no event.
+                Some(Err(_)) => {}
+                None => log = futures_util::stream::pending().boxed(),
+            },
+            () = &mut stop_asked => return Err(MoverJobError::Stopped { job: name.to_owned() }),
+            _ = looks.tick() => {
+                if Instant::now() >= bounds.deadline {
+                    return Err(MoverJobError::TimedOut { job: name.to_owned() });
+                }
+                let late = match &last {
+                    PodState::Trouble(_) => trouble_since.is_some_and(|since| since.elapsed() > IMAGE_LIMIT),
+                    PodState::Absent | PodState::Waiting(_) => began.elapsed() > START_LIMIT,
+                    PodState::Running | PodState::Ended { .. } | PodState::Deleted => false,
+                };
+                if late {
+                    let reason = why_not(client, mover, &last).await;
+                    return Err(MoverJobError::NotStarted { job: name.to_owned(), reason });
+                }
+            }
+        }
+    }
+}
+
+/// How far a mover's pod is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum PodState {
+    /// There is none yet.
+    Absent,
+    /// It waits, and perhaps says for what.
+    Waiting(String),
+    /// It waits for something that hardly comes by itself: an image that cannot be pulled.
+    Trouble(String),
+    /// It works.
+    Running,
+    /// It has ended: its last words, and how.
+    Ended { message: String, how: String },
+    /// It was taken away.
+    Deleted,
+}
+
+fn state_of(pod: &Pod) -> PodState {
+    let Some(status) = &pod.status else { return PodState::Waiting(String::new()) };
+    let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let work = status.container_statuses.iter().flatten().find(|container| container.name == manifest::CONTAINER);
+    if let Some(ended) = work.and_then(|container| container.state.as_ref()?.terminated.as_ref()) {
+        let reason = ended.reason.as_deref().unwrap_or("no reason");
+        let how = format!("exit code {} ({reason})", ended.exit_code);
+        return PodState::Ended { message: ended.message.clone().unwrap_or_default(), how };
+    }
+    if status.phase.as_deref() == Some("Failed") {
+        // Evicted, or ended before the container began: the init container, the deadline.
+        let mut said = [status.reason.clone(), status.message.clone()].into_iter().flatten().collect::<Vec<_>>();
+        let ended = all.filter_map(|container| Some((&container.name, container.state.as_ref()?.terminated.as_ref()?)));
+        for (name, ended) in ended.filter(|(_, ended)| ended.exit_code != 0) {
+            let words = ended.message.as_deref().unwrap_or_default().trim();
+            said.push(format!("container {name} ended with {} {words}", ended.exit_code));
+        }
+        return PodState::Ended { message: String::new(), how: said.join(": ") };
+    }
+    if work.is_some_and(|container| container.state.as_ref().is_some_and(|state| state.running.is_some())) {
+        return PodState::Running;
+    }
+    let troubles = [
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+    ];
+    for waiting in all.filter_map(|container| container.state.as_ref()?.waiting.as_ref()) {
+        let reason = waiting.reason.as_deref().unwrap_or_default();
+        if troubles.contains(&reason) {
+            let message = waiting.message.as_deref().unwrap_or_default();
+            return PodState::Trouble(format!("{reason}: {message}"));
+        }
+    }
+    let conditions = status.conditions.iter().flatten();
+    let unscheduled = conditions
+        .filter(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
+        .find_map(|condition| condition.message.clone());
+    PodState::Waiting(unscheduled.unwrap_or_default())
+}
+
+#[expect(clippy::too_many_arguments, reason = "one call, and each is another thing")]
+async fn ended(
+    client: &Client,
+    mover: &MoverJob,
+    pod: &Pod,
+    message: &str,
+    how: &str,
+    said: Option<Result<Outcome, MoverJobError>>,
+    hear: &mut impl FnMut(Word),
+    name: &str,
+) -> Result<Outcome, MoverJobError> {
+    // A mover that was quick left warnings in a log that nobody followed; one that was talkative left its result there.
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &mover.namespace);
+    let parameters = LogParams {
+        container: Some(manifest::CONTAINER.to_owned()),
+        limit_bytes: Some(LONGEST_LOG_BYTES),
+        ..LogParams::default()
+    };
+    let mut in_log = said;
+    if in_log.is_none()
+        && let Some(pod) = &pod.metadata.name
+        && let Ok(text) = pods.logs(pod, &parameters).await
+    {
+        for event in text.lines().filter_map(|line| serde_json::from_str::<Event>(line).ok()) {
+            match event {
+                Event::Done(outcome) => in_log = Some(Ok(outcome)),
+                Event::Failed(failure) => in_log = Some(Err(MoverJobError::Failed(failure))),
+                Event::Warning(text) => hear(Word::Warning(text)),
+                Event::Progress { .. } => {}
+            }
+        }
+    }
+    match serde_json::from_str::<Event>(message) {
+        Ok(Event::Done(outcome)) => Ok(outcome),
+        Ok(Event::Failed(failure)) => Err(MoverJobError::Failed(failure)),
+        Ok(Event::Progress { .. } | Event::Warning(_)) | Err(_) => in_log.unwrap_or_else(|| {
+            let shown: String = message.chars().take(500).collect();
+            let said = if shown.is_empty() { String::new() } else { format!("; it said: {shown}") };
+            let memory = if how.contains("OOMKilled") { "; raise `limits.resources.memory`" } else { "" };
+            Err(MoverJobError::Vanished { job: name.to_owned(), reason: format!("{how}{memory}{said}") })
+        }),
+    }
+}
+
+/// The lines of a pod's log as they come. One that cannot be read is empty.
+async fn lines(pods: &Api<Pod>, pod: &str) -> BoxStream<'static, String> {
+    let parameters =
+        LogParams { follow: true, container: Some(manifest::CONTAINER.to_owned()), ..LogParams::default() };
+    match pods.log_stream(pod, &parameters).await {
+        Ok(log) => log
+            .lines()
+            .into_stream()
+            .take_while(|line| std::future::ready(line.is_ok()))
+            .filter_map(|line| std::future::ready(line.ok()))
+            .boxed(),
+        Err(error) => {
+            tracing::debug!(pod, "the log of a mover cannot be followed: {error}");
+            futures_util::stream::pending().boxed()
+        }
+    }
+}
+
+/// Why a pod does not start, in the words of the cluster.
+async fn why_not(client: &Client, mover: &MoverJob, state: &PodState) -> String {
+    let known = match state {
+        PodState::Waiting(reason) | PodState::Trouble(reason) if !reason.is_empty() => Some(reason.clone()),
+        PodState::Absent
+        | PodState::Waiting(_)
+        | PodState::Trouble(_)
+        | PodState::Running
+        | PodState::Ended { .. }
+        | PodState::Deleted => None,
+    };
+    let told = match known {
+        Some(reason) => Some(reason),
+        None => newest_warning(client, mover).await,
+    };
+    match told {
+        Some(reason) => format!("{reason} (`kubectl describe pod -n {} -l job-name={}`)", mover.namespace, mover.name),
+        None => format!("`kubectl describe job -n {} {}` says more", mover.namespace, mover.name),
+    }
+}
+
+async fn newest_warning(client: &Client, mover: &MoverJob) -> Option<String> {
+    let events: Api<ClusterEvent> = Api::namespaced(client.clone(), &mover.namespace);
+    let warnings = events.list(&ListParams::default().fields("type=Warning").limit(500)).await.ok()?;
+    let is_ours =
+        |event: &&ClusterEvent| event.involved_object.name.as_deref().is_some_and(|name| name.starts_with(&mover.name));
+    let newest = warnings
+        .items
+        .iter()
+        .filter(is_ours)
+        .max_by_key(|event| event.metadata.creation_timestamp.as_ref().map(|time| time.0))?;
+    newest.message.clone()
+}
+
+/// A mover that mounts nothing and may run anywhere.
+pub fn plain(identity: Identity, image: &str, bounds: &Bounds) -> MoverJob {
+    let Identity { name, namespace, labels, annotations } = identity;
+    // Kubernetes ends it only if nobody else does: this process may be gone.
+    let left = bounds.deadline.saturating_duration_since(Instant::now()).as_secs().clamp(1, 31_536_000);
+    MoverJob {
+        name,
+        namespace,
+        labels,
+        annotations,
+        image: image.to_owned(),
+        client_image: None,
+        claim: None,
+        nfs: None,
+        node: None,
+        tolerations: Vec::new(),
+        resources: BTreeMap::new(),
+        limit_seconds: left,
+    }
+}
+
+/// Labels of a mover that belongs to a run, added to those of its policy.
+pub fn run_labels(mut labels: BTreeMap<String, String>, run: &str) -> BTreeMap<String, String> {
+    labels.insert(RUN_LABEL.to_owned(), run.to_owned());
+    labels
+}
+
+/// Label: the run that made a temporary object.
+pub const RUN_LABEL: &str = "mainstay.dev/run";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn state(status: serde_json::Value) -> PodState {
+        state_of(&serde_json::from_value(json!({"metadata": {"name": "m"}, "status": status})).unwrap())
+    }
+
+    #[test]
+    fn a_pod_is_as_far_as_its_status_says() {
+        let container = |state: serde_json::Value| json!([{"name": "mover", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state}]);
+        let running = json!({"containerStatuses": container(json!({"running": {}}))});
+        assert_eq!(state(running), PodState::Running);
+        let ended = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+        let PodState::Ended { how, .. } = state(json!({"containerStatuses": container(ended)})) else { panic!() };
+        assert_eq!(how, "exit code 137 (OOMKilled)");
+        let waiting = json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}});
+        let trouble = state(json!({"phase": "Pending", "containerStatuses": container(waiting.clone())}));
+        assert_eq!(trouble, PodState::Trouble("ImagePullBackOff: no such image".into()));
+        assert_eq!(state(json!({"initContainerStatuses": container(waiting)})), trouble);
+        let evicted = state(json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}));
+        assert_eq!(evicted, PodState::Ended { message: String::new(), how: "Evicted: low on memory".into() });
+        let condition = json!([{"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}]);
+        assert_eq!(state(json!({"conditions": condition})), PodState::Waiting("0/1 nodes are available".into()));
+    }
+}

@@ -1,0 +1,472 @@
+//! Carries a run out in the pod of its Job: the steps that [`machine::next`] names, each with its intent in the run's
+//! record first.
+//!
+//! The pod may go at any moment. Its Job then starts another one, which finds the record, leads the run to its end and
+//! starts what was stopped; so does the next run of the policy, and the daemon. See [`super::guard`].
+
+use std::{collections::BTreeSet, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use rand::RngExt as _;
+use tokio::time::Instant;
+
+use super::{
+    cleanup::{self, Extent},
+    guard, names,
+    site::{Site, SiteError},
+    store::{Begun, RunRecord, StoppedWorkload},
+};
+use crate::{
+    engine::{
+        local::{
+            runner::{Notice, RunEnd, RunRequest, finish},
+            state::{places::PlaceRecord, points::StoredPart},
+            test_pause::pause_at,
+        },
+        movers::Bounds,
+    },
+    policy::{
+        CompiledPolicy, PolicyName,
+        document::backup_policy::{Consistency, Hook},
+    },
+    restore_point::RestorePointId,
+    run::{
+        Phase, RunReport,
+        machine::{self, Ending, Journal, Next, Outcome, Shape, Step},
+        to_millisecond,
+    },
+};
+
+mod capture;
+pub mod claims;
+pub mod hooks;
+mod pieces;
+pub mod quiesce;
+mod record;
+pub mod snapshots;
+
+use pieces::Pieces;
+use quiesce::{Workload, WorkloadError};
+
+/// How long a hook, a stop or a start may take where nothing is said.
+pub const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a run may take where nothing is said.
+const DEFAULT_RUN_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// How long a run bears that nothing can be written down: the API server is away.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// How often it tries.
+const BETWEEN_TRIES: Duration = Duration::from_secs(2);
+
+/// Carries a run out to its end. `job`: the name of the Job that this pod belongs to.
+///
+/// # Errors
+/// There is no such policy, or the cluster does not answer. A run that fails is a result, not an error.
+pub async fn run(
+    site: &Site,
+    request: &RunRequest,
+    job: Option<String>,
+    notice: &mut dyn FnMut(Notice),
+) -> Result<RunEnd, SiteError> {
+    let name = &request.policy;
+    let policy = site.store.policy(name).await?.ok_or_else(|| no_such_policy(site, name))?;
+    let now = to_millisecond(Timestamp::now());
+    let mut report = first_report(request, now);
+    let lease = match site.leases.take(&names::policy_lease(name), &site.pod, now).await? {
+        Ok(lease) => lease,
+        Err(holder) => {
+            // Ended by a pod that is this run's own, or another one.
+            let running = site.store.points(name).await?.running;
+            let other = match running {
+                Some(id) => site.store.run(name, &id).await?,
+                None => None,
+            };
+            return other.map(|other| RunEnd::Adopted(other.report)).ok_or_else(|| {
+                SiteError::Refused(format!(
+                    "a restore or cleanup of {name} is under way ({holder}); run it again when it is done"
+                ))
+            });
+        }
+    };
+    let result = async {
+        let recovered = guard::recover_policy(site, name, now).await?;
+        if let Some((_, reason)) = recovered.still_stopped.first() {
+            return Err(SiteError::Refused(format!(
+                "a workload of {name} is still stopped from before, so no run begins: {reason}"
+            )));
+        }
+        if request.scheduled_at.is_none() {
+            // Two runs by hand in one second are two runs.
+            let taken: Vec<RestorePointId> =
+                site.store.runs(name).await?.into_iter().map(|run| run.report.id).collect();
+            while taken.contains(&report.id) {
+                report.scheduled_at += SignedDuration::from_secs(1);
+                report.id = RestorePointId::from_time(report.scheduled_at);
+            }
+        }
+        let record = RunRecord::new(report.clone(), site.pod.clone(), job);
+        if let Begun::Theirs(known) = site.store.begin_run(&record).await? {
+            return Ok(RunEnd::Adopted(known.report));
+        }
+        let report = carry_out(site, policy, report, notice).await?;
+        Ok(RunEnd::Ended(report))
+    }
+    .await;
+    if let Err(error) = lease.release().await {
+        tracing::debug!(policy = %name, "a lease was not given back; it ends with this pod: {error}");
+    }
+    result
+}
+
+/// There is no such policy.
+pub fn no_such_policy(site: &Site, policy: &PolicyName) -> SiteError {
+    SiteError::Refused(format!(
+        "there is no policy {policy} in namespace {}: it is not applied yet, or was withdrawn; see `mainstay status`",
+        site.store.namespace()
+    ))
+}
+
+/// Who stopped a workload, as it stands on the workload.
+pub fn owner(policy: &PolicyName, run: &RestorePointId) -> String {
+    format!("{policy}/{run}")
+}
+
+/// Carries out a hook.
+///
+/// # Errors
+/// In words: it could not be carried out, failed, or took too long.
+pub async fn hook(
+    site: &Site,
+    policy: &PolicyName,
+    hook: &Hook,
+    when: &str,
+    number: usize,
+    remaining: Duration,
+) -> Result<(), String> {
+    let limit = hook.timeout.map_or(DEFAULT_HOOK_TIMEOUT, |timeout| timeout.std());
+    // A hook after the capture runs on every path, so a wish to stop does not end it; its own limit does.
+    let (limit, stop) = match when {
+        "before" => (limit.min(remaining), site.stop.as_ref()),
+        _ => (limit, None),
+    };
+    let failed = |reason: String| format!("hook {} {when} the capture failed: {reason}", number + 1);
+    let Some(exec) = &hook.exec else {
+        return Err(failed("it names a `command` of a host; on Kubernetes write `exec`".to_owned()));
+    };
+    let result = hooks::execute(site.client(), policy.namespace(), exec, limit, stop).await;
+    result.map_err(|error| failed(SiteError::from(error).chain()))
+}
+
+/// Gives a stopped workload its replicas back, and goes on trying while the API server is away.
+///
+/// # Errors
+/// In words.
+pub async fn start(site: &Site, stopped: &StoppedWorkload, owner: &str) -> Result<(), String> {
+    let until = Instant::now() + DEFAULT_HOOK_TIMEOUT;
+    let text = format!("{}/{}", stopped.kind, stopped.name);
+    let workload: Workload = text.parse().map_err(|error: WorkloadError| error.to_string())?;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match workload.start(site.client(), &stopped.namespace, owner, left).await {
+            Ok(()) => return Ok(()),
+            Err(WorkloadError::Api { .. }) if !left.is_zero() => tokio::time::sleep(BETWEEN_TRIES).await,
+            Err(error) => {
+                let reason = SiteError::from(error).chain();
+                return Err(format!("{text} in namespace {} is not up again: {reason}", stopped.namespace));
+            }
+        }
+    }
+}
+
+/// A run under way.
+pub struct Run<'a> {
+    site: &'a Site,
+    policy: CompiledPolicy,
+    places: Vec<PlaceRecord>,
+    pieces: Pieces,
+    bounds: Bounds,
+    report: RunReport,
+    parts: Vec<StoredPart>,
+    /// What is stopped, as far as this process knows.
+    stopped: Vec<StoppedWorkload>,
+    /// When the last claim was begun: the next one is staggered.
+    claim_began: Option<(String, Instant)>,
+    /// What a person should know.
+    remarks: BTreeSet<String>,
+}
+
+async fn carry_out(
+    site: &Site,
+    policy: CompiledPolicy,
+    mut report: RunReport,
+    notice: &mut dyn FnMut(Notice),
+) -> Result<RunReport, SiteError> {
+    let limits = policy.document.spec.limits.as_ref();
+    let limit = limits.and_then(|limits| limits.timeout).map_or(DEFAULT_RUN_TIMEOUT, |timeout| timeout.std());
+    let bounds = Bounds::within(limit, site.stop.clone());
+    notice(Notice::Step("look for what is to be captured".to_owned()));
+    // Where it goes is settled by the first run after an edit; a policy that was made anew gets a fresh path.
+    site.store.change_points(&policy.name, |record| record.settle_places(&policy, fresh_suffix)).await?;
+    let prepared = match places_in_order(site, &policy).await {
+        Ok(places) => Pieces::find(site, &policy, &places).await.map(|pieces| (places, pieces)),
+        Err(error) => Err(error),
+    };
+    let (places, pieces) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            finish(&mut report, Ending::Failed { reason: error.chain(), recorded: false }, Timestamp::now());
+            site.store.end_run(&report, Timestamp::now()).await?;
+            return Ok(report);
+        }
+    };
+    report.sources = pieces.reports(&places);
+    let mut run = Run {
+        site,
+        policy,
+        places,
+        pieces,
+        bounds,
+        report,
+        parts: Vec::new(),
+        stopped: Vec::new(),
+        claim_began: None,
+        remarks: BTreeSet::new(),
+    };
+    let result = run.steps(notice).await;
+    if result.is_err() {
+        run.start_regardless().await;
+    }
+    result
+}
+
+impl Run<'_> {
+    async fn steps(&mut self, notice: &mut dyn FnMut(Notice)) -> Result<RunReport, SiteError> {
+        let spec = &self.policy.document.spec;
+        let shape = Shape {
+            hooks_before: spec.hooks.before.len(),
+            cold: spec.consistency == Consistency::Cold && !self.pieces.workloads.is_empty(),
+            captures: self.pieces.captures.len(),
+            hooks_after: spec.hooks.after.len(),
+            copies: self.pieces.copies.len(),
+        };
+        let mut journal = Journal::default();
+        loop {
+            let step = match machine::next(&shape, &journal) {
+                Next::Do(step) => step,
+                Next::End(ending) => {
+                    self.save(&journal).await?;
+                    finish(&mut self.report, ending, Timestamp::now());
+                    for remark in &self.remarks {
+                        self.report.message.push_str(&format!("; {remark}"));
+                    }
+                    self.site.store.end_run(&self.report, Timestamp::now()).await?;
+                    return Ok(self.report.clone());
+                }
+            };
+            let put_down = match step {
+                Step::Stop => self.before_stop().await,
+                Step::HookBefore(_)
+                | Step::Capture(_)
+                | Step::Start
+                | Step::HookAfter(_)
+                | Step::Copy(_)
+                | Step::Check
+                | Step::Record
+                | Step::Cleanup => Ok(()),
+            };
+            journal.intend(step);
+            self.save(&journal).await?;
+            pause_at(step, "intended");
+            let result = match put_down {
+                Ok(()) => self.carry_out_step(step, notice).await,
+                Err(reason) => Err(reason),
+            };
+            let outcome = result.map_or_else(Outcome::Failed, |()| Outcome::Done);
+            if let Outcome::Failed(reason) = &outcome {
+                tracing::debug!(policy = %self.policy.name, run = %self.report.id, "{reason}");
+            }
+            if step == Step::Start && outcome == Outcome::Done {
+                self.stopped.clear();
+            }
+            pause_at(step, "done");
+            journal.conclude(outcome);
+        }
+    }
+
+    /// Writes the journal and the report down. What is not written must not be done, so this tries for long.
+    async fn save(&self, journal: &Journal) -> Result<(), SiteError> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let saved = self.site.store.change_run(&self.policy.name, &self.report.id, |record| {
+                record.set_journal(journal);
+                record.report = self.report.clone();
+                record.stopped.clone_from(&self.stopped);
+            });
+            match saved.await {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() >= until => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(policy = %self.policy.name, "{}", SiteError::from(error).chain());
+                    tokio::time::sleep(BETWEEN_TRIES).await;
+                }
+            }
+        }
+    }
+
+    /// Nothing can be written down any more, but workloads must not stay down for that.
+    async fn start_regardless(&self) {
+        let owner = owner(&self.policy.name, &self.report.id);
+        for stopped in &self.stopped {
+            if let Err(reason) = start(self.site, stopped, &owner).await {
+                tracing::error!(policy = %self.policy.name, "{reason}");
+            }
+        }
+    }
+
+    async fn carry_out_step(&mut self, step: Step, notice: &mut dyn FnMut(Notice)) -> Result<(), String> {
+        if !matches!(step, Step::Start | Step::HookAfter(_)) {
+            self.may_go_on()?;
+        }
+        let (site, name) = (self.site, self.policy.name.clone());
+        let hooks = &self.policy.document.spec.hooks;
+        match step {
+            Step::HookBefore(index) => {
+                notice(Notice::Step(format!("hook {} before the capture", index + 1)));
+                match hooks.before.get(index) {
+                    Some(before) => hook(site, &name, before, "before", index, self.remaining()).await,
+                    None => Ok(()),
+                }
+            }
+            Step::HookAfter(index) => {
+                notice(Notice::Step(format!("hook {} after the capture", index + 1)));
+                match hooks.after.get(index) {
+                    Some(after) => hook(site, &name, after, "after", index, self.remaining()).await,
+                    None => Ok(()),
+                }
+            }
+            Step::Stop => {
+                notice(Notice::Step("scale the workloads to 0".to_owned()));
+                self.stop().await
+            }
+            Step::Start => {
+                notice(Notice::Step("scale the workloads back".to_owned()));
+                self.start().await
+            }
+            Step::Capture(index) => self.capture(index, notice).await,
+            Step::Copy(index) => self.copy(index, notice).await,
+            Step::Check => {
+                notice(Notice::Step("check what was captured".to_owned()));
+                self.check().await.map_err(|error| error.chain())
+            }
+            Step::Record => {
+                notice(Notice::Step(format!("record restore point {}", self.report.id)));
+                self.record().await.map_err(|error| error.chain())
+            }
+            Step::Cleanup => {
+                notice(Notice::Step("apply the retention rules".to_owned()));
+                self.clean().await
+            }
+        }
+    }
+
+    /// A run that was asked to stop, or is over its limit, begins nothing more.
+    fn may_go_on(&self) -> Result<(), String> {
+        if self.site.stop.as_ref().is_some_and(|stop| *stop.borrow()) {
+            return Err("the run was asked to stop".to_owned());
+        }
+        if self.remaining().is_zero() {
+            return Err("the run took longer than its limit; raise `limits.timeout`".to_owned());
+        }
+        Ok(())
+    }
+
+    fn remaining(&self) -> Duration {
+        self.bounds.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Puts down what will be stopped, before it is.
+    async fn before_stop(&mut self) -> Result<(), String> {
+        let owner = owner(&self.policy.name, &self.report.id);
+        for workload in &self.pieces.workloads {
+            let before = workload.before_stop(self.site.client(), self.policy.name.namespace(), &owner).await;
+            let before = before.map_err(|error| {
+                format!("stopping the workload failed, so nothing was captured: {}", SiteError::from(error).chain())
+            })?;
+            self.stopped.extend(before);
+        }
+        Ok(())
+    }
+
+    async fn stop(&mut self) -> Result<(), String> {
+        let owner = owner(&self.policy.name, &self.report.id);
+        for stopped in &self.stopped {
+            let limit = DEFAULT_HOOK_TIMEOUT.min(self.remaining());
+            let workload: Workload = format!("{}/{}", stopped.kind, stopped.name)
+                .parse()
+                .map_err(|error: WorkloadError| error.to_string())?;
+            match workload.stop(self.site.client(), &stopped.namespace, &owner, limit).await {
+                Ok(remark) => self.remarks.extend(remark),
+                Err(error) => {
+                    let reason = SiteError::from(error).chain();
+                    return Err(format!("stopping the workload failed, so nothing was captured: {reason}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn start(&self) -> Result<(), String> {
+        let owner = owner(&self.policy.name, &self.report.id);
+        let mut reasons = Vec::new();
+        for stopped in &self.stopped {
+            if let Err(reason) = start(self.site, stopped, &owner).await {
+                reasons.push(reason);
+            }
+        }
+        if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
+    }
+
+    async fn clean(&self) -> Result<(), String> {
+        let extent = if self.policy.document.spec.cleanup.is_none() { Extent::Whole } else { Extent::Mark };
+        let cleaned = cleanup::clean(self.site, &self.policy.name, extent, Timestamp::now(), &self.bounds).await;
+        let cleaned = cleaned.map_err(|error| format!("cleanup stopped: {}", error.chain()))?;
+        match cleaned.held_up.is_empty() {
+            true => Ok(()),
+            false => Err(cleaned.held_up.join("; ")),
+        }
+    }
+}
+
+/// The current places of a policy, in the order of its document.
+async fn places_in_order(site: &Site, policy: &CompiledPolicy) -> Result<Vec<PlaceRecord>, SiteError> {
+    let places = site.store.points(&policy.name).await?.places;
+    let of = |document: &std::sync::Arc<crate::policy::document::RepositoryDocument>| {
+        let name = &document.metadata.name;
+        let place = places.iter().find(|place| place.current && place.repository == *name);
+        place.cloned().ok_or_else(|| {
+            SiteError::Refused(format!("repository {name} of {} has no place; apply its document again", policy.name))
+        })
+    };
+    policy.repositories.iter().map(of).collect()
+}
+
+/// Five random letters and digits.
+fn fresh_suffix() -> String {
+    const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let mut random = rand::rng();
+    (0..5).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect()
+}
+
+fn first_report(request: &RunRequest, now: Timestamp) -> RunReport {
+    let scheduled_at = request.scheduled_at.unwrap_or(now);
+    RunReport {
+        policy: request.policy.clone(),
+        id: RestorePointId::from_time(scheduled_at),
+        trigger: request.trigger,
+        scheduled_at,
+        started_at: now,
+        finished_at: None,
+        phase: Phase::Running,
+        message: "under way".to_owned(),
+        sources: Vec::new(),
+    }
+}

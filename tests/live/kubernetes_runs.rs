@@ -1,0 +1,85 @@
+//! Runs in the real cluster, carried out by the pod of a Job that nobody but Kubernetes started.
+
+use crate::peers::{succeed, wait_for};
+
+mod databases;
+mod guard;
+mod installation;
+
+use installation::Installation;
+
+#[test]
+fn files_of_a_live_claim_are_copied_where_it_is_mounted() {
+    let installation = Installation::new("files").with_shop();
+    let applied = installation.apply("kubernetes-files", &[]);
+    let report = applied.run("first");
+    assert_eq!(report["sources"][0]["source"], "files/data");
+    assert_eq!(report["sources"][0]["unreadable"], 0, "{report:#}");
+    let snapshots = applied.restic();
+    assert_eq!(snapshots.len(), 1);
+    assert_eq!(snapshots[0]["paths"][0], "/volumes/data");
+    // A file that belongs to somebody else, and is for nobody else's eyes.
+    assert_eq!(applied.restic_dump("latest", "/volumes/data/private"), "hello\n");
+    let listed = applied.restic_dump("latest", "/volumes/data");
+    assert!(!listed.contains("cache/b"), "the exclude was not heeded");
+    let report = applied.run("second");
+    assert_eq!(applied.restic().len(), 2);
+    let (added, size) = (report["sources"][0]["addedBytes"].as_u64(), report["sources"][0]["sizeBytes"].as_u64());
+    assert!(added < Some(100) && size > Some(30), "the second copy is incremental: {report:#}");
+    // The movers and their secrets are gone.
+    installation.wait_until_gone("jobs,secrets");
+}
+
+#[test]
+fn a_hook_comes_first_and_its_failure_copies_nothing() {
+    let installation = Installation::new("hooks").with_shop();
+    let applied = installation.apply("kubernetes-hot", &[]);
+    applied.run("good");
+    assert!(!applied.restic_dump("latest", "/volumes/data/flushed").is_empty());
+    let bad = installation.apply("kubernetes-hot", &[("sync && date > /data/flushed", "echo no disk >&2; exit 3")]);
+    bad.start("bad", &[]);
+    let report = bad.report("bad");
+    assert_eq!(report["phase"], "Failed");
+    let message = report["message"].as_str().unwrap();
+    assert!(message.contains("exit status 3") && message.contains("no disk"), "{message}");
+    assert_eq!(bad.points().len(), 1);
+    // A run that failed is over: its Job starts no other pod.
+    let pods = succeed(installation.system.kubectl().args(["get", "pods", "-l", "job-name=bad", "-o", "name"]));
+    assert_eq!(pods.lines().count(), 1, "{pods}");
+}
+
+#[test]
+fn a_stack_is_one_restore_point_and_its_claims_are_staggered() {
+    let installation = Installation::new("stack").with_shop();
+    let applied = installation.apply("kubernetes-stack", &[("[Deployment/shop, StatefulSet/db]", "[Deployment/shop]")]);
+    applied.run("all");
+    let names: Vec<String> =
+        applied.points()[0]["parts"].as_array().unwrap().iter().map(|part| part["source"].to_string()).collect();
+    assert_eq!(names, ["\"stack/data\"", "\"stack/more\""]);
+    assert_eq!(applied.restic().len(), 2);
+}
+
+#[test]
+fn a_cold_workload_is_still_for_the_snapshot_only_and_gets_its_replicas_back() {
+    let installation = Installation::new("cold").with_shop();
+    let applied = installation.apply("kubernetes-cold", &[]);
+    applied.start("cold", &[]);
+    wait_for("the workload to be scaled to 0", 60, || {
+        (installation.shop.field("deployment/shop", "{.spec.replicas}") == "0").then_some(())
+    });
+    let told = installation.shop.field("deployment/shop", "{.metadata.annotations}");
+    assert!(told.contains("\"mainstay.dev/replicas\":\"2\""), "{told}");
+    assert!(told.contains("\"kustomize.toolkit.fluxcd.io/reconcile\":\"disabled\""), "{told}");
+    let report = applied.report("cold");
+    assert_eq!(report["phase"], "Succeeded", "{report:#}");
+    assert_eq!(installation.shop.field("deployment/shop", "{.spec.replicas} {.status.readyReplicas}"), "2 2");
+    let told = installation.shop.field("deployment/shop", "{.metadata.annotations}{.metadata.labels}");
+    assert!(!told.contains("mainstay.dev"), "{told}");
+    assert!(!told.contains("reconcile"), "{told}");
+    assert_eq!(applied.restic().len(), 2);
+    installation.wait_until_gone("volumesnapshots");
+    wait_for("the temporary claims to be gone", 60, || {
+        let claims = succeed(installation.shop.kubectl().args(["get", "pvc", "-o", "name"]));
+        (claims.lines().count() == 2).then_some(())
+    });
+}

@@ -1,0 +1,249 @@
+//! Mainstay in the test cluster for one test: its own namespace, policies of the examples, and what becomes of runs.
+
+use std::{collections::BTreeMap, path::Path, process::Command, sync::Once};
+
+use mainstay::{
+    engine::{
+        Engine as _,
+        kubernetes::{KubernetesEngine, manifests::policy::Installation as EngineInstallation, run_now},
+    },
+    policy::{
+        EngineKind,
+        load::{FileContent, ParseCache, load},
+    },
+};
+use serde_json::Value;
+
+use crate::{
+    cluster::{Namespace, kubectl, script},
+    peers::{succeed, wait_for},
+};
+
+/// The image of the program under test.
+const IMAGE: &str = "mainstay:runs";
+/// The bucket as the host reaches it.
+const BUCKET: &str = "s3:http://127.0.0.1:19000/backups";
+/// What opens the repository.
+const PASSWORD: &str = "correct horse";
+
+/// Mainstay, and one namespace with what it protects. The namespaces go with it.
+pub struct Installation {
+    /// Mainstay's own namespace.
+    pub system: Namespace,
+    /// What is protected.
+    pub shop: Namespace,
+    name: String,
+}
+
+/// The policy of an example, applied.
+pub struct Applied<'a> {
+    installation: &'a Installation,
+    /// `NAMESPACE/NAME`.
+    pub policy: String,
+    cron_job: String,
+}
+
+impl Installation {
+    /// Fresh namespaces with this name in theirs, and the program under test as an image.
+    pub fn new(name: &str) -> Self {
+        static LOADED: Once = Once::new();
+        LOADED.call_once(|| {
+            succeed(script("image").args([env!("CARGO_BIN_EXE_mainstay"), IMAGE]));
+        });
+        let installation = Self {
+            system: Namespace::new(&format!("runs-{name}-system")),
+            shop: Namespace::new(&format!("runs-{name}")),
+            name: format!("runs-{name}"),
+        };
+        let system = format!("{}-system", installation.name);
+        installation.system.apply(&format!(
+            "apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: mainstay-run}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: {system}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}}
+subjects: [{{kind: ServiceAccount, name: mainstay-run, namespace: {system}}}]
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: offsite}}
+stringData: {{id: mainstay, secret: mainstay-secret, password: {PASSWORD}}}
+"
+        ));
+        installation
+    }
+
+    /// A shop on node2 that writes all the time: two replicas, the claims `data` and `more`.
+    pub fn with_shop(self) -> Self {
+        self.shop.apply(include_str!("shop.yaml"));
+        self.shop.wait("deployment/shop", "condition=Available");
+        self
+    }
+
+    /// Waits until nothing of these kinds is left of what runs made.
+    pub fn wait_until_gone(&self, kinds: &str) {
+        wait_for(&format!("{kinds} to be gone"), 60, || {
+            let ours = "app.kubernetes.io/managed-by=mainstay";
+            let left = succeed(self.shop.kubectl().args(["get", kinds, "-l", ours, "-o", "name"]));
+            left.trim().is_empty().then_some(())
+        });
+    }
+
+    /// Applies an example, with the addresses of the test cluster, and with further replacements.
+    pub fn apply(&self, example: &str, replacements: &[(&str, &str)]) -> Applied<'_> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(example).join("backup.yaml");
+        let mut text = std::fs::read_to_string(path).expect("an example");
+        for (from, to) in [
+            ("namespace: shop", format!("namespace: {}", self.name).as_str()),
+            ("namespace: hosting", format!("namespace: {}", self.name).as_str()),
+            ("https://s3.example.org", "http://s3.peers:9000"),
+            ("prefix: production", format!("prefix: {}", self.name).as_str()),
+            ("stagger: 2m", "stagger: 3s"),
+        ] {
+            text = text.replace(from, to);
+        }
+        for (from, to) in replacements {
+            assert!(text.contains(from), "{example} has no {from}");
+            text = text.replace(from, to);
+        }
+        let content = FileContent { bytes: text.into_bytes(), blob: None };
+        let files = BTreeMap::from([("backup.yaml".into(), content)]);
+        let loaded = load(&files, EngineKind::Kubernetes, &mut ParseCache::default());
+        assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+        let policy = loaded.desired.policies.values().next().expect("a policy");
+        let compiled = policy.compile(&loaded.desired.settings, None);
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let client = run_now::client().await.expect("a cluster");
+            let engine = KubernetesEngine::start(
+                client,
+                EngineInstallation {
+                    namespace: format!("{}-system", self.name),
+                    image: Some(IMAGE.to_owned()),
+                    run_service_account: "mainstay-run".to_owned(),
+                    frozen: false,
+                },
+            );
+            engine.ready().await.expect("watches");
+            engine.put(&compiled).await.expect("the policy is applied");
+        });
+        let cron_job = mainstay::engine::kubernetes::names::cron_job(
+            &compiled.name,
+            mainstay::engine::kubernetes::names::CronJobKind::Run(0),
+        );
+        Applied { installation: self, policy: compiled.name.to_string(), cron_job }
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        let _ = kubectl().args(["delete", "clusterrolebinding", &format!("{}-system", self.name)]).output();
+    }
+}
+
+impl Applied<'_> {
+    /// Starts a run as an administrator does: `kubectl create job --from=cronjob/…`. `environment` is added to its pod.
+    pub fn start(&self, job: &str, environment: &[(&str, &str)]) {
+        let system = &self.installation.system;
+        let from = format!("--from=cronjob/{}", self.cron_job);
+        let text = succeed(system.kubectl().args(["create", "job", job, &from, "--dry-run=client", "-o", "json"]));
+        let mut manifest: Value = serde_json::from_str(&text).expect("kubectl writes JSON");
+        let list = manifest["spec"]["template"]["spec"]["containers"][0]["env"].as_array_mut().expect("an environment");
+        list.extend(environment.iter().map(|(name, value)| serde_json::json!({"name": name, "value": value})));
+        system.apply(&manifest.to_string());
+    }
+
+    /// Waits for the end of a run's Job and gives its report.
+    pub fn report(&self, job: &str) -> Value {
+        self.ended(job);
+        let runs = self.runs();
+        runs.into_iter().find(|run| run["job"] == job).map(|run| run["report"].clone()).expect("a record of the run")
+    }
+
+    /// Waits for the end of a Job; what it said is shown if it does not come.
+    pub fn ended(&self, job: &str) -> String {
+        let system = &self.installation.system;
+        wait_for(&format!("the end of job {job}"), 180, || {
+            let path = "{.status.conditions[?(@.status==\"True\")].type}";
+            let field = system.field(&format!("job/{job}"), path);
+            (field.contains("Complete") || field.contains("Failed")).then_some(field)
+        })
+    }
+
+    /// A run that must succeed.
+    pub fn run(&self, job: &str) -> Value {
+        self.start(job, &[]);
+        let report = self.report(job);
+        assert_eq!(report["phase"], "Succeeded", "{report:#}");
+        report
+    }
+
+    /// The records of all runs.
+    pub fn runs(&self) -> Vec<Value> {
+        self.records("run")
+    }
+
+    /// The record of restore points.
+    pub fn points(&self) -> Vec<Value> {
+        self.records("points").remove(0)["points"].as_array().expect("points").clone()
+    }
+
+    fn records(&self, kind: &str) -> Vec<Value> {
+        let selector = format!("mainstay.dev/kind={kind}");
+        let system = &self.installation.system;
+        let text = succeed(system.kubectl().args(["get", "configmaps", "-l", &selector, "-o", "json"]));
+        let list: Value = serde_json::from_str(&text).expect("kubectl writes JSON");
+        let maps = list["items"].as_array().expect("a list").iter();
+        let of_policy =
+            maps.filter(|map| map["metadata"]["annotations"]["mainstay.dev/policy"] == self.policy.as_str());
+        of_policy
+            .map(|map| serde_json::from_str(map["data"]["record.json"].as_str().expect("plain")).expect("JSON"))
+            .collect()
+    }
+
+    /// The real restic, on the host, reads everything in the policy's repository and lists its snapshots.
+    pub fn restic(&self) -> Vec<Value> {
+        let (repository, password) = self.repository();
+        succeed(restic(&repository, password.path()).args(["check", "--read-data"]));
+        let list = succeed(restic(&repository, password.path()).args(["snapshots", "--json"]));
+        serde_json::from_str(&list).expect("restic writes a list as JSON")
+    }
+
+    /// The file of a snapshot, as the real restic dumps it.
+    pub fn restic_dump(&self, snapshot: &str, path: &str) -> String {
+        let (repository, password) = self.repository();
+        succeed(restic(&repository, password.path()).args(["dump", snapshot, path]))
+    }
+
+    fn repository(&self) -> (String, tempfile::NamedTempFile) {
+        let place = self.records("points").remove(0)["places"][0]["path"].as_str().expect("a path").to_owned();
+        let generated = self
+            .installation
+            .system
+            .kubectl()
+            .args(["get", "secret", "repository-offsite", "-o", "jsonpath={.data.password}"])
+            .output();
+        let generated = generated.expect("kubectl").stdout;
+        let password = match generated.is_empty() {
+            true => PASSWORD.as_bytes().to_vec(),
+            false => {
+                use base64::Engine as _;
+                base64::engine::general_purpose::STANDARD.decode(generated).expect("base64")
+            }
+        };
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), password).expect("a password");
+        (format!("{BUCKET}/{}/{place}", self.installation.name), file)
+    }
+}
+
+/// The real restic on the cluster's store, which speaks plain http: no certificate authority is needed.
+fn restic(repository: &str, password: &Path) -> Command {
+    let mut command = Command::new("restic");
+    command.args(["--no-cache", "-r", repository, "--password-file"]).arg(password);
+    command.env("AWS_ACCESS_KEY_ID", "mainstay").env("AWS_SECRET_ACCESS_KEY", "mainstay-secret");
+    command
+}
