@@ -342,12 +342,27 @@ fn swap(options: &PublishOptions<'_>, tip: Option<Oid>, commit: Oid) -> Result<S
         };
     }
     let name = reference_name(branch);
-    let moved = match tip {
-        Some(tip) => repository.reference_matching(&name, commit, true, tip, "mainstay: status"),
-        None => repository.reference(&name, commit, false, "mainstay: status"),
+    // Looked at again under the lock: libgit2 looks whether a new reference exists before it locks it, so of two that
+    // make the branch at the same time both would succeed.
+    let move_it = || -> Result<bool, git2::Error> {
+        let mut transaction = repository.transaction()?;
+        transaction.lock_ref(&name)?;
+        let now = match repository.refname_to_id(&name) {
+            Ok(id) => Some(id),
+            Err(error) if error.code() == ErrorCode::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if now != tip {
+            return Ok(false);
+        }
+        transaction.set_target(&name, commit, None, "mainstay: status")?;
+        transaction.commit()?;
+        Ok(true)
     };
+    let moved = move_it();
     match moved {
-        Ok(_) => Ok(Swapped::Done),
+        Ok(true) => Ok(Swapped::Done),
+        Ok(false) => Ok(Swapped::Moved),
         // NotFound: the branch was deleted between reading and writing.
         Err(error)
             if matches!(
