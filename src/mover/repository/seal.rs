@@ -47,10 +47,13 @@ impl Cipher {
     /// It does not have 64 bytes.
     pub fn new(key: &MasterKey) -> Result<Self, SealError> {
         let bytes = [key.encrypt.as_slice(), &key.mac.k, &key.mac.r].concat();
-        if bytes.len() != 64 {
-            return Err(SealError::NoKey);
-        }
-        Ok(Self(Aes256CtrPoly1305Aes::new(Key::from_slice(&bytes))))
+        let bytes = <&[u8; 64]>::try_from(bytes.as_slice()).map_err(|_| SealError::NoKey)?;
+        Ok(Self::from_bytes(bytes))
+    }
+
+    /// From a derived key: that of the encryption and the two of the authenticator, one after the other.
+    pub fn from_bytes(bytes: &[u8; 64]) -> Self {
+        Self(Aes256CtrPoly1305Aes::new(Key::from_slice(bytes)))
     }
 
     /// Seals in place. The plain text of this length is in `buffer` after [`NONCE_BYTES`]; [`SEAL_BYTES`] more than its
