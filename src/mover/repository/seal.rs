@@ -72,15 +72,22 @@ impl Cipher {
         Ok(sealed)
     }
 
-    /// Seals a copy.
+    /// Seals a copy, and opens that again for proof.
     ///
     /// # Errors
-    /// It is too long.
+    /// It is too long, or it does not open again.
     pub fn sealed(&self, plain: &[u8]) -> Result<Vec<u8>, SealError> {
         let mut buffer = vec![0; plain.len() + SEAL_BYTES];
         buffer[NONCE_BYTES..NONCE_BYTES + plain.len()].copy_from_slice(plain);
         self.seal(&mut buffer, plain.len())?;
+        self.prove(plain, &buffer)?;
         Ok(buffer)
+    }
+
+    /// Whether something that is sealed opens to this.
+    fn prove(&self, plain: &[u8], sealed: &[u8]) -> Result<(), SealError> {
+        let mut copy = sealed.to_vec();
+        if self.open(&mut copy)? == plain { Ok(()) } else { Err(SealError::Broken) }
     }
 
     /// Opens in place, and gives the plain text in it.
@@ -110,7 +117,9 @@ mod tests {
             assert_eq!(sealed.len(), plain.len() + SEAL_BYTES);
             assert_eq!(cipher.open(&mut sealed.clone()).unwrap(), plain);
             let last = sealed.len() - 1;
+            assert!(cipher.prove(plain, &sealed).is_ok() && cipher.prove(b"other", &sealed).is_err());
             sealed[last] ^= 1;
+            assert!(cipher.prove(plain, &sealed).is_err());
             assert!(cipher.open(&mut sealed).is_err());
         }
         assert!(cipher.open(&mut [0; SEAL_BYTES - 1]).is_err());
