@@ -5,10 +5,12 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use bytes::Bytes;
 use rustic_core::{
-    CheckOptions, CheckResults, ConfigOptions, Credentials, FileType, KeyOptions, OpenStatus, PruneOptions, PrunePlan,
-    ReadBackend as _, ReadSubsetOption, RepositoryBackends, RepositoryOptions, RusticError,
-    repofile::{SnapshotFile, SnapshotId},
+    CheckOptions, CheckResults, ConfigOptions, Credentials, FileType, Id, KeyOptions, OpenStatus, PruneOptions,
+    PrunePlan, ReadBackend as _, ReadSubsetOption, RepositoryBackends, RepositoryOptions, RusticError,
+    WriteBackend as _,
+    repofile::{MasterKey, SnapshotFile, SnapshotId},
 };
 
 use super::{
@@ -25,6 +27,7 @@ mod entry;
 mod files;
 mod hash;
 mod index;
+mod key;
 mod label;
 mod meter;
 mod node;
@@ -41,6 +44,7 @@ pub mod xattrs;
 use backend::{Backend, FirstFailure};
 pub use capture::Captured;
 pub use entry::{Content, Entry, EntryKind};
+use hash::Hash;
 use index::{Detail, Index};
 use seal::Cipher;
 pub use snapshot::{Contents, OpenSnapshot};
@@ -89,10 +93,17 @@ impl Repository {
             )
             .hint("name an empty place in the Repository document"));
         }
-        let credentials = Credentials::password(access.password.expose());
+        let master = MasterKey::new();
+        let file = key::sealed(&master, access.password.expose())
+            .map_err(|error| Failure::new(FailureKind::Other, error.to_string()))?;
+        let failed = |error: Box<RusticError>| backend::failure(&error, backend.failure());
+        // Before the config: what has one is a repository, and must have a key.
+        backend.create().map_err(failed)?;
+        let id = Id::from(Hash::of(&file));
+        backend.write_bytes(FileType::Key, &id, false, Bytes::from(file).into()).map_err(failed)?;
         inner
-            .init(&credentials, &KeyOptions::default(), &ConfigOptions::default())
-            .map_err(|error| backend::failure(&error, backend.failure()))?;
+            .init(&Credentials::Masterkey(master), &KeyOptions::default(), &ConfigOptions::default())
+            .map_err(failed)?;
         Ok(true)
     }
 

@@ -1,4 +1,7 @@
 //! Makes sealed blobs of content, and content of sealed blobs. What a thread needs for it is made once, not per blob.
+//!
+//! A blob goes into a pack only after it was opened again as a restore would: a bit that memory flipped, or an error of
+//! a library, would otherwise be found by the restore that needs it. restic does the same since 0.17.
 
 use std::sync::mpsc::SyncSender;
 
@@ -31,6 +34,9 @@ pub struct BlobWriter<'a> {
     cipher: Cipher,
     compressor: Option<Compressor<'static>>,
     buffer: Vec<u8>,
+    proof: Opener,
+    /// A copy of what is to be written: it is opened in place.
+    copy: Vec<u8>,
 }
 
 impl<'a> BlobWriter<'a> {
@@ -51,7 +57,9 @@ impl<'a> BlobWriter<'a> {
             .map(Compressor::new)
             .transpose()
             .map_err(|error| Failure::new(FailureKind::Other, format!("cannot set up compression: {error}")))?;
-        Ok(Self { packs, index, claims, writers, cipher, compressor, buffer: Vec::new() })
+        let proof = Opener::new(cipher.clone())?;
+        let (buffer, copy) = (Vec::new(), Vec::new());
+        Ok(Self { packs, index, claims, writers, cipher, compressor, buffer, proof, copy })
     }
 
     /// True if the blob is new and this thread is to write it.
@@ -62,7 +70,7 @@ impl<'a> BlobWriter<'a> {
     /// Writes a blob that was claimed.
     ///
     /// # Errors
-    /// The store refuses.
+    /// It does not open again to what its hash says, or the store refuses.
     pub fn write(&mut self, kind: BlobKind, blob: Hash, content: &[u8]) -> Result<(), Failure> {
         let enough = SEAL_BYTES + zstd::zstd_safe::compress_bound(content.len());
         if self.buffer.len() < enough {
@@ -82,7 +90,53 @@ impl<'a> BlobWriter<'a> {
             .seal(&mut self.buffer, length)
             .map_err(|error| Failure::new(FailureKind::Other, error.to_string()))?;
         let compressed = compressed.is_some();
+        self.copy.clear();
+        self.copy.extend_from_slice(bytes);
+        let uncompressed = if compressed { content.len() } else { 0 };
+        self.proof.open(&mut self.copy, uncompressed, &blob).map_err(|Changed| {
+            Failure::new(
+                FailureKind::Other,
+                format!(
+                    "blob {blob:?} does not open again as it was read, so it was not written: it was changed in memory"
+                ),
+            )
+            .hint("test the memory of this host; what was captured before is not affected by this")
+        })?;
         self.packs.add(&Sealed { kind, blob, bytes, length: content.len() as u64, compressed }, &self.writers)
+    }
+}
+
+/// Opens sealed blobs; each thread has its own.
+struct Opener {
+    cipher: Cipher,
+    decompressor: Decompressor<'static>,
+    content: Vec<u8>,
+}
+
+/// A blob does not open to what its hash says.
+#[derive(Debug)]
+struct Changed;
+
+impl Opener {
+    /// Fails only for want of memory.
+    fn new(cipher: Cipher) -> Result<Self, Failure> {
+        let decompressor = Decompressor::new()
+            .map_err(|error| Failure::new(FailureKind::Other, format!("cannot set up decompression: {error}")))?;
+        Ok(Self { cipher, decompressor, content: Vec::new() })
+    }
+
+    /// Opens in place. `uncompressed` is the length of the content; 0: it was not compressed.
+    fn open<'a>(&'a mut self, sealed: &'a mut [u8], uncompressed: usize, blob: &Hash) -> Result<&'a [u8], Changed> {
+        let plain = self.cipher.open(sealed).map_err(|_| Changed)?;
+        let content = if uncompressed == 0 {
+            plain
+        } else {
+            self.content.clear();
+            self.content.reserve(uncompressed);
+            self.decompressor.decompress_to_buffer(plain, &mut self.content).map_err(|_| Changed)?;
+            &self.content
+        };
+        if Hash::of(content) == *blob { Ok(content) } else { Err(Changed) }
     }
 }
 
@@ -90,10 +144,8 @@ impl<'a> BlobWriter<'a> {
 pub struct BlobReader<'a> {
     backend: &'a Backend,
     index: &'a Index,
-    cipher: Cipher,
-    decompressor: Decompressor<'static>,
+    opener: Opener,
     sealed: Vec<u8>,
-    content: Vec<u8>,
     /// The latest last.
     windows: Vec<Window>,
 }
@@ -111,9 +163,7 @@ impl<'a> BlobReader<'a> {
     /// # Errors
     /// There is no memory for it.
     pub fn new(backend: &'a Backend, index: &'a Index, cipher: Cipher) -> Result<Self, Failure> {
-        let decompressor = Decompressor::new()
-            .map_err(|error| Failure::new(FailureKind::Other, format!("cannot set up decompression: {error}")))?;
-        Ok(Self { backend, index, cipher, decompressor, sealed: Vec::new(), content: Vec::new(), windows: Vec::new() })
+        Ok(Self { backend, index, opener: Opener::new(cipher)?, sealed: Vec::new(), windows: Vec::new() })
     }
 
     /// The content of a blob. It has the hash that it is named by.
@@ -128,20 +178,9 @@ impl<'a> BlobReader<'a> {
             return Err(damaged("is longer than any blob, says the index"));
         }
         self.load(pack, &location)?;
-        let broken = || damaged(&format!("in pack {pack:?} was changed since it was written"));
-        let plain = self.cipher.open(&mut self.sealed).map_err(|_| broken())?;
-        let content = if location.uncompressed == 0 {
-            plain
-        } else {
-            self.content.clear();
-            self.content.reserve(location.uncompressed as usize);
-            self.decompressor.decompress_to_buffer(plain, &mut self.content).map_err(|_| broken())?;
-            &self.content
-        };
-        if Hash::of(content) != *blob {
-            return Err(broken());
-        }
-        Ok(content)
+        self.opener
+            .open(&mut self.sealed, location.uncompressed as usize, blob)
+            .map_err(|Changed| damaged(&format!("in pack {pack:?} was changed since it was written")))
     }
 
     /// Puts a sealed blob into `sealed`.
@@ -176,5 +215,61 @@ impl<'a> BlobReader<'a> {
         self.backend
             .read_partial(FileType::Pack, &Id::from(pack), false, offset, length)
             .map_err(|error| backend::failure(&error, self.backend.failure()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use rustic_core::repofile::MasterKey;
+
+    use super::{super::packs::Added, *};
+    use crate::mover::{job::Place, store::Store};
+
+    #[test]
+    fn a_blob_that_memory_changed_is_not_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::Directory(directory.path().to_owned());
+        let backend = Backend::new(Store::at(&place).unwrap(), None, backend::FirstFailure::default());
+        let cipher = Cipher::new(&MasterKey::default()).unwrap();
+        let (mut config, index, claims) = (ConfigFile::default(), Index::default(), Claims::default());
+        config.version = 2;
+        let packs = Packs::new(&backend, cipher.clone(), &config, &index);
+        let (full, _written) = mpsc::sync_channel(1);
+        let mut writer = BlobWriter::new(&packs, &index, &claims, full, cipher, &config).unwrap();
+
+        let content = b"a line that is compressed ".repeat(100);
+        let blob = Hash::of(&content);
+        // It is hashed, and a bit of it flips before it is stored: where it is compressed, and where it cannot be.
+        let mut flipped = content.clone();
+        flipped[1000] ^= 1;
+        for (blob, flipped) in [(blob, flipped.as_slice()), (Hash::of(b"a"), b"c")] {
+            let failure = writer.write(BlobKind::Data, blob, flipped).unwrap_err();
+            assert!(failure.message.contains("was not written"), "{failure:?}");
+        }
+        assert_eq!(packs.added(BlobKind::Data), Added::default());
+        writer.write(BlobKind::Data, blob, &content).unwrap();
+        assert_eq!(packs.added(BlobKind::Data).blobs, 1);
+    }
+
+    #[test]
+    fn whatever_is_changed_in_a_sealed_blob_is_seen() {
+        let cipher = Cipher::new(&MasterKey::default()).unwrap();
+        let mut opener = Opener::new(cipher.clone()).unwrap();
+        let content = b"a line that is compressed ".repeat(100);
+        let (blob, length) = (Hash::of(&content), content.len());
+        let compressed = zstd::bulk::compress(&content, 3).unwrap();
+        let mut opens = |plain: &[u8], uncompressed: usize, flip: Option<usize>| {
+            let mut sealed = cipher.sealed(plain).unwrap();
+            if let Some(place) = flip {
+                sealed[place] ^= 1;
+            }
+            opener.open(&mut sealed, uncompressed, &blob).is_ok()
+        };
+        assert!(opens(&content, 0, None) && opens(&compressed, length, None));
+        assert!(!opens(&compressed, length, Some(20)), "sealed wrongly");
+        assert!(!opens(&compressed[1..], length, None), "compressed wrongly");
+        assert!(!opens(&content[1..], 0, None), "not what was hashed");
     }
 }

@@ -239,8 +239,16 @@ impl<'a> Packs<'a> {
         let plain = if self.compress_index {
             // The first byte tells what follows.
             let mut plain = vec![2];
-            let compressed = zstd::bulk::compress(text.as_bytes(), zstd::DEFAULT_COMPRESSION_LEVEL);
-            plain.extend(compressed.map_err(|error| internal("compress the index", &error))?);
+            let compressed = zstd::bulk::compress(text.as_bytes(), zstd::DEFAULT_COMPRESSION_LEVEL)
+                .map_err(|error| internal("compress the index", &error))?;
+            // As with blobs: what does not open again is not written.
+            let again = zstd::bulk::decompress(&compressed, text.len())
+                .map_err(|error| internal("decompress the index that was just compressed", &error))?;
+            if again != text.as_bytes() {
+                return Err(Failure::new(FailureKind::Other, "the index was changed in memory and not written")
+                    .hint("test the memory of this host"));
+            }
+            plain.extend(compressed);
             plain
         } else {
             text.into_bytes()

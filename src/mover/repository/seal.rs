@@ -47,10 +47,13 @@ impl Cipher {
     /// It does not have 64 bytes.
     pub fn new(key: &MasterKey) -> Result<Self, SealError> {
         let bytes = [key.encrypt.as_slice(), &key.mac.k, &key.mac.r].concat();
-        if bytes.len() != 64 {
-            return Err(SealError::NoKey);
-        }
-        Ok(Self(Aes256CtrPoly1305Aes::new(Key::from_slice(&bytes))))
+        let bytes = <&[u8; 64]>::try_from(bytes.as_slice()).map_err(|_| SealError::NoKey)?;
+        Ok(Self::from_bytes(bytes))
+    }
+
+    /// From a derived key: that of the encryption and the two of the authenticator, one after the other.
+    pub fn from_bytes(bytes: &[u8; 64]) -> Self {
+        Self(Aes256CtrPoly1305Aes::new(Key::from_slice(bytes)))
     }
 
     /// Seals in place. The plain text of this length is in `buffer` after [`NONCE_BYTES`]; [`SEAL_BYTES`] more than its
@@ -69,15 +72,22 @@ impl Cipher {
         Ok(sealed)
     }
 
-    /// Seals a copy.
+    /// Seals a copy, and opens that again for proof.
     ///
     /// # Errors
-    /// It is too long.
+    /// It is too long, or it does not open again.
     pub fn sealed(&self, plain: &[u8]) -> Result<Vec<u8>, SealError> {
         let mut buffer = vec![0; plain.len() + SEAL_BYTES];
         buffer[NONCE_BYTES..NONCE_BYTES + plain.len()].copy_from_slice(plain);
         self.seal(&mut buffer, plain.len())?;
+        self.prove(plain, &buffer)?;
         Ok(buffer)
+    }
+
+    /// Whether something that is sealed opens to this.
+    fn prove(&self, plain: &[u8], sealed: &[u8]) -> Result<(), SealError> {
+        let mut copy = sealed.to_vec();
+        if self.open(&mut copy)? == plain { Ok(()) } else { Err(SealError::Broken) }
     }
 
     /// Opens in place, and gives the plain text in it.
@@ -107,7 +117,9 @@ mod tests {
             assert_eq!(sealed.len(), plain.len() + SEAL_BYTES);
             assert_eq!(cipher.open(&mut sealed.clone()).unwrap(), plain);
             let last = sealed.len() - 1;
+            assert!(cipher.prove(plain, &sealed).is_ok() && cipher.prove(b"other", &sealed).is_err());
             sealed[last] ^= 1;
+            assert!(cipher.prove(plain, &sealed).is_err());
             assert!(cipher.open(&mut sealed).is_err());
         }
         assert!(cipher.open(&mut [0; SEAL_BYTES - 1]).is_err());
