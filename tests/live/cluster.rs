@@ -25,14 +25,26 @@ pub struct Namespace {
 
 /// What a test has of the cluster, until it ends.
 enum Part {
-    Shared { _lock: RwLockReadGuard<'static, ()> },
-    Whole { _lock: RwLockWriteGuard<'static, ()> },
+    Shared {
+        _lock: RwLockReadGuard<'static, ()>,
+    },
+    Whole {
+        _lock: RwLockWriteGuard<'static, ()>,
+    },
+    /// That of another namespace of the same test, which outlives this one.
+    Anothers,
 }
 
 impl Namespace {
     /// A namespace with this name, empty: what an earlier run of the test left in one of the same name goes first.
     pub fn new(name: &str) -> Self {
         Self::with(name, Part::Shared { _lock: CLUSTER.read().unwrap_or_else(PoisonError::into_inner) })
+    }
+
+    /// A second namespace for the test that has this one, which must outlive it: a test that asked for the cluster twice
+    /// would wait for ever where one that wants it alone asks in between.
+    pub fn second(&self, name: &str) -> Self {
+        Self::with(name, Part::Anothers)
     }
 
     /// The same for a test that has the cluster to itself, and so may use [`Namespace::outage`].
@@ -42,10 +54,10 @@ impl Namespace {
 
     fn with(name: &str, part: Part) -> Self {
         let namespace = Self { name: name.to_owned(), part };
-        succeed(kubectl().args(["delete", "namespace", name, "--ignore-not-found", "--timeout=60s"]));
+        succeed(kubectl().args(["delete", "namespace", name, "--ignore-not-found", "--timeout=300s"]));
         succeed(kubectl().args(["create", "namespace", name]));
         // Pods are refused until the namespace has its account.
-        wait_for("the namespace's service account", 20, || {
+        wait_for("the namespace's service account", 300, || {
             let account = namespace.kubectl().args(["get", "serviceaccount", "default"]).output();
             account.is_ok_and(|output| output.status.success()).then_some(())
         });
@@ -73,7 +85,7 @@ impl Namespace {
 
     /// Waits until the object fulfils what `kubectl wait --for` takes.
     pub fn wait(&self, object: &str, what: &str) {
-        let output = self.kubectl().args(["wait", object, "--for", what, "--timeout=180s"]).output().expect("kubectl");
+        let output = self.kubectl().args(["wait", object, "--for", what, "--timeout=300s"]).output().expect("kubectl");
         if !output.status.success() {
             let all = self.kubectl().args(["get", "pods,pvc,volumesnapshots,events", "-o", "wide"]).output();
             panic!("{object}: {}\n{}", said(&output), said(&all.expect("kubectl")));
@@ -89,7 +101,9 @@ impl Namespace {
     pub fn outage(&self, program: &'static str) -> Outage {
         match self.part {
             Part::Whole { .. } => succeed(script("program").args(["stop", program])),
-            Part::Shared { .. } => panic!("an outage hits every test: make the namespace with Namespace::alone"),
+            Part::Shared { .. } | Part::Anothers => {
+                panic!("an outage hits every test: make the namespace with Namespace::alone")
+            }
         };
         Outage { program }
     }

@@ -216,7 +216,7 @@ impl Index {
     /// The observation.
     pub fn observe(&mut self, now: Timestamp) -> ActualState {
         self.judge(now);
-        let damaged = self.maps.values().any(|map| matches!(&map.content, Err(_)) && map.policy.is_none());
+        let damaged = self.maps.values().any(|map| map.content.is_err() && map.policy.is_none());
         let doubtful = self.failed_at.as_ref().is_some_and(|(at, _)| now.duration_since(*at) < DOUBT);
 
         let restores = self.maps.values().filter_map(|map| match (&map.policy, &map.content) {

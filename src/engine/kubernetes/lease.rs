@@ -46,7 +46,7 @@ pub struct LeaseError {
     namespace: String,
     name: String,
     #[source]
-    source: kube::Error,
+    source: Box<kube::Error>,
 }
 
 impl From<LeaseError> for EngineError {
@@ -220,7 +220,7 @@ impl Leases {
     }
 
     fn failed(&self, operation: &'static str, name: &str, source: kube::Error) -> LeaseError {
-        LeaseError { operation, namespace: self.namespace.clone(), name: name.to_owned(), source }
+        LeaseError { operation, namespace: self.namespace.clone(), name: name.to_owned(), source: Box::new(source) }
     }
 }
 

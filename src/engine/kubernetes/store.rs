@@ -60,7 +60,7 @@ pub enum StoreError {
         name: String,
         /// Why.
         #[source]
-        source: kube::Error,
+        source: Box<kube::Error>,
     },
     /// What is stored is not ours, damaged, or does not fit.
     #[error(
@@ -389,7 +389,12 @@ impl Store {
     }
 
     fn failed(&self, operation: &'static str, address: &Address<'_>, source: kube::Error) -> StoreError {
-        StoreError::Api { operation, namespace: self.namespace.clone(), name: address.name.clone(), source }
+        StoreError::Api {
+            operation,
+            namespace: self.namespace.clone(),
+            name: address.name.clone(),
+            source: Box::new(source),
+        }
     }
 
     fn content(&self, name: &str, source: CodecError) -> StoreError {

@@ -2,9 +2,9 @@
 //!
 //! `MAINSTAY_TEST_PAUSE=POINT=FIFO` makes the process open FIFO for reading when it reaches POINT, which waits until
 //! somebody opens it for writing and closes it again. A test that opened it for writing knows that the process stands
-//! exactly there. With `forever` instead of a FIFO it only can be killed. Points are the steps of a run as `STEP:intended` (the intent is on disk, nothing was done) and
-//! `STEP:done` (it was done, the outcome is not on disk): `hookBefore`, `stop`, `capture`, `start`, `hookAfter`,
-//! `copy`, `check`, `record`, `cleanup`.
+//! exactly there. With `forever` instead of a FIFO it only can be killed. Points are the steps of a run as
+//! `STEP:intended` (the intent is on disk, nothing was done) and `STEP:done` (it was done, the outcome is not on disk):
+//! `hookBefore`, `stop`, `capture`, `start`, `hookAfter`, `copy`, `check`, `record`, `cleanup`.
 
 use crate::run::machine::Step;
 
@@ -26,8 +26,10 @@ pub fn pause_at(step: Step, moment: &str) {
         && point == format!("{name}:{moment}")
     {
         // In a pod there is nobody to hold a FIFO: it stands there until it is killed.
-        while fifo == "forever" {
-            std::thread::park();
+        if fifo == "forever" {
+            loop {
+                std::thread::park();
+            }
         }
         // Whatever comes of it: the test decides.
         let _ = std::fs::read(fifo);

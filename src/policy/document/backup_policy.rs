@@ -56,7 +56,7 @@ pub struct BackupPolicySpec {
     /// Limits of each run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Box<Limits>>,
-    /// Pause between the starts for several volumes (kubernetes engine). Default `2m`.
+    /// Pause between the starts for several volumes (kubernetes engine). Default `2m`; `0s` while workloads are down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stagger: Option<DurationText>,
 }

@@ -12,7 +12,7 @@ fn killed_in_any_step_a_run_is_led_to_its_end_by_its_job_alone() {
         let job = format!("killed-{number}");
         applied.start(&job, &[("MAINSTAY_TEST_PAUSE", &format!("{point}=forever"))]);
         let (step, moment) = point.split_once(':').unwrap();
-        wait_for(&format!("the run to stand at {point}"), 120, || {
+        wait_for(&format!("the run to stand at {point}"), 300, || {
             let runs = applied.runs();
             let run = runs.iter().find(|run| run["job"] == job)?;
             let last = run["journal"].as_array()?.last()?.clone();
@@ -41,7 +41,7 @@ fn killed_in_any_step_a_run_is_led_to_its_end_by_its_job_alone() {
         assert_eq!(report["phase"] == "Succeeded", recorded, "{point}: {report:#}");
         let message = report["message"].as_str().unwrap();
         assert!(recorded || message.contains("went away"), "{point}: {message}");
-        wait_for("the workload to be up again", 60, || {
+        wait_for("the workload to be up again", 300, || {
             let up = installation.shop.field("deployment/shop", "{.spec.replicas} {.status.readyReplicas}");
             (up == "2 2").then_some(())
         });
@@ -59,18 +59,18 @@ fn a_run_whose_job_is_deleted_is_ended_by_the_next_one() {
     let installation = Installation::new("vanished").with_shop();
     let applied = installation.apply("kubernetes-cold", &[]);
     applied.start("vanishes", &[("MAINSTAY_TEST_PAUSE", "stop:done=forever")]);
-    wait_for("the workload to be scaled to 0", 60, || {
+    wait_for("the workload to be scaled to 0", 300, || {
         (installation.shop.field("deployment/shop", "{.spec.replicas}") == "0").then_some(())
     });
+    // The Job first, so that it starts no other pod; then the pod, at once.
     let system = &installation.system;
-    succeed(system.kubectl().args([
-        "delete",
-        "job",
-        "vanishes",
-        "--cascade=foreground",
-        "--grace-period=0",
-        "--force",
-    ]));
+    succeed(system.kubectl().args(["delete", "job", "vanishes", "--cascade=orphan"]));
+    let pods = ["delete", "pods", "-l", "job-name=vanishes", "--grace-period=0", "--force"];
+    succeed(system.kubectl().args(pods));
+    wait_for("the pod to be gone", 300, || {
+        let left = succeed(system.kubectl().args(["get", "pods", "-l", "job-name=vanishes", "-o", "name"]));
+        left.trim().is_empty().then_some(())
+    });
     applied.run("next");
     let runs = applied.runs();
     assert_eq!(runs[0]["report"]["phase"], "Failed", "{:#}", runs[0]);

@@ -28,10 +28,10 @@ const PASSWORD: &str = "correct horse";
 
 /// Mainstay, and one namespace with what it protects. The namespaces go with it.
 pub struct Installation {
-    /// Mainstay's own namespace.
-    pub system: Namespace,
     /// What is protected.
     pub shop: Namespace,
+    /// Mainstay's own namespace.
+    pub system: Namespace,
     name: String,
 }
 
@@ -50,11 +50,9 @@ impl Installation {
         LOADED.call_once(|| {
             succeed(script("image").args([env!("CARGO_BIN_EXE_mainstay"), IMAGE]));
         });
-        let installation = Self {
-            system: Namespace::new(&format!("runs-{name}-system")),
-            shop: Namespace::new(&format!("runs-{name}")),
-            name: format!("runs-{name}"),
-        };
+        let system = Namespace::new(&format!("runs-{name}-system"));
+        let shop = system.second(&format!("runs-{name}"));
+        let installation = Self { shop, system, name: format!("runs-{name}") };
         let system = format!("{}-system", installation.name);
         installation.system.apply(&format!(
             "apiVersion: v1
@@ -85,7 +83,7 @@ stringData: {{id: mainstay, secret: mainstay-secret, password: {PASSWORD}}}
 
     /// Waits until nothing of these kinds is left of what runs made.
     pub fn wait_until_gone(&self, kinds: &str) {
-        wait_for(&format!("{kinds} to be gone"), 60, || {
+        wait_for(&format!("{kinds} to be gone"), 300, || {
             let ours = "app.kubernetes.io/managed-by=mainstay";
             let left = succeed(self.shop.kubectl().args(["get", kinds, "-l", ours, "-o", "name"]));
             left.trim().is_empty().then_some(())
@@ -102,6 +100,7 @@ stringData: {{id: mainstay, secret: mainstay-secret, password: {PASSWORD}}}
             ("https://s3.example.org", "http://s3.peers:9000"),
             ("prefix: production", format!("prefix: {}", self.name).as_str()),
             ("stagger: 2m", "stagger: 3s"),
+            ("consistency: Cold", "consistency: Cold\n  stagger: 3s"),
         ] {
             text = text.replace(from, to);
         }
@@ -166,7 +165,7 @@ impl Applied<'_> {
     /// Waits for the end of a Job; what it said is shown if it does not come.
     pub fn ended(&self, job: &str) -> String {
         let system = &self.installation.system;
-        wait_for(&format!("the end of job {job}"), 180, || {
+        wait_for(&format!("the end of job {job}"), 300, || {
             let path = "{.status.conditions[?(@.status==\"True\")].type}";
             let field = system.field(&format!("job/{job}"), path);
             (field.contains("Complete") || field.contains("Failed")).then_some(field)

@@ -83,11 +83,11 @@ impl Run<'_> {
         let to = place.as_ref().map_or(VOLUME_SNAPSHOT, |place| place.repository.as_str()).to_owned();
         notice(Notice::Step(format!("capture {} into {to}", piece.name)));
         self.set_source(part, Phase::Running, |_| ());
-        self.stagger(&piece).await?;
+        self.stagger(&piece, part).await?;
         let began = std::time::Instant::now();
         let mut warnings = Vec::new();
         let result = match (&place, &piece.claim) {
-            (Some(place), _) => self.into_repository(&piece, part, place, first, notice, &mut warnings).await.map(Some),
+            (Some(place), _) => self.capture_into(&piece, part, place, first, notice, &mut warnings).await.map(Some),
             (None, Some(claim)) => self.volume_snapshot(&piece, part, claim).await,
             (None, None) => Err(SiteError::Refused("a dump has no volume to take a snapshot of".to_owned())),
         };
@@ -127,10 +127,12 @@ impl Run<'_> {
         }
     }
 
-    /// Several claims are begun one after the other with a pause, so that not all disks are read at once.
-    async fn stagger(&mut self, piece: &Piece) -> Result<(), String> {
-        let (Some(claim), true) = (&piece.claim, self.pieces.claims() > 1) else { return Ok(()) };
-        let pause = self.policy.document.spec.stagger.map_or(DEFAULT_STAGGER, |stagger| stagger.std());
+    /// Several claims are begun one after the other with a pause, so that not all disks are read at once. A volume
+    /// snapshot reads nothing, so it waits for none.
+    async fn stagger(&mut self, piece: &Piece, part: Part) -> Result<(), String> {
+        let (Some(claim), true) = (&piece.claim, part.place.is_some()) else { return Ok(()) };
+        let said = self.policy.document.spec.stagger.map(|stagger| stagger.std());
+        let pause = pause_between(self.pieces.claims(), said, !self.stopped.is_empty());
         if let Some((last, began)) = &self.claim_began
             && *last != claim.name
         {
@@ -153,7 +155,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn into_repository(
+    async fn capture_into(
         &mut self,
         piece: &Piece,
         part: Part,
@@ -373,4 +375,28 @@ fn database(source: &Source) -> Option<(Server, &Database)> {
 
 fn no_part() -> String {
     "the policy has no source or no repository; apply its document again".to_owned()
+}
+
+/// The pause between the starts for two claims. A workload is kept still for it only where the policy says so.
+fn pause_between(claims: usize, said: Option<Duration>, stands_still: bool) -> Duration {
+    match said {
+        _ if claims < 2 => Duration::ZERO,
+        Some(pause) => pause,
+        None if stands_still => Duration::ZERO,
+        None => DEFAULT_STAGGER,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_kept_still_for_a_pause_that_nobody_asked_for() {
+        let said = Duration::from_secs(3);
+        assert_eq!(pause_between(1, Some(said), false), Duration::ZERO);
+        assert_eq!(pause_between(2, None, false), DEFAULT_STAGGER);
+        assert_eq!(pause_between(2, None, true), Duration::ZERO);
+        assert_eq!(pause_between(2, Some(said), true), said);
+    }
 }
