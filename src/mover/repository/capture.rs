@@ -41,17 +41,36 @@ impl Repository {
     /// Captures files.
     ///
     /// # Errors
-    /// A file is missing from the snapshot for another reason than that it could not be read, or the store refuses.
+    /// A path of the source cannot be read at all, or has no file any more; a file is missing from the snapshot for
+    /// another reason than that it could not be read; or the store refuses. There is no snapshot then.
     pub fn capture_files(self, label: &SnapshotLabel, time: Timestamp, roots: &Roots) -> Result<Captured, Failure> {
-        let tally = Tally::new(self.reporter.clone());
+        let tally = Tally::new(self.reporter.clone(), roots.paths());
         let mut snapshot = self.new_snapshot(label, time, label::PATHS, roots.paths())?;
-        let archived = self.archive(&mut snapshot, Entries::new(roots, tally.clone()))?;
+        let (archived, before) = self.archive(&mut snapshot, Entries::new(roots, tally.clone()))?;
+        if let Some(lost) = tally.lost_root() {
+            return Err(Failure::new(
+                FailureKind::SourceFailed,
+                format!("{lost}; there is no restore point without it"),
+            )
+            .hint("see whether it is there and may be read by the user that Mainstay runs as"));
+        }
         let (made, expected) = (archived.counts.files(), tally.expected());
         if made != expected {
             return Err(Failure::new(
                 FailureKind::Other,
                 format!("{expected} files were read, but {made} would be in the snapshot; it was not made"),
             ));
+        }
+        if made == 0 && before > 0 {
+            let paths: Vec<String> = roots.paths().iter().map(|path| path.display().to_string()).collect();
+            return Err(Failure::new(
+                FailureKind::SourceFailed,
+                format!(
+                    "{} holds no file any more, and the restore point before has {before}; an empty one was not made",
+                    paths.join(", ")
+                ),
+            )
+            .hint("see whether its file system is mounted; if it is meant to be empty, put any file there"));
         }
         self.save(snapshot, &archived, tally.unreadable())
     }
@@ -70,7 +89,7 @@ impl Repository {
         let paths: Vec<PathBuf> = streams.iter().map(|stream| Path::new("/").join(&stream.file_name)).collect();
         let mut snapshot = self.new_snapshot(label, time, label::STREAMS, &paths)?;
         let sighted = streams::sight(streams, time, self.backend.failure());
-        let archived = self.archive(&mut snapshot, sighted.into_iter())?;
+        let (archived, _) = self.archive(&mut snapshot, sighted.into_iter())?;
         if archived.counts.files() != count {
             return Err(Failure::new(FailureKind::Other, "a stream is missing from the snapshot; it was not made"));
         }
@@ -97,7 +116,12 @@ impl Repository {
         Ok(snapshot)
     }
 
-    fn archive(&self, snapshot: &mut SnapshotFile, source: impl Iterator<Item = Sighted>) -> Result<Archived, Failure> {
+    /// Also: how many files the snapshot before has.
+    fn archive(
+        &self,
+        snapshot: &mut SnapshotFile,
+        source: impl Iterator<Item = Sighted>,
+    ) -> Result<(Archived, u64), Failure> {
         let started = Timestamp::now();
         // The label of the snapshot names policy and source, so the newest one with it is the one before.
         let before = self
@@ -120,7 +144,8 @@ impl Repository {
         snapshot.parents = snapshot.parent.into_iter().collect();
         snapshot.tree = Id::from(archived.root).into();
         snapshot.summary = Some(summary(&archived, started, snapshot));
-        Ok(archived)
+        let files_before = before.and_then(|before| before.summary).map_or(0, |summary| summary.total_files_processed);
+        Ok((archived, files_before))
     }
 
     fn save(self, mut snapshot: SnapshotFile, archived: &Archived, unreadable: u64) -> Result<Captured, Failure> {

@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -38,12 +38,29 @@ pub struct Tally {
     unreadable: AtomicU64,
     /// Given, but lost on the way because they could not be read.
     lost: AtomicU64,
+    /// What is captured.
+    roots: Vec<PathBuf>,
+    /// The first of them that could not be read, and why.
+    lost_root: Mutex<Option<String>>,
 }
 
 impl Tally {
     /// Nothing met yet.
-    pub fn new(reporter: Reporter) -> Arc<Self> {
-        Arc::new(Self { reporter, given: AtomicU64::new(0), unreadable: AtomicU64::new(0), lost: AtomicU64::new(0) })
+    pub fn new(reporter: Reporter, roots: &[PathBuf]) -> Arc<Self> {
+        Arc::new(Self {
+            reporter,
+            given: AtomicU64::new(0),
+            unreadable: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            roots: roots.to_vec(),
+            lost_root: Mutex::new(None),
+        })
+    }
+
+    /// A path of the source, whole, that could not be read, and why. A restore point without it would be taken for a
+    /// good one, and push those that have it out.
+    pub fn lost_root(&self) -> Option<String> {
+        self.lost_root.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Files and directories that could not be read and are not in the snapshot.
@@ -57,6 +74,10 @@ impl Tally {
     }
 
     fn skipped(&self, path: &Path, error: &io::Error) {
+        if self.roots.iter().any(|root| root == path) {
+            let mut lost = self.lost_root.lock().unwrap_or_else(PoisonError::into_inner);
+            lost.get_or_insert_with(|| format!("cannot read {}: {error}", path.display()));
+        }
         if error.kind() == ErrorKind::NotFound {
             self.reporter.warn(format!("{} vanished before it was read", path.display()));
         } else {
@@ -271,7 +292,7 @@ mod tests {
 
     fn read(path: &Path, size: u64) -> (Option<Vec<u8>>, u64, u64, usize) {
         let (sender, receiver) = mpsc::sync_channel(8);
-        let tally = Tally::new(Reporter::new(sender));
+        let tally = Tally::new(Reporter::new(sender), &[]);
         tally.given.fetch_add(1, Ordering::SeqCst);
         let file = OpenFile { path: path.to_owned(), size, tally: tally.clone() };
         let mut content = Vec::new();
