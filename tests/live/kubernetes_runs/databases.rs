@@ -1,6 +1,6 @@
 //! Dumps in the user's image, and volume snapshots, in one restore point.
 
-use super::Installation;
+use super::{Installation, wait_for};
 
 /// A MariaDB and a PostgreSQL server, small and only for a test.
 const SERVERS: &str = include_str!("servers.yaml");
@@ -11,6 +11,15 @@ fn with_servers(name: &str) -> Installation {
     for server in ["mariadb", "postgres"] {
         installation.shop.wait(&format!("pod/{server}"), "condition=Ready");
     }
+    // Their names lead to the pods themselves, as soon as they lead anywhere: a proxy may be late on a slow machine.
+    wait_for("the names of the servers", 300, || {
+        let look = installation
+            .shop
+            .kubectl()
+            .args(["exec", "deployment/shop", "--", "getent", "hosts", "mariadb", "postgres"])
+            .output();
+        look.is_ok_and(|output| output.status.success()).then_some(())
+    });
     installation
 }
 
