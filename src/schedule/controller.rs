@@ -84,7 +84,7 @@ mod tests {
             ),
             // Half an hour.
             ("45 1 * * *", "Australia/Lord_Howe", "2026-04-04T00:00:00Z", vec!["04-05 01:45 +11", "04-05 01:45 +1030"]),
-            ("15 2 * * *", "Australia/Lord_Howe", "2026-10-02T20:00:00Z", vec!["10-03 02:15 +1030", "10-05 02:15 +11"]),
+            ("15 2 * * *", "Australia/Lord_Howe", "2026-10-02T12:00:00Z", vec!["10-03 02:15 +1030", "10-05 02:15 +11"]),
             ("0 2 29 2 *", "UTC", "2026-11-21T12:00:00Z", vec!["02-29 02:00 UTC"]),
         ];
         for (expression, zone, after, expected) in cases {
