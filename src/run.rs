@@ -57,6 +57,9 @@ pub struct RunReport {
     pub finished_at: Option<Timestamp>,
     /// How far it is.
     pub phase: Phase,
+    /// It failed, but its restore point had been recorded before: its snapshots are no leftovers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed_after_record: bool,
     /// What happened, in a sentence; for a failure also what to do.
     pub message: String,
     /// Each source and repository: how it went.

@@ -87,6 +87,7 @@ fn run(policy: &str, at: &str, phase: Phase, message: &str) -> RunReport {
         started_at: start,
         finished_at: Some(start + SignedDuration::from_secs(83)),
         phase,
+        failed_after_record: false,
         message: message.to_owned(),
         sources: vec![SourceReport {
             source: "files".to_owned(),

@@ -466,6 +466,7 @@ fn first_report(request: &RunRequest, now: Timestamp) -> RunReport {
         started_at: now,
         finished_at: None,
         phase: Phase::Running,
+        failed_after_record: false,
         message: "under way".to_owned(),
         sources: Vec::new(),
     }

@@ -104,9 +104,12 @@ pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> 
     Ok(Found { complete, problems, points, gone, leftovers, listed, away })
 }
 
-/// The runs that did not succeed, with how far they are.
+/// The runs that made no restore point, with how far they are.
 pub fn not_good<'a>(reports: impl Iterator<Item = &'a RunReport>) -> BTreeMap<RestorePointId, Phase> {
-    reports.filter(|run| run.phase != Phase::Succeeded).map(|run| (run.id.clone(), run.phase)).collect()
+    reports
+        .filter(|run| run.phase != Phase::Succeeded && !run.failed_after_record)
+        .map(|run| (run.id.clone(), run.phase))
+        .collect()
 }
 
 /// What listings say of what is known.

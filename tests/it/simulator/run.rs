@@ -155,6 +155,7 @@ fn end(state: &mut State, name: &PolicyName, run: &Run, ending: &Ending) {
         started_at: run.scheduled,
         finished_at: Some(now),
         phase,
+        failed_after_record: false,
         message,
         sources: Vec::new(),
     };

@@ -64,6 +64,7 @@ fn run(id: &str, phase: Phase) -> RunReport {
         started_at: Timestamp::UNIX_EPOCH,
         finished_at: None,
         phase,
+        failed_after_record: false,
         message: String::new(),
         sources: Vec::new(),
     }
@@ -113,6 +114,10 @@ fn snapshots_of_failed_runs_are_leftovers_and_unknown_ones_are_points() {
     let merged = look(&[(1, &["failed", "running", "found"])], Vec::new(), &[], &runs);
     assert_eq!(ids(&merged.fresh), ["found"]);
     assert_eq!(merged.leftovers[&1], [(RestorePointId("failed".into()), "snapshot of failed".into())]);
+    // Its workload did not start, but its point was recorded. Missing for one look, it must come back with the next.
+    let recorded = RunReport { failed_after_record: true, ..run("failed", Phase::Failed) };
+    let merged = look(&[(1, &["failed"])], Vec::new(), &[], &[recorded]);
+    assert_eq!((ids(&merged.fresh), merged.leftovers.len()), (vec!["failed"], 0));
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub fn finish(report: &mut RunReport, ending: Ending, now: Timestamp) {
         }
         Ending::Failed { reason, recorded } => {
             report.phase = Phase::Failed;
+            report.failed_after_record = recorded;
             report.message = if recorded { format!("the restore point was recorded, but {reason}") } else { reason };
         }
     }
@@ -73,6 +74,7 @@ pub fn first_report(policy: &CompiledPolicy, request: &RunRequest, now: Timestam
         started_at: now,
         finished_at: None,
         phase: Phase::Running,
+        failed_after_record: false,
         message: "under way".to_owned(),
         sources: pairs
             .map(|(source, repository)| SourceReport {

@@ -134,6 +134,7 @@ fn a_run_ends_once() {
         started_at: time("2026-11-21T02:00:01Z"),
         finished_at: None,
         phase: Phase::Running,
+        failed_after_record: false,
         message: String::new(),
         sources: Vec::new(),
     };

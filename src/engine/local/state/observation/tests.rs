@@ -62,6 +62,7 @@ fn report(policy: &str, day: u32, phase: Phase) -> RunReport {
         started_at: time,
         finished_at: None,
         phase,
+        failed_after_record: false,
         message: String::new(),
         sources: Vec::new(),
     }
