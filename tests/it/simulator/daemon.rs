@@ -92,6 +92,7 @@ fn start_if_due(state: &mut State, name: &PolicyName) {
                 shape,
                 journal: Journal::default(),
                 captured: std::collections::BTreeSet::new(),
+                recorded: false,
                 is_alive: true,
             });
             state.writes += 1;

@@ -26,6 +26,8 @@ pub struct Run {
     pub journal: Journal,
     /// The captures that are really in the repositories.
     pub captured: BTreeSet<usize>,
+    /// Whether its restore point really came to be. A loss that was approved may take it before the run is over.
+    pub recorded: bool,
     pub is_alive: bool,
 }
 
@@ -111,13 +113,14 @@ fn carry_out(state: &mut State, name: &PolicyName, run: &mut Run, step: Step) ->
     if fails { Outcome::Failed(format!("{step:?} failed")) } else { Outcome::Done }
 }
 
-fn record(state: &mut State, name: &PolicyName, run: &Run) {
+fn record(state: &mut State, name: &PolicyName, run: &mut Run) {
     if run.captured.len() != run.shape.captures {
         state.broke(format!("{name}: a restore point lacks a capture"));
     }
     let id = RestorePointId::from_time(run.scheduled);
     let time = state.now;
     let Some(store) = state.stores.get_mut(name) else { return };
+    run.recorded = true;
     if store.points.iter().any(|point| point.id == id) {
         return;
     }
@@ -139,7 +142,6 @@ fn end(state: &mut State, name: &PolicyName, run: &Run, ending: &Ending) {
     let id = RestorePointId::from_time(run.scheduled);
     let now = state.now;
     let Some(store) = state.stores.get_mut(name) else { return };
-    let is_there = store.points.iter().any(|point| point.id == id);
     let (phase, message) = match ending {
         Ending::Succeeded { remarks } => (Phase::Succeeded, remarks.join("; ")),
         Ending::Failed { reason, recorded: _ } => (Phase::Failed, reason.clone()),
@@ -164,8 +166,8 @@ fn end(state: &mut State, name: &PolicyName, run: &Run, ending: &Ending) {
     state.happened(name, EventKind::RunEnded(Box::new(report)));
     match ending {
         Ending::Succeeded { .. } if stopped => state.broke(format!("{name}: succeeds and leaves its workload down")),
-        Ending::Succeeded { .. } | Ending::Failed { recorded: true, .. } if !is_there => {
-            state.broke(format!("{name}: says that it recorded {id}, which is not there"));
+        Ending::Succeeded { .. } | Ending::Failed { recorded: true, .. } if !run.recorded => {
+            state.broke(format!("{name}: says that it recorded {id}, which never came to be"));
         }
         Ending::Succeeded { .. } | Ending::Failed { .. } => state.tell(format!("run {name}: {ending:?}")),
     }
