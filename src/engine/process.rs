@@ -39,6 +39,13 @@ impl ProcessIdentity {
         Some(Self { pid: i32::try_from(pid).ok()?, started_ticks, boot })
     }
 
+    /// A child of this process that was started just now. One that ended meanwhile gets an identity that nobody has, so
+    /// that it is known to be gone.
+    pub fn of_child(pid: u32) -> Self {
+        let gone = || Self { pid: i32::try_from(pid).unwrap_or_default(), started_ticks: 0, boot: String::new() };
+        Self::of(pid).unwrap_or_else(gone)
+    }
+
     /// Whether this very process is still there.
     pub fn is_alive(&self) -> bool {
         u32::try_from(self.pid).ok().and_then(Self::of).as_ref() == Some(self)
@@ -228,6 +235,15 @@ mod tests {
 
     fn argv(words: &[&str]) -> Vec<String> {
         words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_child_that_ended_at_once_is_known_to_be_gone() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(!ProcessIdentity::of_child(child.id()).is_alive());
+        let own = std::process::id();
+        assert!(ProcessIdentity::of_child(own).is_alive());
     }
 
     #[test]

@@ -182,9 +182,7 @@ impl Scheduler {
         ];
         match self.spawn(context, &arguments, &report.policy, None) {
             Ok(identity) => {
-                if let Some(identity) = identity {
-                    context.state.set_run_process(&report.policy, &report.id, &identity)?;
-                }
+                context.state.set_run_process(&report.policy, &report.id, &identity)?;
                 Ok(true)
             }
             Err(error) => {
@@ -264,7 +262,7 @@ impl Scheduler {
         arguments: &[String],
         policy: &PolicyName,
         work: Option<&str>,
-    ) -> std::io::Result<Option<ProcessIdentity>> {
+    ) -> std::io::Result<ProcessIdentity> {
         use std::os::unix::process::CommandExt as _;
         let mut child = Command::new(&context.program)
             .args(arguments)
@@ -274,9 +272,9 @@ impl Scheduler {
             .stdout(Stdio::null())
             .process_group(0)
             .spawn()?;
-        let identity = ProcessIdentity::of(child.id());
+        let identity = ProcessIdentity::of_child(child.id());
         let key = work.map(|work| (policy.clone(), work.to_owned()));
-        if let (Some(key), Some(identity)) = (&key, &identity) {
+        if let Some(key) = &key {
             let mut under_way = self.maintenance_under_way.lock().unwrap_or_else(PoisonError::into_inner);
             under_way.insert(key.clone(), identity.clone());
         }

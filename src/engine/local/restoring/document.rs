@@ -100,9 +100,7 @@ fn start_process(
         }
     };
     // It names itself when it begins; until then it is known by this, so that one that ends before is noticed.
-    if let Some(identity) = ProcessIdentity::of(child.id()) {
-        context.state.pass_restore(name, content, &own, &identity)?;
-    }
+    context.state.pass_restore(name, content, &own, &ProcessIdentity::of_child(child.id()))?;
     let name = name.clone();
     std::thread::spawn(move || {
         let _ = child.wait();
