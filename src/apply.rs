@@ -3,7 +3,7 @@
 //! Create before delete. An error ends only the policy that it belongs to; every call can be repeated, so the next turn
 //! takes up what did not go through.
 
-use std::{collections::BTreeMap, error::Error};
+use std::collections::BTreeMap;
 
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
@@ -40,7 +40,7 @@ pub async fn apply<E: Engine>(plan: &Plan, engine: &E, now: Timestamp) -> Applie
                     applied.done.push((change.policy.clone(), change.action));
                 }
                 Err(error) => {
-                    let reason = chain(&error);
+                    let reason = crate::engine::chain(&error);
                     tracing::error!(policy = %change.policy, action = ?change.action, %reason, "not applied");
                     applied.failed.insert(change.policy.clone(), reason);
                 }
@@ -92,16 +92,4 @@ async fn lose<E: Engine>(plan: &Plan, change: &Change, engine: &E, now: Timestam
         approval: Some(digest::of(&effects)),
     };
     engine.record(&change.policy, lost, now).await
-}
-
-/// An error with all its causes, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

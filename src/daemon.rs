@@ -10,7 +10,6 @@ use tokio::{
 };
 
 use crate::{
-    apply::chain,
     engine::{Engine, EngineError, kubernetes::manifests::policy::Installation, local::LocalEngine},
     git::checkout::CheckoutOptions,
     policy::{EngineKind, PolicyName, document::SettingsSpec},
@@ -187,7 +186,7 @@ async fn on_host(work: Work) -> Result<(), DaemonError> {
     work.listen().await?;
     wake::ended_children(&engine, work.wake_sender.clone());
     let _state_watcher = StateWatcher::start(&state_directory, work.wake_sender.clone()).inspect_err(|error| {
-        tracing::warn!(reason = chain(error), "the state is not watched; it is looked at instead")
+        tracing::warn!(reason = crate::engine::chain(error), "the state is not watched; it is looked at instead")
     });
     work.turn(Arc::clone(&engine)).await
 }
@@ -256,7 +255,7 @@ async fn watch_and_turn<E: Engine + 'static>(
 /// Fails what has no process any more, and wakes what it left still.
 async fn recover<E: Engine>(engine: Arc<E>) {
     if let Err(error) = engine.recover(Timestamp::now()).await {
-        tracing::error!(reason = chain(&error), "could not look after runs that vanished");
+        tracing::error!(reason = crate::engine::chain(&error), "could not look after runs that vanished");
     }
 }
 
@@ -287,7 +286,7 @@ async fn start_due<E: Engine>(
             turn.next_due
         }
         Err(error) => {
-            tracing::error!(reason = chain(&error), "could not start what is due");
+            tracing::error!(reason = crate::engine::chain(&error), "could not start what is due");
             None
         }
     }

@@ -46,6 +46,21 @@ pub enum EngineError {
     },
 }
 
+/// An error with its causes, in one line. What a cause repeats of those before it is said once.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// Where runs happen. Every call can be repeated: a second one with the same argument changes nothing.
 pub trait Engine: Send + Sync {
     /// How many policies may be applied at once: more than one where each call waits for a network.

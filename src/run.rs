@@ -4,7 +4,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{policy::PolicyName, restore_point::RestorePointId};
+use crate::{
+    policy::PolicyName,
+    restore_point::{Part, RestorePointId},
+};
 
 pub mod machine;
 
@@ -65,6 +68,45 @@ pub struct RunReport {
     /// Each source and repository: how it went.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<SourceReport>,
+}
+
+impl SourceReport {
+    /// Of one that waits for its turn.
+    pub fn pending(source: String, repository: String) -> Self {
+        Self {
+            source,
+            repository,
+            phase: Phase::Pending,
+            size_bytes: 0,
+            added_bytes: 0,
+            files: 0,
+            unreadable: 0,
+            duration_milliseconds: 0,
+            snapshot: None,
+            message: None,
+        }
+    }
+
+    /// Says what was captured.
+    pub fn tell_captured(&mut self, part: Part) {
+        let Part {
+            source: _,
+            repository: _,
+            location: _,
+            snapshot,
+            size_bytes,
+            added_bytes,
+            files,
+            unreadable,
+            duration_milliseconds,
+        } = part;
+        self.size_bytes = size_bytes;
+        self.added_bytes = added_bytes;
+        self.files = files;
+        self.unreadable = unreadable;
+        self.snapshot = Some(snapshot);
+        self.duration_milliseconds = duration_milliseconds;
+    }
 }
 
 /// How one source of a run or restore went.

@@ -7,7 +7,7 @@ use tokio::task::block_in_place;
 
 use crate::{
     actual::ActualState,
-    apply::{Applied, apply, chain},
+    apply::{Applied, apply},
     daemon::memory::MemoryError,
     engine::{Engine, EngineError},
     git::GitError,
@@ -79,6 +79,6 @@ pub async fn turn<E: Engine>(site: &mut Site, engine: &E, now: Timestamp) -> Res
         plan,
         actual,
         applied,
-        published: published.map_err(|error| chain(&error)),
+        published: published.map_err(|error| crate::engine::chain(&error)),
     })
 }

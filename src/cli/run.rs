@@ -66,6 +66,16 @@ enum TriggerName {
     Manual,
 }
 
+impl From<TriggerName> for Trigger {
+    fn from(name: TriggerName) -> Self {
+        match name {
+            TriggerName::Schedule => Self::Schedule,
+            TriggerName::CatchUp => Self::CatchUp,
+            TriggerName::Manual => Self::Manual,
+        }
+    }
+}
+
 /// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
     if arguments.state.engine.engine == EngineName::Kubernetes {
@@ -109,11 +119,7 @@ async fn run(context: &Context, arguments: &Arguments) -> CommandResult {
     let request = RunRequest {
         policy: arguments.policy.clone(),
         scheduled_at: arguments.scheduled,
-        trigger: match arguments.trigger {
-            TriggerName::Schedule => Trigger::Schedule,
-            TriggerName::CatchUp => Trigger::CatchUp,
-            TriggerName::Manual => Trigger::Manual,
-        },
+        trigger: arguments.trigger.into(),
     };
     let mut progress = Progress::new();
     let end = runner::run(context, &request, &mut |notice| match notice {

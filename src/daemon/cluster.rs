@@ -5,11 +5,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::{DaemonError, FIRST_TURN_TO_COME, Wake, Work, wake};
-use crate::{
-    apply::chain,
-    engine::kubernetes::{
-        KubernetesEngine, leader::Leadership, lease::PodIdentity, manifests::policy::Installation, run_now::client,
-    },
+use crate::engine::kubernetes::{
+    KubernetesEngine, leader::Leadership, lease::PodIdentity, manifests::policy::Installation, run_now::client,
 };
 
 /// Works for as long as the lease lasts, or until a signal asks for the end.
@@ -34,7 +31,7 @@ pub(super) async fn work(mut work: Work, installation: Installation) -> Result<(
     let state_directory = work.site.state_directory.clone();
     let result = work.turn(Arc::clone(&engine)).await;
     if let Err(error) = engine.keep_memory(&state_directory).await {
-        tracing::warn!(reason = chain(&error), "what the last turn left could not be kept");
+        tracing::warn!(reason = crate::engine::chain(&error), "what the last turn left could not be kept");
     }
     let is_lost = *lost.borrow();
     leadership.release().await;

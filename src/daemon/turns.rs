@@ -15,7 +15,6 @@ use tokio::{
 
 use super::wake::Wake;
 use crate::{
-    apply::chain,
     engine::Engine,
     policy::document::SettingsSpec,
     run::Phase,
@@ -166,7 +165,7 @@ impl<E: Engine + 'static> Turns<E> {
             let (outcome, newest_sequence) = one_turn(&mut site, engine.as_ref(), &window, Timestamp::now()).await;
             if let Err(error) = engine.turn_ended(&state_directory).await {
                 tracing::warn!(
-                    reason = chain(&error),
+                    reason = crate::engine::chain(&error),
                     "what the turn left could not be kept; the next one tries again"
                 );
             }
@@ -223,7 +222,7 @@ impl<E: Engine + 'static> Turns<E> {
 
     fn newest_sequence(&self) -> u64 {
         block_in_place(|| self.engine.newest_sequence()).unwrap_or_else(|error| {
-            tracing::error!(reason = chain(&error), "the history cannot be read");
+            tracing::error!(reason = crate::engine::chain(&error), "the history cannot be read");
             self.seen_sequence
         })
     }
@@ -247,7 +246,9 @@ impl<E: Engine + 'static> Turns<E> {
         self.clock = GitClock::default();
         match Site::new(self.options.clone(), self.clock.clone(), self.counted_sequence) {
             Ok(site) => self.site = Some(site),
-            Err(error) => tracing::error!(reason = chain(&error), "no turn is possible; restart the daemon"),
+            Err(error) => {
+                tracing::error!(reason = crate::engine::chain(&error), "no turn is possible; restart the daemon")
+            }
         }
         Outcome::NoGit
     }
@@ -289,7 +290,7 @@ async fn one_turn<E: Engine>(site: &mut Site, engine: &E, window: &Window, now: 
             if is_git {
                 shown.metrics.git_failed();
             }
-            let reason = chain(&error);
+            let reason = crate::engine::chain(&error);
             tracing::error!(%reason, "this turn changed nothing; schedules go on as they are");
             shown.not_ready = Some(reason);
             (if is_git { Outcome::NoGit } else { Outcome::Incomplete }, None)

@@ -11,6 +11,8 @@ use tokio::{
 use super::process::{ProcessIdentity, Stop, describe, stopped};
 use crate::mover::job::{Event, Failure, Job, Outcome, Snapshot};
 
+/// How many warnings of a mover are kept in a report.
+const MOST_WARNINGS: usize = 5;
 /// The longest event that is read: a list of some 500,000 snapshots.
 const LONGEST_EVENT_BYTES: u64 = 256 * 1024 * 1024;
 /// How long a mover may take to go after its last word.
@@ -186,6 +188,16 @@ pub async fn carry_out(
         Some(Err(failure)) => Err(MoverError::Failed(failure)),
         None => Err(MoverError::Vanished { repository, status: describe(status) }),
     }
+}
+
+/// The warnings of a mover in one line, cut after a few; none: it had none.
+pub fn told(mut warnings: Vec<String>) -> Option<String> {
+    let more = warnings.len().saturating_sub(MOST_WARNINGS);
+    warnings.truncate(MOST_WARNINGS);
+    if more > 0 {
+        warnings.push(format!("and {more} more warnings"));
+    }
+    (!warnings.is_empty()).then(|| warnings.join("; "))
 }
 
 /// The snapshots of a list.

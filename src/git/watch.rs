@@ -94,18 +94,6 @@ fn identity(directory: &Path) -> std::io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// How long to wait before polling again: `base`, give or take a tenth, so that many daemons do not poll at one moment.
-/// The same seed gives the same delay.
-pub fn poll_delay(base: Duration, seed: u64) -> Duration {
-    // The finaliser of SplitMix64 (Steele, Lea, Flood 2014): neighbouring seeds give unrelated values.
-    let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^= mixed >> 31;
-    let permille = u32::try_from(mixed % 201).unwrap_or(100) + 900;
-    base * permille / 1000
-}
-
 /// Which events matter.
 struct Filter {
     root: PathBuf,
@@ -151,14 +139,5 @@ mod tests {
         let said = std::cell::RefCell::new(Vec::new());
         pass_on(&notices, |notice| said.borrow_mut().push(notice));
         assert_eq!(said.into_inner(), [Notice::Lost("dropped".to_owned())]);
-    }
-
-    #[test]
-    fn the_delay_is_near_its_base_and_differs_by_seed() {
-        let base = Duration::from_secs(60);
-        let delays: std::collections::BTreeSet<Duration> = (0..100).map(|seed| poll_delay(base, seed)).collect();
-        assert!(delays.len() > 50);
-        assert!(delays.iter().all(|delay| (54..=66).contains(&delay.as_secs())), "{delays:?}");
-        assert_eq!(poll_delay(base, 7), poll_delay(base, 7));
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::TurnError;
 use crate::{
     actual::ActualState,
-    apply::{Applied, chain},
+    apply::Applied,
     daemon::{Wake, memory::Memory, turns::GitClock},
     desired::DesiredState,
     git::{
@@ -136,7 +136,7 @@ impl Site {
         match Watcher::start(directory, checkout.branch(), notice) {
             Ok(watcher) => Some(watcher),
             Err(error) => {
-                tracing::warn!(reason = chain(&error), "not watched");
+                tracing::warn!(reason = crate::engine::chain(&error), "not watched");
                 None
             }
         }
@@ -363,7 +363,7 @@ fn applied_last(checkout: &Checkout, memory: &Memory, why: &dyn std::error::Erro
         revision: memory.applied.clone(),
         files: std::sync::Arc::new(files),
         approvals: Approvals::default(),
-        deletion_blocked: Some(chain(why)),
+        deletion_blocked: Some(crate::engine::chain(why)),
     })
 }
 

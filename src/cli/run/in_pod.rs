@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use kube::Api;
 
-use super::{Arguments, MAINTENANCE, TriggerName, ended, stop_on_signals};
+use super::{Arguments, MAINTENANCE, ended, stop_on_signals};
 use crate::{
     cli::{CommandResult, Exit, Failure, progress::Progress},
     engine::{
@@ -63,11 +63,7 @@ async fn run(site: &Site, arguments: &Arguments) -> Result<CommandResult, SiteEr
     let mut request = RunRequest {
         policy: arguments.policy.clone(),
         scheduled_at: arguments.scheduled,
-        trigger: match arguments.trigger {
-            TriggerName::Schedule => Trigger::Schedule,
-            TriggerName::CatchUp => Trigger::CatchUp,
-            TriggerName::Manual => Trigger::Manual,
-        },
+        trigger: arguments.trigger.into(),
     };
     if let Some(job) = &job {
         let jobs: Api<Job> = Api::namespaced(site.client().clone(), site.store.namespace());

@@ -97,7 +97,7 @@ impl Map {
     pub fn read(map: &ConfigMap) -> Self {
         let metadata = &map.metadata;
         let kind = metadata.labels.as_ref().and_then(|labels| labels.get(labels::KIND)).map(String::as_str);
-        let failed = |error: codec::CodecError| super::store::chain(&error);
+        let failed = |error: codec::CodecError| crate::engine::chain(&error);
         let content = match kind {
             Some(kind) if kind == Kind::Policy.text() => {
                 codec::read(map).map(|policy| Content::Policy(Arc::new(policy))).map_err(failed)

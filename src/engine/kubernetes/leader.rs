@@ -23,7 +23,7 @@ use super::{
     labels::{self, Kind},
     lease::{PodIdentity, is_alive},
     names::LEADER_LEASE,
-    store::{chain, is, post},
+    store::{is, post},
 };
 use crate::engine::EngineError;
 
@@ -96,7 +96,9 @@ impl Leadership {
                         tracing::info!(%holder, "another daemon is at work; waiting");
                     }
                 }
-                Err(error) => tracing::warn!(reason = chain(&error), "the lease cannot be taken; trying again"),
+                Err(error) => {
+                    tracing::warn!(reason = crate::engine::chain(&error), "the lease cannot be taken; trying again")
+                }
             }
             sleep(RENEW.mul_f64(0.5 + 0.5 * rand::random::<f64>())).await;
         }
@@ -159,7 +161,7 @@ async fn keep(api: Api<Lease>, identity: String, fence: Fence, lost: watch::Send
         match tokio::time::timeout(RENEW, renew(&api, &identity)).await {
             Ok(Ok(true)) => fence.extend(began + DEADLINE),
             Ok(Ok(false)) => break,
-            Ok(Err(error)) => tracing::warn!(reason = chain(&error), "the lease could not be renewed"),
+            Ok(Err(error)) => tracing::warn!(reason = crate::engine::chain(&error), "the lease could not be renewed"),
             Err(_) => tracing::warn!("the lease could not be renewed in time"),
         }
         if fence.check("renewing").is_err() {

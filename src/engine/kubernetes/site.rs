@@ -101,14 +101,7 @@ impl SiteError {
 
     /// The whole chain of causes in one sentence, for a report.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        crate::engine::chain(self)
     }
 }
 

@@ -431,18 +431,3 @@ pub(super) fn post() -> PostParams {
 pub(super) fn is(error: &kube::Error, sort: impl FnOnce(&kube::core::Status) -> bool) -> bool {
     matches!(error, kube::Error::Api(status) if sort(status))
 }
-
-/// An error with its causes, in one line. What the API server said is in there twice or more; once is enough.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
-}

@@ -22,7 +22,6 @@ use tokio::{sync::watch, task::JoinSet};
 use super::{
     index::{Index, Job, Map, collection::Collection},
     labels::{self, ADOPT},
-    store::chain,
 };
 
 /// The index and who looks at it: shared between the watches and the engine.
@@ -116,7 +115,7 @@ async fn follow<K, T>(
             }
             Ok(watcher::Event::Delete(object)) => shared.change(|index| collection(index).remove(&name(&object))),
             Err(error) => {
-                let reason = chain(&error);
+                let reason = crate::engine::chain(&error);
                 tracing::warn!(kind = std::any::type_name::<K>(), %reason, "a watch was interrupted");
                 shared.change(|index| index.failed(Timestamp::now(), reason));
             }

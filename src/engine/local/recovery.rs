@@ -132,7 +132,7 @@ async fn end_once(context: &Context, run: StoredRun, now: Timestamp) -> Result<E
         Ok(Err(holder)) => return Ok(Ending::UnderWay(holder)),
         // Ending it twice is better than leaving a workload down because nothing can be written.
         Err(error) => {
-            tracing::error!(%policy, reason = crate::apply::chain(&error), "ending a run without a lease");
+            tracing::error!(%policy, reason = crate::engine::chain(&error), "ending a run without a lease");
             None
         }
     };
@@ -236,7 +236,7 @@ async fn wake(context: &Context, workload: &StoppedWorkload, now: Timestamp) -> 
         Ok(Err(holder)) => return Ok(Err(format!("process {} is starting it", holder.pid))),
         // Starting it twice is better than leaving it down because nothing can be written.
         Err(error) => {
-            tracing::error!(policy = %workload.policy, reason = crate::apply::chain(&error), "starting without a lease");
+            tracing::error!(policy = %workload.policy, reason = crate::engine::chain(&error), "starting without a lease");
             None
         }
     };
@@ -248,7 +248,7 @@ async fn wake(context: &Context, workload: &StoppedWorkload, now: Timestamp) -> 
         return Ok(Ok(()));
     }
     if let Err(error) = context.state.set_start_attempt(&workload.policy, now) {
-        tracing::error!(policy = %workload.policy, reason = crate::apply::chain(&error), "the attempt cannot be noted");
+        tracing::error!(policy = %workload.policy, reason = crate::engine::chain(&error), "the attempt cannot be noted");
     }
     let result = runner::start(workload).await;
     if result.is_ok() {

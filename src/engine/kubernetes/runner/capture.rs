@@ -39,8 +39,6 @@ use crate::{
     secret::Secret,
 };
 
-/// How many warnings of a mover are kept in a report.
-const MOST_WARNINGS: usize = 5;
 /// The pause between the starts for two claims where nothing is said.
 const DEFAULT_STAGGER: Duration = Duration::from_secs(120);
 /// The longest beginning of a policy's name in the name of a Job.
@@ -92,12 +90,7 @@ impl Run<'_> {
             (None, None) => Err(SiteError::Refused("a dump has no volume to take a snapshot of".to_owned())),
         };
         let duration_milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let more = warnings.len().saturating_sub(MOST_WARNINGS);
-        warnings.truncate(MOST_WARNINGS);
-        let mut told = warnings.join("; ");
-        if more > 0 {
-            told.push_str(&format!("; and {more} more warnings"));
-        }
+        let told = crate::engine::movers::told(warnings);
         match result {
             // The snapshot is only the first half of it.
             Ok(None) => Ok(()),
@@ -106,13 +99,8 @@ impl Run<'_> {
                 let captured = stored.part.clone();
                 self.parts.push(stored);
                 self.set_source(part, Phase::Succeeded, |report| {
-                    report.size_bytes = captured.size_bytes;
-                    report.added_bytes = captured.added_bytes;
-                    report.files = captured.files;
-                    report.unreadable = captured.unreadable;
-                    report.snapshot = Some(captured.snapshot);
-                    report.duration_milliseconds = duration_milliseconds;
-                    report.message = (!told.is_empty()).then_some(told);
+                    report.tell_captured(captured);
+                    report.message = told;
                 });
                 Ok(())
             }

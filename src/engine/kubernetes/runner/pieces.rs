@@ -17,7 +17,7 @@ use crate::{
         document::{Source, backup_policy::Consistency, source::Method},
     },
     restore_point::VOLUME_SNAPSHOT,
-    run::{Phase, SourceReport},
+    run::SourceReport,
 };
 
 /// One piece.
@@ -135,18 +135,9 @@ impl Pieces {
                 Some(_) if method(&piece.source) == Method::VolumeSnapshot => vec![VOLUME_SNAPSHOT.to_owned()],
                 Some(_) | None => places.iter().map(|place| place.repository.clone()).collect(),
             };
-            reports.extend(repositories.into_iter().map(|repository| SourceReport {
-                source: piece.name.clone(),
-                repository,
-                phase: Phase::Pending,
-                size_bytes: 0,
-                added_bytes: 0,
-                files: 0,
-                unreadable: 0,
-                duration_milliseconds: 0,
-                snapshot: None,
-                message: None,
-            }));
+            reports.extend(
+                repositories.into_iter().map(|repository| SourceReport::pending(piece.name.clone(), repository)),
+            );
         }
         reports
     }

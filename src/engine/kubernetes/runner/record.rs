@@ -7,11 +7,11 @@ use crate::{
             inventory::{self, IN_CLUSTER},
             site::SiteError,
         },
-        local::{inventory::size_of_one_copy, state::points::StoredPoint},
+        local::state::points::StoredPoint,
         movers,
     },
     mover::job::{Snapshot, Task},
-    restore_point::{self, RestorePoint},
+    restore_point,
 };
 
 impl Run<'_> {
@@ -58,16 +58,7 @@ impl Run<'_> {
                 self.parts.len()
             )));
         }
-        let point = RestorePoint {
-            id: self.report.id.clone(),
-            time: self.report.started_at,
-            size_bytes: size_of_one_copy(&self.parts),
-            verified_at: None,
-            held: false,
-            expired_since: None,
-            parts: Vec::new(),
-        };
-        let stored = StoredPoint { point, parts: self.parts.clone(), forgetting: false };
+        let stored = StoredPoint::of_run(&self.report, self.parts.clone());
         Ok(self.site.store.change_points(&self.policy.name, |record| record.record_point(&stored)).await?)
     }
 }

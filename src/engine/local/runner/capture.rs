@@ -14,9 +14,6 @@ use crate::{
     run::{Phase, SourceReport},
 };
 
-/// How many warnings of a mover are kept in a report.
-const MOST_WARNINGS: usize = 5;
-
 impl Run<'_> {
     pub(super) async fn capture(&mut self, index: usize, notice: &mut dyn FnMut(Notice)) -> Result<(), String> {
         let repositories = self.places.len().max(1);
@@ -32,24 +29,15 @@ impl Run<'_> {
         let result = self.capture_one(&source, &place, notice, &mut warnings).await;
         self.remember_child(None);
         let duration_milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let (more, shown) = (warnings.len().saturating_sub(MOST_WARNINGS), warnings.len().min(MOST_WARNINGS));
-        let mut told = warnings[..shown].join("; ");
-        if more > 0 {
-            told.push_str(&format!("; and {more} more warnings"));
-        }
+        let told = crate::engine::movers::told(warnings);
         match result {
             Ok(mut part) => {
                 part.part.duration_milliseconds = duration_milliseconds;
                 let captured = part.part.clone();
                 self.parts.push(part);
                 self.set_source(index, Phase::Succeeded, |report| {
-                    report.size_bytes = captured.size_bytes;
-                    report.added_bytes = captured.added_bytes;
-                    report.files = captured.files;
-                    report.unreadable = captured.unreadable;
-                    report.snapshot = Some(captured.snapshot);
-                    report.duration_milliseconds = duration_milliseconds;
-                    report.message = (!told.is_empty()).then_some(told);
+                    report.tell_captured(captured);
+                    report.message = told;
                 });
                 Ok(())
             }

@@ -2,9 +2,8 @@
 
 use super::Run;
 use crate::{
-    engine::local::{context::WorkError, inventory::size_of_one_copy, movers, state::points::StoredPoint},
+    engine::local::{context::WorkError, movers, state::points::StoredPoint},
     mover::job::Task,
-    restore_point::RestorePoint,
 };
 
 impl Run<'_> {
@@ -39,16 +38,7 @@ impl Run<'_> {
                 self.parts.len()
             )));
         }
-        let point = RestorePoint {
-            id: self.report.id.clone(),
-            time: self.report.started_at,
-            size_bytes: size_of_one_copy(&self.parts),
-            verified_at: None,
-            held: false,
-            expired_since: None,
-            parts: Vec::new(),
-        };
-        let stored = StoredPoint { point, parts: self.parts.clone(), forgetting: false };
+        let stored = StoredPoint::of_run(&self.report, self.parts.clone());
         Ok(self.context.state.record_point(&self.report, &stored)?)
     }
 }

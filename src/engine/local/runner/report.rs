@@ -51,13 +51,7 @@ impl std::fmt::Display for Size {
 
 /// A message with the whole chain of its causes.
 pub fn chain(message: &str, error: &dyn std::error::Error) -> String {
-    let mut text = format!("{message}: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
+    format!("{message}: {}", crate::engine::chain(error))
 }
 
 /// The report of a run that begins now.
@@ -76,19 +70,6 @@ pub fn first_report(policy: &CompiledPolicy, request: &RunRequest, now: Timestam
         phase: Phase::Running,
         failed_after_record: false,
         message: "under way".to_owned(),
-        sources: pairs
-            .map(|(source, repository)| SourceReport {
-                source,
-                repository,
-                phase: Phase::Pending,
-                size_bytes: 0,
-                added_bytes: 0,
-                files: 0,
-                unreadable: 0,
-                duration_milliseconds: 0,
-                snapshot: None,
-                message: None,
-            })
-            .collect(),
+        sources: pairs.map(|(source, repository)| SourceReport::pending(source, repository)).collect(),
     }
 }

@@ -36,6 +36,20 @@ pub struct StoredPoint {
 }
 
 impl StoredPoint {
+    /// What a run captured, as the restore point that it makes.
+    pub fn of_run(report: &crate::run::RunReport, parts: Vec<StoredPart>) -> Self {
+        let point = RestorePoint {
+            id: report.id.clone(),
+            time: report.started_at,
+            size_bytes: crate::engine::local::inventory::size_of_one_copy(&parts),
+            verified_at: None,
+            held: false,
+            expired_since: None,
+            parts: Vec::new(),
+        };
+        Self { point, parts, forgetting: false }
+    }
+
     /// The restore point with its parts.
     pub fn into_point(self) -> RestorePoint {
         RestorePoint { parts: self.parts.into_iter().map(|part| part.part).collect(), ..self.point }

@@ -1,0 +1,74 @@
+//! The patches that stop and start a workload, as the API server merges them.
+
+use super::*;
+
+fn workload(value: Value) -> DynamicObject {
+    serde_json::from_value(value).unwrap()
+}
+
+/// A merge patch as RFC 7396 says.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (key, value) in patch {
+        match value {
+            Value::Null => {
+                target.as_object_mut().unwrap().remove(key);
+            }
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+                merge(&mut target[key], value);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_stop_changes_the_start_gives_back() {
+    let flux = json!({FLUX_OWNER: "apps"});
+    for (labels, annotations) in
+        [(json!({}), json!({})), (flux.clone(), json!({"team": "a"})), (flux, json!({FLUX_RECONCILE: "enabled"}))]
+    {
+        let before = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "shop", "resourceVersion": "7", "labels": labels, "annotations": annotations},
+            "spec": {"replicas": 3}});
+        let mut object = before.clone();
+        merge(&mut object, &stop_patch(&workload(before.clone()), "shop/nightly/20261121-020000"));
+        assert_eq!(object["spec"]["replicas"], 0);
+        assert_eq!(object["metadata"]["labels"][STOPPED], "true");
+        let is_flux = labels.get(FLUX_OWNER).is_some();
+        assert_eq!(object["metadata"]["annotations"][FLUX_RECONCILE] == "disabled", is_flux);
+        let patch = start_patch(&workload(object.clone()));
+        merge(&mut object, &patch);
+        assert_eq!(object, before);
+    }
+}
+
+#[test]
+fn who_scaled_it_meanwhile_keeps_the_count() {
+    let object = workload(json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "shop", "annotations": {labels::STOPPED_BY: "a/b/c", labels::REPLICAS: "3"}},
+        "spec": {"replicas": 5}}));
+    assert!(start_patch(&object).get("spec").is_none());
+}
+
+#[test]
+fn selectors_are_written_as_the_api_reads_them() {
+    let all = json!({"matchLabels": {"app": "shop"}, "matchExpressions": [
+        {"key": "tier", "operator": "In", "values": ["a", "b"]},
+        {"key": "old", "operator": "DoesNotExist"},
+        {"key": "new", "operator": "Exists"}]});
+    assert_eq!(selector(&all), "app=shop,tier in (a,b),!old,new");
+}
+
+#[test]
+fn only_what_can_be_scaled_is_a_workload() {
+    assert_eq!("Deployment/shop".parse::<Workload>().unwrap().to_string(), "Deployment/shop");
+    for text in ["shop", "DaemonSet/shop", "Deployment/", "Deployment/a/b"] {
+        assert!(text.parse::<Workload>().is_err(), "{text}");
+    }
+}
