@@ -11,6 +11,7 @@ use git2::{
 };
 use jiff::Timestamp;
 use rand::RngExt;
+use rustix::fs::FlockOperation;
 
 use super::{
     GitError, Retry, Revision,
@@ -342,27 +343,21 @@ fn swap(options: &PublishOptions<'_>, tip: Option<Oid>, commit: Oid) -> Result<S
         };
     }
     let name = reference_name(branch);
-    // Looked at again under the lock: libgit2 looks whether a new reference exists before it locks it, so of two that
-    // make the branch at the same time both would succeed.
-    let move_it = || -> Result<bool, git2::Error> {
-        let mut transaction = repository.transaction()?;
-        transaction.lock_ref(&name)?;
-        let now = match repository.refname_to_id(&name) {
-            Ok(id) => Some(id),
-            Err(error) if error.code() == ErrorCode::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        if now != tip {
-            return Ok(false);
+    let moved = match tip {
+        Some(tip) => repository.reference_matching(&name, commit, true, tip, "mainstay: status"),
+        None => {
+            // libgit2 looks whether a new reference exists before it locks it, so of two that make the branch at the same
+            // time both would succeed. This lock ends with its process, whichever way that ends.
+            let lock = std::fs::File::create(repository.path().join("mainstay-status.lock"));
+            let lock =
+                lock.and_then(|file| Ok(rustix::fs::flock(&file, FlockOperation::LockExclusive).map(|()| file)?));
+            let _lock =
+                lock.map_err(|source| write("locking the status branch", git2::Error::from_str(&source.to_string())))?;
+            repository.reference(&name, commit, false, "mainstay: status")
         }
-        transaction.set_target(&name, commit, None, "mainstay: status")?;
-        transaction.commit()?;
-        Ok(true)
     };
-    let moved = move_it();
     match moved {
-        Ok(true) => Ok(Swapped::Done),
-        Ok(false) => Ok(Swapped::Moved),
+        Ok(_) => Ok(Swapped::Done),
         // NotFound: the branch was deleted between reading and writing.
         Err(error)
             if matches!(
