@@ -242,10 +242,13 @@ async fn watch_and_turn<E: Engine + 'static>(
             recovery = Some(tokio::spawn(recover(Arc::clone(engine))));
         }
         wanted |= wake.wants_turn();
-        if (wanted || turns.has_news()) && turns.start() {
-            wanted = false;
-        }
-        if runs_wait_until.is_none_or(|until| until <= Instant::now()) && (wake.wants_look() || outcome.is_some()) {
+        let has_started = (wanted || turns.has_news()) && turns.start();
+        wanted &= !has_started;
+        // The turn that a commit started changes what is due, and is looked at when it ends; a time that comes before
+        // is a wake of its own.
+        let looks_later = has_started && wake.wants_turn();
+        let wants_look = wake.wants_look() && !looks_later || outcome.is_some();
+        if wants_look && runs_wait_until.is_none_or(|until| until <= Instant::now()) {
             next_due = start_due(engine.as_ref(), turns.settings(), &mut ahead, Timestamp::now()).await;
         }
         wake = next_wake(&mut wakes, next_poll, next_due, longest.min(turns.patience())).await;

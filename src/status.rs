@@ -97,9 +97,13 @@ pub fn documents_after(
     let policies = documents::policies(input, published, known.as_ref());
     let mut write = BTreeMap::new();
     write.insert("README.md".to_owned(), dashboard::render(input, &policies).into_bytes());
-    if !known.as_ref().is_some_and(|known| known.has_same_inventory(input.actual)) {
-        write.insert(inventory::PATH.to_owned(), inventory::render(input.actual, published));
-    }
+    let inventory = match &known {
+        Some(known) if known.has_same_inventory(input.actual) => None,
+        // It differs, and reading tens of megabytes back would tell nothing more.
+        Some(_) => Some(inventory::render(input.actual, &Published::NOTHING)),
+        None => Some(inventory::render(input.actual, published)),
+    };
+    write.extend(inventory.map(|inventory| (inventory::PATH.to_owned(), inventory)));
     let before = known.as_ref().map(|known| &known.statuses);
     let is_there = |name: &PolicyName, policy: &Arc<PolicyStatus>| {
         before.and_then(|before| before.get(name)).is_some_and(|before| Arc::ptr_eq(before, policy))

@@ -267,7 +267,7 @@ async fn one_turn<E: Engine>(site: &mut Site, engine: &E, window: &Window, now: 
         Ok(Turn { plan, actual, findings, applied, published, planning, newest_sequence }) => {
             shown.not_ready = None;
             shown.metrics.planned(&plan, findings, planning.as_secs_f64());
-            shown.metrics.observed(&actual);
+            shown.metrics.observed(actual);
             for run in site.ended_runs() {
                 shown.metrics.run_ended(&run.policy.to_string(), run.phase == Phase::Succeeded);
             }

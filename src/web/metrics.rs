@@ -1,6 +1,10 @@
 //! The metrics. Those of policies are read from the observation after each turn; those of the daemon count by themselves.
 
-use std::{fmt, sync::atomic::AtomicU64};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -8,7 +12,12 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{actual::ActualState, plan::Plan, run::Phase};
+use crate::{
+    actual::{ActualPolicy, ActualState},
+    plan::Plan,
+    policy::PolicyName,
+    run::Phase,
+};
 
 /// One policy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -41,6 +50,8 @@ pub struct Metrics {
     last_success: PolicyGauge,
     restore_points: PolicyGauge,
     restore_point_bytes: PolicyGauge,
+    /// What the gauges of policies say. Those that are still the same are not touched: ten thousand are usual.
+    observed: BTreeMap<PolicyName, Arc<ActualPolicy>>,
 }
 
 /// How the runs of a policy ended.
@@ -68,6 +79,7 @@ impl Default for Metrics {
             last_success: Family::default(),
             restore_points: Family::default(),
             restore_point_bytes: Family::default(),
+            observed: BTreeMap::new(),
             registry: Registry::default(),
         };
         registry.register("turns", "Turns, by how they ended", metrics.turns.clone());
@@ -157,7 +169,22 @@ impl Metrics {
     }
 
     /// What the engine has now. Policies that are gone disappear.
-    pub fn observed(&self, actual: &ActualState) {
+    pub fn observed(&mut self, actual: ActualState) {
+        let before = std::mem::replace(&mut self.observed, actual.policies);
+        for name in before.keys().filter(|name| !self.observed.contains_key(name)) {
+            self.forget(name);
+        }
+        for (name, policy) in &self.observed {
+            if before.get(name).is_some_and(|before| Arc::ptr_eq(before, policy)) {
+                continue;
+            }
+            self.forget(name);
+            self.show(name, policy);
+        }
+    }
+
+    fn forget(&self, name: &PolicyName) {
+        let label = PolicyLabel { policy: name.to_string() };
         for family in [
             &self.run_seconds,
             &self.run_bytes,
@@ -166,27 +193,28 @@ impl Metrics {
             &self.restore_points,
             &self.restore_point_bytes,
         ] {
-            family.clear();
+            family.remove(&label);
         }
-        for (name, policy) in &actual.policies {
-            let label = PolicyLabel { policy: name.to_string() };
-            self.restore_points.get_or_create(&label).set(policy.inventory.points.len() as f64);
-            let bytes: u64 = policy.inventory.points.iter().map(|point| point.size_bytes).sum();
-            self.restore_point_bytes.get_or_create(&label).set(bytes as f64);
-            if let Some(time) = policy.last_success {
-                self.last_success.get_or_create(&label).set(time.as_second() as f64);
-            }
-            if let Some(run) = &policy.last_run
-                && let Some(finished) = run.finished_at
-            {
-                let seconds = finished.duration_since(run.started_at).as_secs_f64();
-                self.run_seconds.get_or_create(&label).set(seconds);
-                if run.phase == Phase::Succeeded {
-                    let size: u64 = run.sources.iter().map(|source| source.size_bytes).sum();
-                    let added: u64 = run.sources.iter().map(|source| source.added_bytes).sum();
-                    self.run_bytes.get_or_create(&label).set(size as f64);
-                    self.run_added_bytes.get_or_create(&label).set(added as f64);
-                }
+    }
+
+    fn show(&self, name: &PolicyName, policy: &ActualPolicy) {
+        let label = PolicyLabel { policy: name.to_string() };
+        self.restore_points.get_or_create(&label).set(policy.inventory.points.len() as f64);
+        let bytes: u64 = policy.inventory.points.iter().map(|point| point.size_bytes).sum();
+        self.restore_point_bytes.get_or_create(&label).set(bytes as f64);
+        if let Some(time) = policy.last_success {
+            self.last_success.get_or_create(&label).set(time.as_second() as f64);
+        }
+        if let Some(run) = &policy.last_run
+            && let Some(finished) = run.finished_at
+        {
+            let seconds = finished.duration_since(run.started_at).as_secs_f64();
+            self.run_seconds.get_or_create(&label).set(seconds);
+            if run.phase == Phase::Succeeded {
+                let size: u64 = run.sources.iter().map(|source| source.size_bytes).sum();
+                let added: u64 = run.sources.iter().map(|source| source.added_bytes).sum();
+                self.run_bytes.get_or_create(&label).set(size as f64);
+                self.run_added_bytes.get_or_create(&label).set(added as f64);
             }
         }
     }
@@ -199,5 +227,61 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::restore_point::Inventory;
+
+    fn policy(points: u64, last_success: Option<&str>) -> Arc<ActualPolicy> {
+        let observed_at = jiff::Timestamp::UNIX_EPOCH;
+        let points = (0..points).map(|number| crate::restore_point::RestorePoint {
+            id: crate::restore_point::RestorePointId(number.to_string()),
+            time: observed_at,
+            size_bytes: 1,
+            verified_at: None,
+            held: false,
+            expired_since: None,
+            parts: Vec::new(),
+        });
+        Arc::new(ActualPolicy {
+            compiled: None,
+            schedule: None,
+            inventory: Inventory { observed_at, complete: true, points: points.collect() },
+            last_run: None,
+            last_success: last_success.map(|time| time.parse().unwrap()),
+            running: None,
+        })
+    }
+
+    #[test]
+    fn the_metrics_say_what_was_observed_last() {
+        let state = |policies: &[(&str, &Arc<ActualPolicy>)]| ActualState {
+            observed_at: jiff::Timestamp::UNIX_EPOCH,
+            complete: true,
+            policies: policies.iter().map(|(name, policy)| (name.parse().unwrap(), Arc::clone(policy))).collect(),
+            restores: BTreeMap::new(),
+        };
+        let (one, two) = (policy(1, None), policy(2, Some("2026-11-21T12:00:00Z")));
+        let mut kept = Metrics::default();
+        for policies in [
+            &[("a/x", &one), ("a/y", &two)][..],
+            &[("a/x", &two), ("a/y", &two)],
+            &[("a/x", &one), ("a/z", &two)],
+            &[],
+            &[("a/x", &one)],
+        ] {
+            kept.observed(state(policies));
+            let mut fresh = Metrics::default();
+            fresh.observed(state(policies));
+            let lines = |metrics: &Metrics| {
+                let mut lines: Vec<String> = metrics.text().unwrap().lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            assert_eq!(lines(&kept), lines(&fresh), "after {} policies", policies.len());
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The scheduler: starts what is due as child processes of this very program. It holds nothing in memory that a restart
-//! would lose: what is due is worked out anew from the state each time.
+//! would lose: what is due is worked out from the state, anew for each policy that something changed of or whose time
+//! has come.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 
 use super::{
@@ -20,8 +21,14 @@ use crate::{
     policy::{CompiledPolicy, PolicyName, document::SettingsSpec},
     restore_point::RestorePointId,
     run::{Phase, RunReport, Trigger},
-    schedule::{CLOCK_SLACK, Due, Schedule, due},
+    schedule::{CLOCK_SLACK, Due, due},
 };
+
+mod awake;
+mod timetable;
+
+use awake::{Awake, Stored};
+use timetable::Timetable;
 
 /// How soon to look again while a run is under way that is not our own child, so that nobody tells us of its end.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
@@ -48,23 +55,31 @@ pub struct ScheduleTurn {
     pub next_due: Option<Timestamp>,
 }
 
-/// What the scheduler needs to know of a policy, read once for each content.
+/// What a look at one policy found.
+#[derive(Debug, Default)]
+struct Look {
+    /// When to look again at the latest; none: not before something changes.
+    again: Option<Timestamp>,
+    /// Whether something was due, so that the next look may find something else.
+    has_work: bool,
+    due: Option<DueRun>,
+    ahead: Option<Timestamp>,
+    skipped: Option<Timestamp>,
+    maintenance: Vec<String>,
+}
+
+/// A run that is due.
 #[derive(Debug)]
-struct Timetable {
-    text: String,
-    suspend: bool,
-    schedules: Vec<Schedule>,
-    jitter: SignedDuration,
-    deadline: Option<SignedDuration>,
-    /// Work besides runs, with its schedule and the arguments of its process.
-    maintenance: Vec<(String, Schedule)>,
-    compiled: CompiledPolicy,
+struct DueRun {
+    scheduled: Timestamp,
+    catch_up: bool,
+    last_scheduled: Timestamp,
 }
 
 /// The scheduler's memory: a cache, the children, and whom to tell when one ends.
 #[derive(Debug, Default)]
 pub struct Scheduler {
-    timetables: Mutex<BTreeMap<PolicyName, Arc<Timetable>>>,
+    awake: Mutex<Awake>,
     maintenance_under_way: Arc<Mutex<BTreeMap<(PolicyName, String), ProcessIdentity>>>,
     ended: Mutex<Option<mpsc::Sender<PolicyName>>>,
 }
@@ -102,57 +117,44 @@ impl Scheduler {
         }
         let mut running = under_way.len();
         let budget = usize::try_from(settings.concurrency.runs.max(1)).unwrap_or(usize::MAX);
-        let mut due_now: Vec<(Timestamp, RunReport, Timestamp)> = Vec::new();
-        let withdrawn_marks = self.expired_of_withdrawn(context)?;
-        for (name, text, withdrawn, last_scheduled) in context.state.policy_texts()? {
-            if withdrawn {
-                if let Some(at) = withdrawn_marks.get(&name) {
-                    self.maintain(context, &name, "cleanup", *at, now, &mut turn)?;
-                }
-                continue;
-            }
-            let Some(timetable) = self.timetable(&name, text) else { continue };
-            if !timetable.suspend && last_scheduled > now + CLOCK_SLACK {
-                turn.ahead.push((name.clone(), last_scheduled));
-            }
-            let last_scheduled = if is_ahead(last_scheduled, now) {
-                context.state.set_last_scheduled(&name, now)?;
-                now
-            } else {
-                last_scheduled
-            };
-            if !timetable.suspend {
-                let (jitter, deadline) = (timetable.jitter, timetable.deadline);
-                match due(&timetable.schedules, jitter, deadline, &name, last_scheduled, now) {
-                    Due::NotYet { next } => turn.look_again(next),
-                    Due::Now { scheduled, missed: _, catch_up } => {
-                        // One run for each policy: a time that comes while one is under way waits for its end.
-                        // A restore in place ends by itself, too; its policy is looked at again after it.
-                        if context.state.lease_holder(&runner::policy_lease(&name))?.is_some() {
-                            turn.look_again(now + LOOK_AGAIN);
-                        } else if !under_way.iter().any(|run| run.report.policy == name) {
-                            let report = announcement(&timetable.compiled, scheduled, catch_up, now);
-                            due_now.push((scheduled, report, last_scheduled));
-                        }
-                    }
-                    Due::Skipped { scheduled, missed: _, next } => {
-                        context.state.set_last_scheduled(&name, scheduled)?;
-                        tracing::warn!(policy = %name, %scheduled, "skipped: its deadline has passed");
-                        turn.skipped.push((name.clone(), scheduled));
-                        turn.look_again(next);
+        let mut due_now = Vec::new();
+        let mut awake = self.awake.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, stored) in awake.policies(&context.state, now)? {
+            let mut look = Look::default();
+            match &*stored {
+                Stored::Withdrawn { forget_at } => {
+                    if let Some(at) = forget_at {
+                        self.maintain(context, &name, "cleanup", *at, now, &mut look)?;
                     }
                 }
+                Stored::Scheduled { last_scheduled, timetable } => {
+                    let is_running = under_way.iter().any(|run| run.report.policy == name);
+                    self.run_due(context, &name, timetable, (*last_scheduled, now), is_running, &mut look)?;
+                    self.maintenance(context, &name, timetable, now, &mut look)?;
+                }
+                // Nothing is known of it that could be due, until it is written anew.
+                Stored::Unreadable => {}
             }
-            self.maintenance(context, &name, &timetable, now, &mut turn)?;
+            due_now.extend(look.due.take().map(|due| (due, name.clone())));
+            turn.take(&name, &look);
+            if let Some(until) = look.quiet_until(now) {
+                awake.rest(name, until);
+            }
         }
+        if let Some(next) = awake.next() {
+            turn.look_again(next);
+        }
+        drop(awake);
         // Those that wait longest come first.
-        due_now.sort_by(|one, other| (one.0, &one.1.policy).cmp(&(other.0, &other.1.policy)));
-        for (_, report, last_scheduled) in due_now {
+        due_now.sort_by(|(one, its), (other, others)| (one.scheduled, its).cmp(&(other.scheduled, others)));
+        for (due, name) in due_now {
             if running >= budget {
                 turn.waiting += 1;
                 continue;
             }
-            if self.start_run(context, &report, last_scheduled)? {
+            let Some(stored) = context.state.policy(&name)?.filter(|stored| !stored.withdrawn) else { continue };
+            let report = announcement(&stored.compiled, due.scheduled, due.catch_up, now);
+            if self.start_run(context, &report, due.last_scheduled)? {
                 running += 1;
                 turn.started.push((report.policy, report.id));
             } else {
@@ -160,6 +162,52 @@ impl Scheduler {
             }
         }
         Ok(turn)
+    }
+
+    /// Whether a run of a policy is due. `times`: the scheduled time that was dealt with last, and now.
+    fn run_due(
+        &self,
+        context: &Context,
+        name: &PolicyName,
+        timetable: &Timetable,
+        times: (Timestamp, Timestamp),
+        is_running: bool,
+        look: &mut Look,
+    ) -> Result<(), WorkError> {
+        let (last_scheduled, now) = times;
+        if !timetable.suspend && last_scheduled > now + CLOCK_SLACK {
+            look.ahead = Some(last_scheduled);
+        }
+        let last_scheduled = if is_ahead(last_scheduled, now) {
+            context.state.set_last_scheduled(name, now)?;
+            now
+        } else {
+            last_scheduled
+        };
+        if timetable.suspend {
+            return Ok(());
+        }
+        match due(&timetable.schedules, timetable.jitter, timetable.deadline, name, last_scheduled, now) {
+            Due::NotYet { next } => look.again(next),
+            Due::Now { scheduled, missed: _, catch_up } => {
+                look.has_work = true;
+                // One run for each policy: a time that comes while one is under way waits for its end.
+                // A restore in place ends by itself, too; its policy is looked at again after it.
+                if context.state.lease_holder(&runner::policy_lease(name))?.is_some() {
+                    look.again(now + LOOK_AGAIN);
+                } else if !is_running {
+                    look.due = Some(DueRun { scheduled, catch_up, last_scheduled });
+                }
+            }
+            Due::Skipped { scheduled, missed: _, next } => {
+                look.has_work = true;
+                context.state.set_last_scheduled(name, scheduled)?;
+                tracing::warn!(policy = %name, %scheduled, "skipped: its deadline has passed");
+                look.skipped = Some(scheduled);
+                look.again(next);
+            }
+        }
+        Ok(())
     }
 
     /// Starts an announced run: the intent is on disk before the process exists. False: it did not start.
@@ -199,14 +247,14 @@ impl Scheduler {
         name: &PolicyName,
         timetable: &Timetable,
         now: Timestamp,
-        turn: &mut ScheduleTurn,
+        look: &mut Look,
     ) -> Result<(), WorkError> {
         for (work, schedule) in &timetable.maintenance {
             let Some(last) = context.state.last_turn(name, work)? else {
                 // Seen for the first time: what it "missed" before nobody asked for.
                 context.state.set_turn(name, work, now)?;
                 if let Some(next) = schedule.next_after(now) {
-                    turn.look_again(next);
+                    look.again(next);
                 }
                 continue;
             };
@@ -217,9 +265,9 @@ impl Scheduler {
                 last
             };
             match due(std::slice::from_ref(schedule), SignedDuration::ZERO, None, name, last, now) {
-                Due::NotYet { next } => turn.look_again(next),
+                Due::NotYet { next } => look.again(next),
                 Due::Now { scheduled, .. } | Due::Skipped { scheduled, .. } => {
-                    self.maintain(context, name, work, scheduled, now, turn)?;
+                    self.maintain(context, name, work, scheduled, now, look)?;
                 }
             }
         }
@@ -234,12 +282,13 @@ impl Scheduler {
         work: &str,
         scheduled: Timestamp,
         now: Timestamp,
-        turn: &mut ScheduleTurn,
+        look: &mut Look,
     ) -> Result<(), WorkError> {
         if scheduled > now {
-            turn.look_again(scheduled);
+            look.again(scheduled);
             return Ok(());
         }
+        look.has_work = true;
         let key = (name.clone(), work.to_owned());
         let under_way = self.maintenance_under_way.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&key);
         if under_way {
@@ -248,7 +297,7 @@ impl Scheduler {
         context.state.set_turn(name, work, scheduled.max(now))?;
         let arguments = ["run".to_owned(), name.to_string(), "--only".to_owned(), work.to_owned()];
         match self.spawn(context, &arguments, name, Some(work)) {
-            Ok(_) => turn.maintenance.push(key),
+            Ok(_) => look.maintenance.push(key.1),
             Err(error) => tracing::error!(policy = %name, work, "could not be started: {error}"),
         }
         Ok(())
@@ -289,80 +338,36 @@ impl Scheduler {
         });
         Ok(identity)
     }
+}
 
-    /// The timetable of a policy, read anew only when its content changed.
-    fn timetable(&self, name: &PolicyName, text: String) -> Option<Arc<Timetable>> {
-        let mut timetables = self.timetables.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = timetables.get(name).filter(|known| known.text == text) {
-            return Some(Arc::clone(known));
-        }
-        match read_timetable(text) {
-            Ok(timetable) => {
-                let timetable = Arc::new(timetable);
-                timetables.insert(name.clone(), Arc::clone(&timetable));
-                Some(timetable)
-            }
-            Err(reason) => {
-                tracing::error!(policy = %name, "its stored schedule cannot be read, so it does not run: {reason}");
-                None
-            }
-        }
+impl Look {
+    fn again(&mut self, at: Timestamp) {
+        self.again = Some(self.again.map_or(at, |known| known.min(at)));
     }
 
-    /// When the marked points of withdrawn policies are to be forgotten.
-    fn expired_of_withdrawn(&self, context: &Context) -> Result<BTreeMap<PolicyName, Timestamp>, WorkError> {
-        let mut due = BTreeMap::new();
-        for (name, since, grace_seconds) in context.state.marked_of_withdrawn()? {
-            let at = since + SignedDuration::from_secs(grace_seconds);
-            // A cleanup that was held up is tried again an hour later.
-            let last = context.state.last_turn(&name, "cleanup")?;
-            let at = last.map_or(at, |last| at.max(last + SignedDuration::from_hours(1)));
-            due.entry(name).and_modify(|known: &mut Timestamp| *known = (*known).min(at)).or_insert(at);
-        }
-        Ok(due)
+    /// Until when nothing is due of the policy, unless something of it changes; none: it must be looked at each time.
+    fn quiet_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let until = self.again.unwrap_or(Timestamp::MAX);
+        (!self.has_work && self.ahead.is_none() && until > now).then_some(until)
     }
 }
 
 impl ScheduleTurn {
+    fn take(&mut self, name: &PolicyName, look: &Look) {
+        let Look { again, has_work: _, due: _, ahead, skipped, maintenance } = look;
+        self.maintenance.extend(maintenance.iter().map(|work| (name.clone(), work.clone())));
+        self.skipped.extend(skipped.map(|scheduled| (name.clone(), scheduled)));
+        self.ahead.extend(ahead.map(|last_scheduled| (name.clone(), last_scheduled)));
+        if let Some(again) = again {
+            self.look_again(*again);
+        }
+    }
+
     fn look_again(&mut self, at: Timestamp) {
         if at < Timestamp::MAX {
             self.next_due = Some(self.next_due.map_or(at, |known| known.min(at)));
         }
     }
-}
-
-fn read_timetable(text: String) -> Result<Timetable, String> {
-    let compiled: CompiledPolicy = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    let spec = &compiled.document.spec;
-    let zone = TimeZone::get(&spec.time_zone).map_err(|error| error.to_string())?;
-    let read = |expression: &str, zone: &TimeZone| Schedule::parse(expression, zone).map_err(|error| error.to_string());
-    let schedules = spec.schedule.as_slice().iter().map(|expression| read(expression, &zone));
-    let schedules = schedules.collect::<Result<Vec<_>, _>>()?;
-    let mut maintenance = Vec::new();
-    if let Some(cleanup) = &spec.cleanup {
-        maintenance.push(("cleanup".to_owned(), read(&cleanup.schedule, &zone)?));
-    }
-    if let Some(expression) = spec.verify.as_ref().and_then(|verify| verify.schedule.as_ref()) {
-        maintenance.push(("verify".to_owned(), read(expression, &zone)?));
-    }
-    for repository in &compiled.repositories {
-        let Some(plan) = &repository.spec.maintenance else { continue };
-        for (work, expression) in [("prune", &plan.prune), ("check", &plan.check)] {
-            if let Some(expression) = expression {
-                let name = &repository.metadata.name;
-                maintenance.push((format!("{work} {name}"), read(expression, &TimeZone::UTC)?));
-            }
-        }
-    }
-    Ok(Timetable {
-        suspend: spec.suspend,
-        schedules,
-        jitter: spec.jitter.map_or(SignedDuration::ZERO, |jitter| jitter.duration()),
-        deadline: spec.deadline.map(|deadline| deadline.duration()),
-        maintenance,
-        text,
-        compiled,
-    })
 }
 
 /// Whether a clock that jumped forth and back left a time that lies too far ahead to wait for. That no run starts twice

@@ -93,6 +93,27 @@ impl State {
     }
 }
 
+impl State {
+    /// The newest change, and the policies that something was written of after that one: their own row, their restore
+    /// points or their inventory. All policies, if nothing is known yet, or if more is known than there is: then another
+    /// database was put in the place of this one.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn policies_changed_since(&self, known: Option<i64>) -> Result<(i64, Vec<PolicyName>), StateError> {
+        let connection = self.connection();
+        // First: what changes while the names are read is found once more the next time.
+        let newest_change = newest_change(&connection)?;
+        let names = match known.filter(|known| *known <= newest_change) {
+            Some(known) if known == newest_change => Vec::new(),
+            Some(known) => changed_since(&connection, known)?,
+            None => names(&connection)?,
+        };
+        let policies = names.iter().filter(|name| *name != RESTORES);
+        Ok((newest_change, policies.map(|name| policy_name(name)).collect::<Result<_, _>>()?))
+    }
+}
+
 impl Observer {
     fn look(&mut self, directory: &Path, now: Timestamp) -> Result<&Seen, StateError> {
         let connection = match &mut self.connection {
@@ -160,6 +181,13 @@ fn changed_since(connection: &Connection, number: i64) -> Result<Vec<String>, St
     let mut statement = connection.prepare_cached("SELECT object FROM changes WHERE number > ?1").map_err(failed())?;
     let objects = statement.query_map([number], |row| row.get(0)).map_err(failed())?;
     objects.collect::<Result<_, _>>().map_err(failed())
+}
+
+fn names(connection: &Connection) -> Result<Vec<String>, StateError> {
+    let failed = || StateError::query("reading the names of the policies");
+    let mut statement = connection.prepare_cached("SELECT name FROM policies").map_err(failed())?;
+    let names = statement.query_map([], |row| row.get(0)).map_err(failed())?;
+    names.collect::<Result<_, _>>().map_err(failed())
 }
 
 /// All policies, or only one: what there is of it. One pass over each table, side by side in the order of the names.

@@ -1,6 +1,6 @@
 //! Restore points: what the repositories were seen to hold, together with marks, holds and proofs.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
@@ -210,28 +210,20 @@ impl State {
         Ok(())
     }
 
-    /// The oldest mark of each withdrawn policy, and its grace time in seconds.
+    /// When the oldest mark of a policy that was withdrawn has been there for its grace time; none: nothing is marked.
     ///
     /// # Errors
     /// The state cannot be read.
-    pub fn marked_of_withdrawn(&self) -> Result<Vec<(PolicyName, Timestamp, i64)>, StateError> {
-        let connection = self.connection();
-        let mut statement = connection
-            .prepare_cached(
-                "SELECT p.name, MIN(q.expired_since), p.compiled FROM policies p JOIN points q ON q.policy = p.name \
-                 WHERE p.withdrawn = 1 AND q.expired_since IS NOT NULL AND q.held = 0 GROUP BY p.name",
+    pub fn marks_end(&self, policy: &CompiledPolicy) -> Result<Option<Timestamp>, StateError> {
+        let oldest: Option<String> = self
+            .connection()
+            .query_row(
+                "SELECT MIN(expired_since) FROM points WHERE policy = ?1 AND held = 0",
+                [policy.name.to_string()],
+                |row| row.get(0),
             )
             .map_err(StateError::query("reading marks"))?;
-        let rows = statement
-            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(StateError::query("reading marks"))?;
-        rows.into_iter()
-            .map(|(name, since, compiled)| {
-                let compiled: CompiledPolicy = super::decode(|| format!("policy {name}"), &compiled)?;
-                Ok((super::policies::policy_name(&name)?, time(&since), grace_seconds(&compiled)))
-            })
-            .collect()
+        Ok(oldest.map(|since| time(&since) + SignedDuration::from_secs(grace_seconds(policy))))
     }
 
     /// Holds a point, or releases it; both take its mark away, so that its grace time begins anew. False: there is no

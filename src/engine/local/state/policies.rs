@@ -86,27 +86,6 @@ impl State {
         }))
     }
 
-    /// All policies, for the scheduler: name, text of the compiled policy, withdrawn, last scheduled time. The text is
-    /// not read, because the scheduler knows most of them already.
-    ///
-    /// # Errors
-    /// The state cannot be read.
-    pub fn policy_texts(&self) -> Result<Vec<(PolicyName, String, bool, Timestamp)>, StateError> {
-        let connection = self.connection();
-        let mut statement = connection
-            .prepare_cached("SELECT name, compiled, withdrawn, last_scheduled FROM policies ORDER BY name")
-            .map_err(StateError::query("reading policies"))?;
-        let rows = statement
-            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get::<_, String>(3)?)))
-            .map_err(StateError::query("reading policies"))?;
-        let mut policies = Vec::new();
-        for row in rows {
-            let (name, compiled, withdrawn, last_scheduled) = row.map_err(StateError::query("reading policies"))?;
-            policies.push((policy_name(&name)?, compiled, withdrawn, time(&last_scheduled)));
-        }
-        Ok(policies)
-    }
-
     /// Remembers that a scheduled time was dealt with.
     ///
     /// # Errors
