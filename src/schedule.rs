@@ -10,7 +10,7 @@
 //! (`*/15 * * * *`, and also `30 2,14 * * *`) follows the clock: skipped times are no times, repeated ones are two.
 //! On Kubernetes its controller decides, and there every expression follows the clock: see `controller`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use croner::Cron;
 use jiff::{
@@ -27,6 +27,7 @@ pub use self::{
 mod controller;
 mod due;
 mod expression;
+mod shared;
 
 /// A cron expression in a time zone, checked to have a next time.
 #[derive(Debug, Clone)]
@@ -35,8 +36,8 @@ pub struct Schedule {
     pub expression: String,
     /// The zone in which it is read.
     pub time_zone: TimeZone,
-    /// The parsed expression.
-    cron: Cron,
+    /// The parsed expression, which all policies share that write it alike.
+    cron: Arc<Cron>,
     /// Whether the Kubernetes controller starts it, which reads changes of clocks otherwise.
     by_controller: bool,
 }
@@ -54,7 +55,7 @@ impl Schedule {
         Ok(Self {
             expression: expression.trim().to_owned(),
             time_zone: time_zone.clone(),
-            cron: expression::read(expression)?,
+            cron: shared::read(expression.trim())?,
             by_controller: false,
         })
     }

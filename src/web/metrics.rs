@@ -253,6 +253,7 @@ mod tests {
             last_run: None,
             last_success: last_success.map(|time| time.parse().unwrap()),
             running: None,
+            drift: None,
         })
     }
 
@@ -263,6 +264,7 @@ mod tests {
             complete: true,
             policies: policies.iter().map(|(name, policy)| (name.parse().unwrap(), Arc::clone(policy))).collect(),
             restores: BTreeMap::new(),
+            foreign: BTreeMap::new(),
         };
         let (one, two) = (policy(1, None), policy(2, Some("2026-11-21T12:00:00Z")));
         let mut kept = Metrics::default();
