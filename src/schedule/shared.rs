@@ -4,7 +4,7 @@
 //! Pure as far as anyone can see: what an expression means hangs on nothing else.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
 };
 
@@ -17,7 +17,7 @@ static IN_USE: LazyLock<Mutex<InUse>> = LazyLock::new(Mutex::default);
 
 #[derive(Debug, Default)]
 struct InUse {
-    expressions: HashMap<String, Weak<Cron>>,
+    expressions: BTreeMap<String, Weak<Cron>>,
     /// How many there may be before those are removed that nobody uses any more.
     room: usize,
 }

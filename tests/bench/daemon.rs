@@ -58,7 +58,8 @@ pub fn bench() {
         git(&documents, &["commit", "-q", "-m", "edit"]);
         let committed = Instant::now();
         applied.push(wait_for_revision(&state, round, &head(&documents), committed));
-        // The commit of the status, too, and what it may wake.
+        // The commit of the status, too: a turn that found nothing to do may have come between.
+        wait_for_status(&documents);
         daemon.wait_for_turns(turns + 1.0);
         planned.push(daemon.metric("mainstay_plan_duration_seconds") * 1e3);
         turned.push(daemon.metric("mainstay_turn_duration_seconds") * 1e3);
@@ -158,6 +159,18 @@ fn wait_for_revision(state: &Path, number: usize, revision: &str, committed: Ins
         }
         assert!(committed.elapsed() < PATIENCE, "the commit is not applied");
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits until the status branch tells of the newest commit.
+fn wait_for_status(documents: &Path) {
+    let began = Instant::now();
+    let said =
+        || Command::new("git").current_dir(documents).args(["log", "-1", "--format=%s", "mainstay/status"]).output();
+    let short = &head(documents)[..7];
+    while !String::from_utf8_lossy(&said().expect("git").stdout).contains(short) {
+        assert!(began.elapsed() < PATIENCE, "the status is not written back");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

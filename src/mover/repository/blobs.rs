@@ -25,6 +25,9 @@ const WINDOW_BYTES: u32 = 512 << 10;
 /// So many windows are kept.
 const WINDOWS: usize = 8;
 
+/// Buffers are kept up to this size; most blobs of files are shorter than 2 MiB.
+const KEPT_BYTES: usize = 3 << 20;
+
 /// Writes blobs; each thread has its own.
 pub struct BlobWriter<'a> {
     packs: &'a Packs<'a>,
@@ -102,7 +105,20 @@ impl<'a> BlobWriter<'a> {
             )
             .hint("test the memory of this host; what was captured before is not affected by this")
         })?;
-        self.packs.add(&Sealed { kind, blob, bytes, length: content.len() as u64, compressed }, &self.writers)
+        let added =
+            self.packs.add(&Sealed { kind, blob, bytes, length: content.len() as u64, compressed }, &self.writers);
+        for buffer in [&mut self.buffer, &mut self.copy, &mut self.proof.content] {
+            let_go_if_large(buffer);
+        }
+        added
+    }
+}
+
+/// Lets go of a buffer that a long blob made large: else each of them would grow with the longest blob that it ever met,
+/// and the memory of a capture with its length.
+pub fn let_go_if_large(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > KEPT_BYTES {
+        *buffer = Vec::new();
     }
 }
 

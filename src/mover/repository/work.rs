@@ -6,7 +6,7 @@ use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc::SyncSender},
 };
 
-use super::{hash::Hash, pipeline::Opening};
+use super::{blobs::let_go_if_large, hash::Hash, pipeline::Opening};
 
 /// Batches of files that wait for each reader.
 const BATCHES_EACH: usize = 4;
@@ -150,7 +150,8 @@ impl Work {
     }
 
     /// Gives a buffer back.
-    pub fn give_back(&self, buffer: Vec<u8>) {
+    pub fn give_back(&self, mut buffer: Vec<u8>) {
+        let_go_if_large(&mut buffer);
         self.queue().buffers.push(buffer);
     }
 
