@@ -213,7 +213,11 @@ async fn carry_out(
     let (places, pieces) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            finish(&mut report, Ending::Failed { reason: error.chain(), recorded: false }, Timestamp::now());
+            finish(
+                &mut report,
+                Ending::Failed { reason: error.chain(), recorded: false, interrupted: false },
+                Timestamp::now(),
+            );
             site.store.end_run(&report, Timestamp::now()).await?;
             return Ok(report);
         }
@@ -467,6 +471,7 @@ fn first_report(request: &RunRequest, now: Timestamp) -> RunReport {
         finished_at: None,
         phase: Phase::Running,
         failed_after_record: false,
+        interrupted: false,
         message: "under way".to_owned(),
         sources: Vec::new(),
     }

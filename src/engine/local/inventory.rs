@@ -1,7 +1,9 @@
 //! The inventory of a policy: what its repositories hold, merged with what the state knows.
 //!
 //! A listing that fails makes the inventory incomplete: what that repository held stays known, and nothing may be
-//! forgotten. Snapshots of a run that failed, or is still under way, never count.
+//! forgotten. Snapshots of a run that is still under way never count, nor do those that a failed run is known to have
+//! left. What else carries the id of such a run may be the work of the same run that a state before this one saw the
+//! end of (this one is a copy from the middle of it): if it is whole it is a restore point, not a leftover.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -104,12 +106,26 @@ pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> 
     Ok(Found { complete, problems, points, gone, leftovers, listed, away })
 }
 
-/// The runs that made no restore point, with how far they are.
-pub fn not_good<'a>(reports: impl Iterator<Item = &'a RunReport>) -> BTreeMap<RestorePointId, Phase> {
-    reports
-        .filter(|run| run.phase != Phase::Succeeded && !run.failed_after_record)
-        .map(|run| (run.id.clone(), run.phase))
-        .collect()
+/// A run that recorded no restore point, as far as is known here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotGood {
+    /// It goes on.
+    UnderWay,
+    /// It failed, and left these snapshots behind.
+    Failed(BTreeSet<String>),
+}
+
+/// The runs that recorded no restore point.
+pub fn not_good<'a>(reports: impl Iterator<Item = &'a RunReport>) -> BTreeMap<RestorePointId, NotGood> {
+    let judge = |run: &RunReport| match run.phase {
+        Phase::Pending | Phase::Running => Some(NotGood::UnderWay),
+        Phase::Failed if run.failed_after_record => None,
+        // It may have gone well after the moment that is known here.
+        Phase::Failed if run.interrupted => Some(NotGood::Failed(BTreeSet::new())),
+        Phase::Failed => Some(NotGood::Failed(run.sources.iter().filter_map(|one| one.snapshot.clone()).collect())),
+        Phase::Succeeded => None,
+    };
+    reports.filter_map(|run| Some((run.id.clone(), judge(run)?))).collect()
 }
 
 /// What listings say of what is known.
@@ -136,7 +152,7 @@ pub fn merge(
     listed: &BTreeMap<i64, Vec<Snapshot>>,
     known: Vec<StoredPoint>,
     recorded: &BTreeSet<RestorePointId>,
-    not_good: &BTreeMap<RestorePointId, Phase>,
+    not_good: &BTreeMap<RestorePointId, NotGood>,
 ) -> Merged {
     let places: BTreeMap<i64, &PlaceRecord> = places.iter().map(|place| (place.id, place)).collect();
     let known_ids: BTreeSet<RestorePointId> = known.iter().map(|point| point.point.id.clone()).collect();
@@ -152,11 +168,11 @@ pub fn merge(
             }
             // A run that recorded its point and failed only afterwards is good: the point is known.
             match not_good.get(run).filter(|_| !known_ids.contains(run)) {
-                Some(Phase::Failed) => {
+                Some(NotGood::Failed(left)) if left.contains(&snapshot.id) => {
                     leftovers.entry(place.id).or_default().push((run.clone(), snapshot.id.clone()));
                 }
-                Some(Phase::Pending | Phase::Running | Phase::Succeeded) => {}
-                None => by_run.entry(run.clone()).or_default().push((place, snapshot)),
+                Some(NotGood::UnderWay) => {}
+                Some(NotGood::Failed(_)) | None => by_run.entry(run.clone()).or_default().push((place, snapshot)),
             }
         }
     }
@@ -191,7 +207,7 @@ pub fn merge(
         let Some((_, first)) = snapshots.first() else { continue };
         if is_restorable(&parts, first.label.sources) {
             let point = RestorePoint {
-                id,
+                id: id.clone(),
                 time: first.time,
                 size_bytes: size_of_one_copy(&parts),
                 verified_at: None,
@@ -200,6 +216,10 @@ pub fn merge(
                 parts: Vec::new(),
             };
             fresh.push(StoredPoint { point, parts, forgetting: false });
+        } else if not_good.contains_key(&id) {
+            for (place, snapshot) in snapshots {
+                leftovers.entry(place.id).or_default().push((id.clone(), snapshot.id.clone()));
+            }
         }
     }
     Merged { seen, fresh, gone, leftovers }

@@ -3,7 +3,10 @@
 use serde_json::json;
 
 use super::*;
-use crate::{mover::job::SnapshotLabel, run::Trigger};
+use crate::{
+    mover::job::SnapshotLabel,
+    run::{SourceReport, Trigger},
+};
 
 fn name() -> PolicyName {
     PolicyName::new("shop", "nightly")
@@ -65,6 +68,7 @@ fn run(id: &str, phase: Phase) -> RunReport {
         finished_at: None,
         phase,
         failed_after_record: false,
+        interrupted: false,
         message: String::new(),
         sources: Vec::new(),
     }
@@ -110,14 +114,37 @@ fn a_part_that_turns_up_is_added_and_one_that_is_gone_is_not_kept() {
 
 #[test]
 fn snapshots_of_failed_runs_are_leftovers_and_unknown_ones_are_points() {
-    let runs = [run("failed", Phase::Failed), run("running", Phase::Running)];
+    let runs = [run_that_left("failed"), run("running", Phase::Running)];
     let merged = look(&[(1, &["failed", "running", "found"])], Vec::new(), &[], &runs);
     assert_eq!(ids(&merged.fresh), ["found"]);
     assert_eq!(merged.leftovers[&1], [(RestorePointId("failed".into()), "snapshot of failed".into())]);
     // Its workload did not start, but its point was recorded. Missing for one look, it must come back with the next.
-    let recorded = RunReport { failed_after_record: true, ..run("failed", Phase::Failed) };
+    let recorded = RunReport { failed_after_record: true, ..run_that_left("failed") };
     let merged = look(&[(1, &["failed"])], Vec::new(), &[], &[recorded]);
     assert_eq!((ids(&merged.fresh), merged.leftovers.len()), (vec!["failed"], 0));
+}
+
+/// A run that failed after it had captured what [`snapshot`] lists of it.
+fn run_that_left(id: &str) -> RunReport {
+    let mut source = SourceReport::pending("files".into(), "disk1".into());
+    source.snapshot = Some(format!("snapshot of {id}"));
+    RunReport { sources: vec![source], ..run(id, Phase::Failed) }
+}
+
+/// The state is a copy from the middle of a run, or from before it and the run was begun anew: what the run left in the
+/// end is not known here, but the repository shows it.
+#[test]
+fn what_this_state_does_not_know_to_have_failed_is_a_point_if_it_is_whole() {
+    let interrupted = RunReport { interrupted: true, ..run_that_left("cut") };
+    let begun_anew = run("anew", Phase::Failed);
+    let merged = look(&[(1, &["cut", "anew"])], Vec::new(), &[], &[interrupted.clone(), begun_anew]);
+    assert_eq!((ids(&merged.fresh), merged.leftovers.len()), (vec!["anew", "cut"], 0));
+    // Half of it is worth nothing.
+    let mut half = snapshot("cut");
+    half.label.sources = 2;
+    let listed = BTreeMap::from([(1, vec![half])]);
+    let merged = merge(&[place(1)], &listed, Vec::new(), &BTreeSet::new(), &not_good([interrupted].iter()));
+    assert_eq!((merged.fresh.len(), merged.leftovers[&1].len()), (0, 1));
 }
 
 #[test]

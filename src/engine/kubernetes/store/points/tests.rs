@@ -135,6 +135,7 @@ fn a_run_ends_once() {
         finished_at: None,
         phase: Phase::Running,
         failed_after_record: false,
+        interrupted: false,
         message: String::new(),
         sources: Vec::new(),
     };

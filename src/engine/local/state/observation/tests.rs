@@ -63,6 +63,7 @@ fn report(policy: &str, day: u32, phase: Phase) -> RunReport {
         finished_at: None,
         phase,
         failed_after_record: false,
+        interrupted: false,
         message: String::new(),
         sources: Vec::new(),
     }
