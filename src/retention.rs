@@ -5,8 +5,9 @@
 //! point of all stays as long as a rule has counts left. restic cuts the buckets in the zone that a snapshot was
 //! written with; ours are written in UTC, so buckets are cut in UTC.
 //!
-//! Three rails go beyond restic: a held point stays, the newest point stays whatever the rules say, and where a policy
-//! verifies its restore points, the newest verified one stays too.
+//! Some rails go beyond restic: a held point stays, the newest point stays whatever the rules say, and where a policy
+//! verifies its restore points, the newest verified one stays too. What is [`aside`] stays, and takes up no count of any
+//! rule, so that it pushes nothing out either.
 
 use std::fmt;
 
@@ -89,6 +90,8 @@ impl KeepRules {
 pub enum KeepReason {
     /// Protected by hand.
     Held,
+    /// Found in a repository and made by somebody else, see [`RestorePoint::found`].
+    Found,
     /// The newest one, which no rule can expire.
     Newest,
     /// The newest of all while the policy reaches none: where its repositories were is left behind, and where they are
@@ -145,6 +148,7 @@ impl fmt::Display for KeepReason {
         let bucket = |oldest: bool, name: &str| format!("{}{name}", if oldest { "oldest " } else { "" });
         let text = match *self {
             Self::Held => "held".to_owned(),
+            Self::Found => "found, until it is released".to_owned(),
             Self::Newest => "newest".to_owned(),
             Self::LastResort => "until there is another".to_owned(),
             Self::Verified => "newest verified".to_owned(),
@@ -176,11 +180,16 @@ impl Decision {
     }
 }
 
+/// Why a point stays without taking part in the rules; none: it takes part.
+pub fn aside(point: &RestorePoint, _now: Timestamp) -> Option<KeepReason> {
+    point.found.then_some(KeepReason::Found)
+}
+
 /// Applies the rules at `now`; the decisions are in the order of `points`. Points that are marked as expired but still
 /// there take part: taking their marks back is what a reverted edit does.
 pub fn decide(rules: &KeepRules, points: &[RestorePoint], now: Timestamp) -> Vec<Decision> {
     let mut decisions = vec![Decision { keep: false, reasons: Vec::new() }; points.len()];
-    let order = newest_first(points);
+    let mut order = newest_first(points);
     let mut keep = |index: usize, reason: KeepReason| {
         decisions[index].keep = true;
         decisions[index].reasons.push(reason);
@@ -188,6 +197,13 @@ pub fn decide(rules: &KeepRules, points: &[RestorePoint], now: Timestamp) -> Vec
     for index in order.iter().copied().filter(|index| points[*index].held) {
         keep(index, KeepReason::Held);
     }
+    order.retain(|index| match aside(&points[*index], now) {
+        Some(reason) => {
+            keep(*index, reason);
+            false
+        }
+        None => true,
+    });
     if !rules.within.is_zero() {
         let cutoff = cutoff(rules.within, order.iter().map(|index| points[*index].time), now);
         for index in order.iter().copied().filter(|index| points[*index].time > cutoff) {

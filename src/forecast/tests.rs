@@ -12,6 +12,7 @@ fn point(time: Timestamp) -> RestorePoint {
         size_bytes: 1,
         verified_at: None,
         held: false,
+        found: false,
         expired_since: None,
         parts: Vec::new(),
     }

@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, path::PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{policy::PolicyName, restore_point::RestorePointId, secret::Secret};
+use crate::{
+    policy::PolicyName,
+    restore_point::{MakerId, RestorePointId},
+    secret::Secret,
+};
 
 /// One job. `Debug` shows no secret.
 #[derive(Debug, Serialize, Deserialize)]
@@ -132,6 +136,9 @@ pub struct SnapshotLabel {
     pub sources: usize,
     /// The name of this host or cluster.
     pub host: String,
+    /// Which installation made it; none: an older version, which did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maker: Option<MakerId>,
 }
 
 /// What to read.

@@ -12,6 +12,7 @@ fn point(time: Timestamp) -> RestorePoint {
         size_bytes: 1,
         verified_at: None,
         held: false,
+        found: false,
         expired_since: None,
         parts: Vec::new(),
     }
@@ -257,4 +258,22 @@ fn sweeping_marks_first_and_forgets_after_the_grace() {
         }
         assert_eq!(sweep(&rules, grace, &points, now), Sweep::default(), "seed {seed}");
     }
+}
+
+#[test]
+fn what_is_found_stays_and_pushes_nothing_out() {
+    let now = "2026-11-21T12:00:00Z".parse().unwrap();
+    let mut points =
+        points(&["2026-11-18T02:00:00Z", "2026-11-19T02:00:00Z", "2026-11-20T02:00:00Z", "2026-11-21T02:00:00Z"]);
+    points[0].found = true;
+    points[3].found = true;
+    let rules = KeepRules { last: 1, ..KeepRules::default() };
+    let kept = |points: &[RestorePoint]| -> Vec<Vec<KeepReason>> {
+        decide(&rules, points, now).into_iter().map(|decision| decision.reasons).collect()
+    };
+    let found = || vec![KeepReason::Found];
+    assert_eq!(kept(&points), [found(), vec![], vec![KeepReason::Last, KeepReason::Newest], found()]);
+    points[1].found = true;
+    points[2].found = true;
+    assert_eq!(kept(&points), [found(), found(), found(), found()]);
 }

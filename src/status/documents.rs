@@ -95,6 +95,9 @@ pub struct PointStatus {
     /// Protected by hand.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// Made by somebody else; it stays until it is released.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub found: bool,
     /// When the rules let it go if runs go on as scheduled, seen from the newest restore point; none: not foreseeable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
@@ -224,7 +227,7 @@ fn policy(input: &StatusInput<'_>, published: &Published<'_>, name: &PolicyName)
 }
 
 fn point_status(point: &RestorePoint, grace: Option<DurationText>) -> PointStatus {
-    let RestorePoint { id, time, size_bytes, verified_at, held, expired_since, parts: _ } = point;
+    let RestorePoint { id, time, size_bytes, verified_at, held, found, expired_since, parts: _ } = point;
     let grace = grace.unwrap_or(DEFAULT_GRACE).duration();
     PointStatus {
         id: id.clone(),
@@ -232,6 +235,7 @@ fn point_status(point: &RestorePoint, grace: Option<DurationText>) -> PointStatu
         size_bytes: *size_bytes,
         verified_at: *verified_at,
         held: *held,
+        found: *found,
         expires_at: None,
         expired_since: *expired_since,
         forgotten_after: expired_since.and_then(|since| since.checked_add(grace).ok()),

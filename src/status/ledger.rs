@@ -83,9 +83,14 @@ pub enum EventKind {
         /// Whether it passed; else what is wrong.
         problem: Option<String>,
     },
+    /// Restore points were found in a repository that nothing known here made. They stay until they are released.
+    Found {
+        /// Which.
+        points: Vec<RestorePointId>,
+    },
     /// A restore point was protected from expiry.
     Held(RestorePointId),
-    /// That protection was taken away.
+    /// That protection was taken away, or the one that a found restore point has.
     Released(RestorePointId),
 }
 

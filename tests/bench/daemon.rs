@@ -131,6 +131,7 @@ fn point(now: Timestamp, days: usize) -> StoredPoint {
         size_bytes: 2 << 30,
         verified_at: None,
         held: false,
+        found: false,
         expired_since: None,
         parts: Vec::new(),
     };

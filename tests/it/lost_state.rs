@@ -9,10 +9,16 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use mainstay::engine::local::{
-    LocalEngine,
-    cleanup::{Cleaned, Extent, clean},
-    movers::Bounds,
+use mainstay::{
+    engine::{
+        Engine as _,
+        local::{
+            LocalEngine,
+            cleanup::{Cleaned, Extent, clean},
+            movers::Bounds,
+        },
+    },
+    status::ledger::EventKind,
 };
 use serde_json::json;
 
@@ -80,5 +86,99 @@ async fn a_state_from_the_middle_of_a_run_keeps_the_point_that_the_run_made() {
         let into = host.text("restored");
         good(host.mainstay(&["restore", "shop/nightly", &made[1], "--into", &into]));
         assert_eq!(crate::host::walk(&host.path("restored")), ["changed"], "{point}");
+    }
+}
+
+/// Puts the state away and takes another one, which is made if it is not there.
+fn switch_state(host: &Host, put_away_as: &str, take: &str) {
+    fs::rename(host.path("state"), host.path(put_away_as)).unwrap();
+    if host.path(take).exists() {
+        fs::rename(host.path(take), host.path("state")).unwrap();
+    }
+}
+
+/// A policy in a repository that several states share.
+async fn put_shared(host: &Host, retention: serde_json::Value) {
+    fs::write(host.path("password"), "correct horse").unwrap();
+    let shared = json!({"layout": "Shared", "password": {"file": host.text("password")}});
+    let policy = host.policy_in(&["disk"], shared, json!({"retention": retention}));
+    host.engine().put(&policy).await.unwrap();
+}
+
+fn run_with(host: &Host, content: &str) {
+    fs::write(host.path("data/file"), content).unwrap();
+    good(host.mainstay(&["run", "shop/nightly"]));
+}
+
+fn run_at(host: &Host, scheduled: &str) {
+    let arguments = ["run", "shop/nightly", "--scheduled", scheduled, "--trigger", "schedule"];
+    good(host.mainstay(&arguments));
+}
+
+/// Which points nothing here made.
+async fn found(host: &Host) -> Vec<String> {
+    let points = host.actual().await.inventory.points;
+    points.iter().filter(|point| point.found).map(|point| point.id.to_string()).collect()
+}
+
+/// The host is gone. A new one is pointed at the documents and the repository.
+#[tokio::test]
+async fn a_new_host_sees_every_point_restores_and_loses_none_unseen() {
+    let host = Host::new();
+    let keep_one = json!({"keepLast": 1, "grace": "1h"});
+    put_shared(&host, json!({"keepLast": 3})).await;
+    for content in ["one", "two", "three"] {
+        run_with(&host, content);
+    }
+    let before = ids(&host).await;
+    fs::remove_dir_all(host.path("state")).unwrap();
+
+    put_shared(&host, keep_one.clone()).await;
+    // Before anything ran here, so that nothing empty is captured first.
+    good(host.mainstay(&["restore", "shop/nightly", "--into", &host.text("before")]));
+    assert_eq!(crate::host::walk(&host.path("before")), ["three"]);
+    run_with(&host, "four");
+    let now = Timestamp::now();
+    assert!(clean_at(&host.engine(), now).await.marked.is_empty());
+    assert!(clean_at(&host.engine(), now + hours(5000)).await.forgotten.is_empty(), "nobody saw it go");
+    assert_eq!((ids(&host).await.len(), found(&host).await.len()), (4, 3));
+    // They answer to the ids that the dashboard and the ledger know, too.
+    good(host.mainstay(&["restore", "shop/nightly", &before[1], "--into", &host.text("restored")]));
+    assert_eq!(crate::host::walk(&host.path("restored")), ["two"]);
+    good(host.mainstay(&["restore", "shop/nightly", "--into", &host.text("latest")]));
+    assert_eq!(crate::host::walk(&host.path("latest")), ["four"], "what was made here comes first");
+    let events = host.engine().history(0).await.unwrap();
+    assert!(events.iter().any(|event| matches!(&event.kind, EventKind::Found { points } if points.len() == 3)));
+
+    let said = good(host.mainstay(&["points", "release", "shop/nightly", "found"]));
+    assert_eq!(said.lines().count(), 3, "{said}");
+    assert_eq!(clean_at(&host.engine(), now + hours(5000)).await.marked.len(), 3);
+    assert_eq!(clean_at(&host.engine(), now + hours(5002)).await.forgotten.len(), 3);
+}
+
+/// Two hosts have the same cluster name, a policy of the same name, and one repository, by mistake or for a time.
+#[tokio::test]
+async fn two_states_on_one_repository_take_nothing_of_each_other() {
+    let host = Host::new();
+    let keep_one = json!({"keepLast": 1, "grace": "1h"});
+    put_shared(&host, keep_one.clone()).await;
+    run_at(&host, "2026-11-20T02:00:00Z");
+    switch_state(&host, "first", "second");
+    put_shared(&host, keep_one.clone()).await;
+    // The same scheduled time is the same id.
+    run_at(&host, "2026-11-20T02:00:00Z");
+    run_at(&host, "2026-11-21T02:00:00Z");
+    switch_state(&host, "second", "first");
+    run_at(&host, "2026-11-21T02:00:00Z");
+    let now = Timestamp::now();
+    for (here, there) in [("first", "second"), ("second", "first")] {
+        clean_at(&host.engine(), now + hours(25)).await;
+        clean_at(&host.engine(), now + hours(27)).await;
+        let (all, found) = (ids(&host).await, found(&host).await);
+        let own: Vec<&String> = all.iter().filter(|id| !found.contains(id)).collect();
+        assert_eq!(own, ["20261121-020000"], "{here}: {all:?}");
+        // What the first one forgot, by its own rules, the second one saw no more of.
+        assert_eq!(found.len(), if here == "first" { 2 } else { 1 }, "{here}: {all:?}");
+        switch_state(&host, here, there);
     }
 }

@@ -112,6 +112,7 @@ fn point(at: &str, size_bytes: u64) -> RestorePoint {
         size_bytes,
         verified_at: None,
         held: false,
+        found: false,
         expired_since: None,
         parts: Vec::new(),
     }

@@ -106,7 +106,9 @@ fn is_kept_by_restic(decision: &Decision) -> bool {
         | KeepReason::Monthly { oldest }
         | KeepReason::Yearly { oldest } => !oldest,
         // Rails of ours; with at least one rule, restic keeps the newest by it.
-        KeepReason::Held | KeepReason::Newest | KeepReason::LastResort | KeepReason::Verified => false,
+        KeepReason::Held | KeepReason::Found | KeepReason::Newest | KeepReason::LastResort | KeepReason::Verified => {
+            false
+        }
     })
 }
 
@@ -152,6 +154,7 @@ fn point(snapshot: &Value) -> RestorePoint {
         size_bytes: 0,
         verified_at: None,
         held: false,
+        found: false,
         expired_since: None,
         parts: Vec::new(),
     }

@@ -139,6 +139,7 @@ fn json(listed: &Listed) -> Value {
         "time": point.time,
         "sizeBytes": point.size_bytes,
         "held": point.held,
+        "found": point.found,
         "verifiedAt": point.verified_at,
         "kept": kept,
         "reasons": reasons,

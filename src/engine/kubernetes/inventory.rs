@@ -18,7 +18,7 @@ pub use crate::engine::local::inventory::IN_CLUSTER;
 use crate::{
     engine::{
         local::{
-            inventory::{Found, Merged, merge, not_good},
+            inventory::{Found, Merged, merge, name_points, not_good},
             state::{places::PlaceRecord, points::StoredPoint},
         },
         movers,
@@ -77,6 +77,7 @@ pub async fn refresh(
     let runs: Vec<RunReport> = site.store.runs(name).await?.into_iter().map(|run| run.report).collect();
     let recorded: BTreeSet<RestorePointId> =
         site.store.points(name).await?.points.into_iter().map(|point| point.point.id).collect();
+    name_points(&mut listed, before.maker.as_ref());
     // In a shared repository another cluster may have a policy of the same name: its snapshots are not ours to judge.
     for snapshots in listed.values_mut() {
         snapshots.retain(|snapshot| snapshot.label.host == policy.cluster || recorded.contains(&snapshot.label.run));
@@ -128,6 +129,8 @@ fn snapshot(policy: &CompiledPolicy, object: &DynamicObject) -> Option<Snapshot>
             source: annotation(labels::SOURCE)?,
             sources: annotation(labels::SOURCES)?.parse().ok()?,
             host: policy.cluster.clone(),
+            // An object of this very cluster.
+            maker: None,
         },
         time: metadata.creation_timestamp.as_ref()?.0,
         size_bytes: snapshots::bytes(object.data["status"]["restoreSize"].as_str()),

@@ -32,6 +32,7 @@ pub fn must_last(kind: &EventKind) -> bool {
         | EventKind::TakenBack { .. }
         | EventKind::Forgotten { .. }
         | EventKind::Verified { .. }
+        | EventKind::Found { .. }
         | EventKind::Held(_)
         | EventKind::Released(_) => false,
     }

@@ -29,7 +29,7 @@ use crate::{
         CompiledPolicy, PolicyName,
         document::backup_policy::{Consistency, Hook},
     },
-    restore_point::RestorePointId,
+    restore_point::{MakerId, RestorePointId},
     run::{
         Phase, RunReport,
         machine::{self, Ending, Journal, Next, Outcome, Shape, Step},
@@ -186,6 +186,8 @@ pub struct Run<'a> {
     bounds: Bounds,
     report: RunReport,
     parts: Vec<StoredPart>,
+    /// Who makes the snapshots.
+    maker: MakerId,
     /// What is stopped, as far as this process knows.
     stopped: Vec<StoppedWorkload>,
     /// When the last claim was begun: the next one is staggered.
@@ -205,7 +207,11 @@ async fn carry_out(
     let bounds = Bounds::within(limit, site.stop.clone());
     notice(Notice::Step("look for what is to be captured".to_owned()));
     // Where it goes is settled by the first run after an edit; a policy that was made anew gets a fresh path.
-    site.store.change_points(&policy.name, |record| record.settle_places(&policy, fresh_suffix)).await?;
+    let settled = site.store.change_points(&policy.name, |record| {
+        record.settle_places(&policy, fresh_suffix);
+        record.maker.get_or_insert_with(fresh_maker).clone()
+    });
+    let maker = settled.await?;
     let prepared = match places_in_order(site, &policy).await {
         Ok(places) => Pieces::find(site, &policy, &places).await.map(|pieces| (places, pieces)),
         Err(error) => Err(error),
@@ -231,6 +237,7 @@ async fn carry_out(
         bounds,
         report,
         parts: Vec::new(),
+        maker,
         stopped: Vec::new(),
         claim_began: None,
         remarks: BTreeSet::new(),
@@ -458,6 +465,11 @@ fn fresh_suffix() -> String {
     const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     let mut random = rand::rng();
     (0..5).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect()
+}
+
+/// Random, made once for each policy's record.
+fn fresh_maker() -> MakerId {
+    MakerId(format!("{:016x}", rand::random::<u64>()))
 }
 
 fn first_report(request: &RunRequest, now: Timestamp) -> RunReport {

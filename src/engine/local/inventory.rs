@@ -11,16 +11,16 @@ use jiff::Timestamp;
 
 use super::{
     context::{Context, WorkError},
-    movers,
+    movers::{self, MoverError},
     state::{
         places::PlaceRecord,
         points::{StoredPart, StoredPoint},
     },
 };
 use crate::{
-    mover::job::{Snapshot, Task},
+    mover::job::{FailureKind, Snapshot, Task},
     policy::PolicyName,
-    restore_point::{Part, RestorePoint, RestorePointId},
+    restore_point::{MakerId, Part, RestorePoint, RestorePointId},
     retention::reach::Reach,
     run::{Phase, RunReport},
 };
@@ -46,6 +46,8 @@ pub struct Found {
 
 /// Looks at all repositories of a policy and stores what was found.
 ///
+/// A place that was never written to from here is asked, too: it may hold what another state wrote.
+///
 /// A place that the policy left behind is asked only while a known point has a part there, and one that does not answer
 /// leaves the inventory complete: the rules count no point that is only there, see [`crate::retention::reach`].
 ///
@@ -63,13 +65,18 @@ pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> 
     let mut listed = BTreeMap::new();
     let mut problems = Vec::new();
     let mut away = BTreeMap::new();
-    for place in places.iter().filter(|place| place.initialised && holds_something(place)) {
+    for place in places.iter().filter(|place| holds_something(place)) {
         let task = Task::List { policy: Some(policy.clone()) };
         let answer = context.job(place, task, None, &context.small_work(), |_| ()).await;
         match answer.and_then(|outcome| Ok(movers::snapshots(&place.repository, outcome)?)) {
             Ok(snapshots) => {
+                if !place.initialised {
+                    context.state.set_initialised(place.id)?;
+                }
                 listed.insert(place.id, snapshots);
             }
+            Err(WorkError::Mover(MoverError::Failed(failure)))
+                if failure.kind == FailureKind::RepositoryMissing && !place.initialised => {}
             Err(error) => {
                 tracing::warn!(%policy, repository = place.repository, "{}", error.chain());
                 match &reach {
@@ -83,6 +90,8 @@ pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> 
             }
         }
     }
+    let maker = context.state.maker()?;
+    name_points(&mut listed, Some(&maker));
     // After the listings, and the runs first: a run whose snapshots were listed is among them, and one that is over by
     // then has its point among those that are known now.
     let runs = context.state.runs(policy)?;
@@ -104,6 +113,13 @@ pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> 
     let points = context.state.points(policy)?;
     let Merged { seen: _, fresh: _, gone, leftovers } = merged;
     Ok(Found { complete, problems, points, gone, leftovers, listed, away })
+}
+
+/// Gives the snapshots the ids that their restore points have here.
+pub fn name_points(listed: &mut BTreeMap<i64, Vec<Snapshot>>, own: Option<&MakerId>) {
+    for label in listed.values_mut().flatten().map(|snapshot| &mut snapshot.label) {
+        label.run = RestorePointId::of_run(&label.run, label.maker.as_ref(), own);
+    }
 }
 
 /// A run that recorded no restore point, as far as is known here.
@@ -133,7 +149,7 @@ pub fn not_good<'a>(reports: impl Iterator<Item = &'a RunReport>) -> BTreeMap<Re
 pub struct Merged {
     /// Known points that are there, with the parts that are.
     pub seen: Vec<StoredPoint>,
-    /// Points that nobody knew.
+    /// Points that nobody knew, marked as found.
     pub fresh: Vec<StoredPoint>,
     /// Known points that are not there.
     pub gone: Vec<StoredPoint>,
@@ -212,6 +228,7 @@ pub fn merge(
                 size_bytes: size_of_one_copy(&parts),
                 verified_at: None,
                 held: false,
+                found: true,
                 expired_since: None,
                 parts: Vec::new(),
             };

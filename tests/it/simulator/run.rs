@@ -130,6 +130,7 @@ fn record(state: &mut State, name: &PolicyName, run: &mut Run) {
         size_bytes: 1,
         verified_at: None,
         held: false,
+        found: false,
         expired_since: None,
         parts: Vec::new(),
     };

@@ -4,6 +4,8 @@
 //! Pure. A boundary format (JSON). Everything that must be true together is in this one record, so that one
 //! compare-and-swap changes all of it or nothing.
 
+use std::slice;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +15,7 @@ use crate::{
         CompiledPolicy, PolicyName,
         document::{RepositoryDocument, repository::Layout},
     },
-    restore_point::{Inventory, RestorePoint, RestorePointId},
+    restore_point::{Inventory, MakerId, RestorePoint, RestorePointId},
     retention::reach::decide_for,
     run::{Phase, RunReport, to_millisecond},
     status::ledger::EventKind,
@@ -39,6 +41,9 @@ pub struct PointsRecord {
     /// Where they are: the current places first, then former ones.
     #[serde(default)]
     pub places: Vec<PlaceRecord>,
+    /// Who makes snapshots for this record; none: nothing was made yet by a version that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maker: Option<MakerId>,
     /// The run that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<RestorePointId>,
@@ -75,6 +80,7 @@ impl PointsRecord {
             complete: true,
             points: Vec::new(),
             places: Vec::new(),
+            maker: None,
             running: None,
             last_run: None,
             last_success: None,
@@ -142,8 +148,14 @@ impl PointsRecord {
     ) {
         self.observed_at = Some(observed_at);
         self.complete = complete;
+        let known = |record: &Self, point: &StoredPoint| record.point(&point.point.id).is_some();
+        let new = found.iter().filter(|point| point.point.found && !known(self, point));
+        let new: Vec<RestorePointId> = new.map(|point| point.point.id.clone()).collect();
         for point in found {
             self.put_point(point);
+        }
+        if !new.is_empty() {
+            self.add_event(observed_at, EventKind::Found { points: new });
         }
         let is_gone = |id: &RestorePointId| gone.iter().any(|point| point.point.id == *id);
         self.points.retain(|stored| !is_gone(&stored.point.id));
@@ -157,14 +169,17 @@ impl PointsRecord {
     /// Records the restore point of a run: only now it exists.
     pub fn record_point(&mut self, point: &StoredPoint) {
         self.put_point(point);
+        self.change(slice::from_ref(&point.point.id), |stored| std::mem::take(&mut stored.point.found));
     }
 
-    /// Marks points as expired; those that are marked or held stay as they are. Returns which were marked.
+    /// Marks points as expired; those that are marked or held stay as they are. One that was found and is lost by an edit
+    /// that a person has seen is like any other from then on. Returns which were marked.
     pub fn mark(&mut self, ids: &[RestorePointId], now: Timestamp) -> Vec<RestorePointId> {
         self.change(ids, |stored| {
             let is_free = stored.point.expired_since.is_none() && !stored.point.held;
             if is_free {
                 stored.point.expired_since = Some(to_millisecond(now));
+                stored.point.found = false;
             }
             is_free
         })
@@ -201,14 +216,15 @@ impl PointsRecord {
         });
     }
 
-    /// Holds a point, or releases it; both take its mark away, so that its grace time begins anew. False: there is no
-    /// such point, or a cleanup has begun to forget it.
+    /// Holds a point, or releases it, from being found as well; both take its mark away, so that its grace time begins
+    /// anew. False: there is no such point, or a cleanup has begun to forget it.
     pub fn set_held(&mut self, id: &RestorePointId, held: bool, now: Timestamp) -> bool {
         let Some(stored) = self.points.iter_mut().find(|stored| stored.point.id == *id && !stored.forgetting) else {
             return false;
         };
-        if stored.point.held != held {
-            stored.point.held = held;
+        let is_released = stored.point.found && !held;
+        if stored.point.held != held || is_released {
+            (stored.point.held, stored.point.found) = (held, stored.point.found && held);
             stored.point.expired_since = None;
             let kind = if held { EventKind::Held(id.clone()) } else { EventKind::Released(id.clone()) };
             self.add_event(now, kind);
@@ -289,6 +305,7 @@ impl PointsRecord {
             | EventKind::TakenBack { .. }
             | EventKind::Forgotten { .. }
             | EventKind::Verified { .. }
+            | EventKind::Found { .. }
             | EventKind::Held(_)
             | EventKind::Released(_) => false,
         };

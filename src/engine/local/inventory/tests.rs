@@ -36,6 +36,7 @@ fn snapshot(run: &str) -> Snapshot {
             source: "files".into(),
             sources: 1,
             host: "local".into(),
+            maker: None,
         },
         time: Timestamp::UNIX_EPOCH,
         size_bytes: 1,
@@ -51,6 +52,7 @@ fn point(run: &str, places: &[i64]) -> StoredPoint {
         size_bytes: 1,
         verified_at: None,
         held: false,
+        found: false,
         expired_since: None,
         parts: Vec::new(),
     };
@@ -177,4 +179,59 @@ fn volume_snapshots_in_the_cluster_complete_what_a_repository_holds() {
     assert_eq!(size_of_one_copy(&parts), 66);
     assert!(!is_restorable(&parts[1..], 2), "the volume snapshot is gone");
     assert!(is_restorable(&parts[..1], 1));
+}
+
+/// Two installations share a repository and the name of a policy, so that their runs have the same ids.
+#[test]
+fn what_another_maker_made_is_a_point_of_its_own() {
+    let own = MakerId("aaaaaaaaaaaaaaaa".into());
+    let made_by = |maker: &MakerId, id: &str| {
+        let mut snapshot = Snapshot { id: id.into(), ..snapshot("20261121-020000") };
+        snapshot.label.maker = Some(maker.clone());
+        snapshot
+    };
+    let other = MakerId("bbbbbbbbbbbbbbbb".into());
+    let listing = || {
+        let mut listed = BTreeMap::from([(1, vec![made_by(&other, "theirs"), made_by(&own, "ours")])]);
+        name_points(&mut listed, Some(&own));
+        listed
+    };
+    let mut known = point("20261121-020000", &[1]);
+    known.parts[0].part.snapshot = "ours".into();
+    let recorded = BTreeSet::from([known.point.id.clone()]);
+    let merged = merge(&[place(1)], &listing(), vec![known], &recorded, &BTreeMap::new());
+    assert_eq!((ids(&merged.seen), ids(&merged.fresh)), (vec!["20261121-020000"], vec!["20261121-020000-bbbbbb"]));
+    assert_eq!((merged.seen[0].parts.len(), merged.fresh[0].point.found), (1, true));
+    // Ours failed; theirs did not.
+    let mut failed = run_that_left("20261121-020000");
+    failed.sources[0].snapshot = Some("ours".into());
+    let merged = merge(&[place(1)], &listing(), Vec::new(), &BTreeSet::new(), &not_good([failed].iter()));
+    assert_eq!(ids(&merged.fresh), ["20261121-020000-bbbbbb"]);
+    assert_eq!(merged.leftovers[&1], [(RestorePointId("20261121-020000".into()), "ours".into())]);
+}
+
+#[test]
+fn a_found_point_is_released_by_a_person_or_by_a_loss_that_was_seen() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = crate::engine::local::state::State::open(directory.path()).unwrap();
+    let now = Timestamp::UNIX_EPOCH;
+    let found = |id: &str| {
+        let mut found = point(id, &[1]);
+        found.point.found = true;
+        found
+    };
+    let id = |id: &str| RestorePointId(id.into());
+    state.set_inventory(&name(), now, true, &[], &["a", "b", "c"].map(found), &[]).unwrap();
+    state.set_inventory(&name(), now, true, &[], &["a", "b", "c"].map(found), &[]).unwrap();
+    assert_eq!(state.events(0).unwrap().len(), 1, "it is told once");
+    assert!(state.set_held(&name(), &id("a"), false, now).unwrap());
+    assert_eq!(state.events(0).unwrap().len(), 2);
+    state.mark(&name(), &[id("b")], now).unwrap();
+    assert!(state.set_held(&name(), &id("c"), true, now).unwrap());
+    let marks = || -> Vec<(bool, bool)> {
+        state.points(&name()).unwrap().iter().map(|stored| (stored.point.held, stored.point.found)).collect()
+    };
+    assert_eq!(marks(), [(false, false), (false, false), (true, true)]);
+    state.set_held(&name(), &id("c"), false, now).unwrap();
+    assert_eq!(marks()[2], (false, false));
 }

@@ -44,6 +44,7 @@ impl StoredPoint {
             size_bytes: crate::engine::local::inventory::size_of_one_copy(&parts),
             verified_at: None,
             held: false,
+            found: false,
             expired_since: None,
             parts: Vec::new(),
         };
@@ -57,7 +58,15 @@ impl StoredPoint {
 }
 
 /// What [`read`] reads.
-pub(super) const COLUMNS: &str = "id, time, size_bytes, verified_at, held, expired_since, forgetting, parts";
+pub(super) const COLUMNS: &str = "id, time, size_bytes, verified_at, held, expired_since, forgetting, parts, found";
+
+/// What version 3 of the schema added.
+pub(super) const ADDED: &str = "ALTER TABLE points ADD COLUMN found INTEGER NOT NULL DEFAULT 0; \
+                                ALTER TABLE points ADD COLUMN missing_since TEXT;";
+
+/// Restore points of an older version as this one reads them, for a state that must not be written to.
+pub(super) const VIEW_OF_OLDER: &str =
+    "CREATE TEMP VIEW points AS SELECT *, 0 AS found, NULL AS missing_since FROM main.points;";
 
 impl State {
     /// The restore points of one policy, oldest first.
@@ -101,8 +110,14 @@ impl State {
                     params![name, point.id.0, size_bytes, encode(parts)],
                 )?;
             }
+            let mut found = Vec::new();
             for point in fresh {
-                put(transaction, policy, point, "DO NOTHING")?;
+                if put(transaction, policy, point, "DO NOTHING")? {
+                    found.push(point.point.id.clone());
+                }
+            }
+            if !found.is_empty() {
+                events::add(transaction, observed_at, policy, &EventKind::Found { points: found })?;
             }
             for point in gone {
                 transaction.execute(
@@ -123,7 +138,8 @@ impl State {
         })
     }
 
-    /// Marks points as expired since `now`; those that are marked keep their mark. Returns which were marked.
+    /// Marks points as expired since `now`; those that are marked keep their mark. One that was found and is lost by an
+    /// edit that a person has seen is like any other from then on. Returns which were marked.
     ///
     /// # Errors
     /// The state cannot be written.
@@ -136,7 +152,8 @@ impl State {
         self.change_points(
             policy,
             points,
-            "UPDATE points SET expired_since = ?3 WHERE policy = ?1 AND id = ?2 AND expired_since IS NULL AND held = 0",
+            "UPDATE points SET expired_since = ?3, found = 0 \
+             WHERE policy = ?1 AND id = ?2 AND expired_since IS NULL AND held = 0",
             now,
         )
     }
@@ -234,8 +251,8 @@ impl State {
             .collect()
     }
 
-    /// Holds a point, or releases it; both take its mark away, so that its grace time begins anew. False: there is no
-    /// such point, or a cleanup has begun to forget it.
+    /// Holds a point, or releases it, from being found as well; both take its mark away, so that its grace time begins
+    /// anew. False: there is no such point, or a cleanup has begun to forget it.
     ///
     /// # Errors
     /// The state cannot be written.
@@ -254,8 +271,8 @@ impl State {
                 |row| row.get(0),
             )?;
             let changed = transaction.execute(
-                "UPDATE points SET held = ?3, expired_since = NULL \
-                 WHERE policy = ?1 AND id = ?2 AND held <> ?3 AND forgetting = 0",
+                "UPDATE points SET held = ?3, found = found AND ?3, expired_since = NULL \
+                 WHERE policy = ?1 AND id = ?2 AND (held <> ?3 OR found > ?3) AND forgetting = 0",
                 params![name, id.0, held],
             )?;
             if changed > 0 {
@@ -294,18 +311,19 @@ pub fn grace_seconds(policy: &CompiledPolicy) -> i64 {
     policy.document.spec.retention.grace.map_or(24 * 3600, |grace| grace.seconds())
 }
 
-/// Adds a point. `conflict`: what to do where it is known already, in SQL.
+/// Adds a point. `conflict`: what to do where it is known already, in SQL. False: nothing was to be done.
 pub(super) fn put(
     transaction: &Transaction<'_>,
     policy: &PolicyName,
     stored: &StoredPoint,
     conflict: &str,
-) -> Result<(), rusqlite::Error> {
+) -> Result<bool, rusqlite::Error> {
     let point = &stored.point;
-    transaction.execute(
+    let changed = transaction.execute(
         &format!(
-            "INSERT INTO points (policy, id, time, size_bytes, verified_at, held, expired_since, forgetting, parts) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (policy, id) {conflict}"
+            "INSERT INTO points \
+             (policy, id, time, size_bytes, verified_at, held, expired_since, forgetting, parts, found) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (policy, id) {conflict}"
         ),
         params![
             policy.to_string(),
@@ -317,9 +335,10 @@ pub(super) fn put(
             point.expired_since.map(|at| at.to_string()),
             stored.forgetting,
             encode(&stored.parts),
+            point.found,
         ],
     )?;
-    Ok(())
+    Ok(changed > 0)
 }
 
 /// A point from [`COLUMNS`], the first of which is the column `first`.
@@ -338,6 +357,7 @@ pub(super) fn read(row: &Row<'_>, first: usize) -> Result<StoredPoint, rusqlite:
             size_bytes: row.get::<_, i64>(first + 2)?.unsigned_abs(),
             verified_at: optional_time(first + 3)?,
             held: row.get(first + 4)?,
+            found: row.get(first + 8)?,
             expired_since: optional_time(first + 5)?,
             parts: Vec::new(),
         },

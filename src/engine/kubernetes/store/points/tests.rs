@@ -17,6 +17,7 @@ fn stored(name: &str, at: &str) -> StoredPoint {
         size_bytes: 1,
         verified_at: None,
         held: false,
+        found: false,
         expired_since: None,
         parts: Vec::new(),
     };

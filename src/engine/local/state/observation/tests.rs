@@ -46,6 +46,7 @@ fn point(day: u32) -> StoredPoint {
         size_bytes: 1,
         verified_at: None,
         held: false,
+        found: false,
         expired_since: None,
         parts: Vec::new(),
     };
@@ -148,7 +149,7 @@ fn a_hand_in_the_database_is_seen() {
         "DELETE FROM points WHERE id = '20261101-020000'",
         "UPDATE inventories SET complete = 0",
         "DELETE FROM inventories",
-        "REPLACE INTO points SELECT policy, id, time, 7, NULL, 0, NULL, 0, parts FROM points",
+        "REPLACE INTO points SELECT policy, id, time, 7, NULL, 0, NULL, 0, parts, 0, NULL FROM points",
         "DELETE FROM policies",
     ] {
         let before = daemon.observe(now()).unwrap();
@@ -210,6 +211,7 @@ fn an_older_state_is_brought_up_to_date() {
     for trigger in triggers {
         hand.execute(&format!("DROP TRIGGER {trigger}"), []).unwrap();
     }
+    hand.execute_batch("ALTER TABLE points DROP COLUMN found; ALTER TABLE points DROP COLUMN missing_since").unwrap();
     hand.execute_batch("DROP TABLE changes; PRAGMA user_version = 1").unwrap();
     assert_eq!(State::open_read_only(directory.path()).unwrap().observe(now()).unwrap().policies.len(), 1);
     let state = State::open(directory.path()).unwrap();
