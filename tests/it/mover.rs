@@ -22,6 +22,8 @@ use mainstay::{
 };
 use tempfile::TempDir;
 
+mod pruned;
+
 /// A repository in a fresh directory, and room beside it.
 struct World {
     directory: TempDir,
