@@ -234,6 +234,7 @@ fn replay(
             verified_at: Some(time),
             held: false,
             found: false,
+            missing_since: None,
             expired_since: None,
             parts: Vec::new(),
         });

@@ -75,6 +75,10 @@ pub struct RestorePoint {
     /// was lost. No rule expires it until a person releases it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub found: bool,
+    /// Since when no listing shows it, though nothing here forgot it. It keeps its place, its hold and its marks until
+    /// it comes back, or is given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_since: Option<Timestamp>,
     /// Since when the rules no longer keep it. Cleanup forgets it after the grace time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired_since: Option<Timestamp>,

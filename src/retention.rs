@@ -92,6 +92,8 @@ pub enum KeepReason {
     Held,
     /// Found in a repository and made by somebody else, see [`RestorePoint::found`].
     Found,
+    /// No listing shows it, see [`RestorePoint::missing_since`].
+    Missing,
     /// The newest one, which no rule can expire.
     Newest,
     /// The newest of all while the policy reaches none: where its repositories were is left behind, and where they are
@@ -149,6 +151,7 @@ impl fmt::Display for KeepReason {
         let text = match *self {
             Self::Held => "held".to_owned(),
             Self::Found => "found, until it is released".to_owned(),
+            Self::Missing => "missing, until it is back or given up".to_owned(),
             Self::Newest => "newest".to_owned(),
             Self::LastResort => "until there is another".to_owned(),
             Self::Verified => "newest verified".to_owned(),
@@ -182,7 +185,11 @@ impl Decision {
 
 /// Why a point stays without taking part in the rules; none: it takes part.
 pub fn aside(point: &RestorePoint, _now: Timestamp) -> Option<KeepReason> {
-    point.found.then_some(KeepReason::Found)
+    match point {
+        RestorePoint { missing_since: Some(_), .. } => Some(KeepReason::Missing),
+        RestorePoint { found: true, .. } => Some(KeepReason::Found),
+        RestorePoint { .. } => None,
+    }
 }
 
 /// Applies the rules at `now`; the decisions are in the order of `points`. Points that are marked as expired but still

@@ -13,6 +13,7 @@ fn point(time: Timestamp) -> RestorePoint {
         verified_at: None,
         held: false,
         found: false,
+        missing_since: None,
         expired_since: None,
         parts: Vec::new(),
     }

@@ -53,6 +53,7 @@ fn points(days: i64) -> Vec<RestorePoint> {
         verified_at: None,
         held: false,
         found: false,
+        missing_since: None,
         expired_since: None,
         parts: Vec::new(),
     };

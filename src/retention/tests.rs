@@ -13,6 +13,7 @@ fn point(time: Timestamp) -> RestorePoint {
         verified_at: None,
         held: false,
         found: false,
+        missing_since: None,
         expired_since: None,
         parts: Vec::new(),
     }
@@ -126,6 +127,8 @@ fn random_points(random: &mut StdRng, now: Timestamp) -> Vec<RestorePoint> {
             let mut point = point(Timestamp::from_second(seconds).unwrap());
             point.id = RestorePointId(format!("{}-{number}", point.id));
             point.held = random.random_bool(0.05);
+            point.found = random.random_bool(0.05);
+            point.missing_since = random.random_bool(0.05).then_some(now);
             point.verified_at = random.random_bool(0.3).then_some(point.time);
             point.expired_since = random
                 .random_bool(0.3)
@@ -152,7 +155,11 @@ fn random_rules(random: &mut StdRng) -> KeepRules {
 
 /// Whether a point stays, from the words of the documentation: count how many hits lie before it.
 fn stays(rules: &KeepRules, points: &[RestorePoint], judged: &RestorePoint, now: Timestamp) -> bool {
-    let mut sorted: Vec<&RestorePoint> = points.iter().collect();
+    let takes_part = |point: &&RestorePoint| !point.found && point.missing_since.is_none();
+    if !takes_part(&judged) {
+        return true;
+    }
+    let mut sorted: Vec<&RestorePoint> = points.iter().filter(takes_part).collect();
     sorted.sort_by_key(|point| std::cmp::Reverse((point.time, point.id.clone())));
     let place = sorted.iter().position(|point| point.id == judged.id).unwrap();
     let date = |place: usize| sorted[place].time.to_zoned(TimeZone::UTC);

@@ -98,6 +98,9 @@ pub struct PointStatus {
     /// Made by somebody else; it stays until it is released.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub found: bool,
+    /// Since when no repository lists it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_since: Option<Timestamp>,
     /// When the rules let it go if runs go on as scheduled, seen from the newest restore point; none: not foreseeable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
@@ -227,7 +230,7 @@ fn policy(input: &StatusInput<'_>, published: &Published<'_>, name: &PolicyName)
 }
 
 fn point_status(point: &RestorePoint, grace: Option<DurationText>) -> PointStatus {
-    let RestorePoint { id, time, size_bytes, verified_at, held, found, expired_since, parts: _ } = point;
+    let RestorePoint { id, time, size_bytes, verified_at, held, found, missing_since, expired_since, parts: _ } = point;
     let grace = grace.unwrap_or(DEFAULT_GRACE).duration();
     PointStatus {
         id: id.clone(),
@@ -236,6 +239,7 @@ fn point_status(point: &RestorePoint, grace: Option<DurationText>) -> PointStatu
         verified_at: *verified_at,
         held: *held,
         found: *found,
+        missing_since: *missing_since,
         expires_at: None,
         expired_since: *expired_since,
         forgotten_after: expired_since.and_then(|since| since.checked_add(grace).ok()),

@@ -361,3 +361,32 @@ async fn a_prune_that_was_put_off_is_made_up_for() {
     assert!(clean_at(&engine, now + hours(25)).await.freed_bytes > 0);
     assert_eq!(clean_at(&engine, now + hours(25)).await.freed_bytes, 0);
 }
+
+/// A listing without a snapshot that nothing here forgot: it stays known with its hold, is told, and comes back.
+#[tokio::test]
+async fn a_point_that_a_listing_misses_is_told_keeps_its_hold_and_comes_back() {
+    let host = three_points().await;
+    let (engine, now) = (host.engine(), Timestamp::now());
+    let held = ids(&host).await.remove(0);
+    good(host.mainstay(&["points", "hold", "shop/nightly", &held]));
+    let place = engine.context().state.places(&Host::name()).unwrap().remove(0);
+    let snapshots = host.path("disk").join(place.path).join("snapshots");
+    fs::rename(&snapshots, host.path("elsewhere")).unwrap();
+    fs::create_dir(&snapshots).unwrap();
+    let cleaned = clean_at(&engine, now + hours(23)).await;
+    assert!(cleaned.marked.is_empty() && cleaned.forgotten.is_empty(), "{cleaned:?}");
+    let points = host.actual().await.inventory.points;
+    assert!(points.len() == 3 && points.iter().all(|point| point.missing_since.is_some()), "{points:?}");
+    let (_, said) = bad(host.mainstay(&["restore", "shop/nightly", "--into", &host.text("restored")]));
+    assert!(said.contains("has no restore point yet"), "{said}");
+    fs::remove_dir(&snapshots).unwrap();
+    fs::rename(host.path("elsewhere"), &snapshots).unwrap();
+    clean_at(&engine, now + hours(23)).await;
+    let points = host.actual().await.inventory.points;
+    assert!(points.iter().all(|point| point.missing_since.is_none() && !point.found), "{points:?}");
+    assert!(points[0].held, "{points:?}");
+    let events = engine.history(0).await.unwrap();
+    let told = |wanted: fn(&EventKind) -> bool| events.iter().filter(|event| wanted(&event.kind)).count();
+    assert_eq!(told(|kind| matches!(kind, EventKind::Missing { points } if points.len() == 3)), 1);
+    assert_eq!(told(|kind| matches!(kind, EventKind::Returned { points } if points.len() == 3)), 1);
+}

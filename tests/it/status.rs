@@ -113,6 +113,7 @@ fn point(at: &str, size_bytes: u64) -> RestorePoint {
         verified_at: None,
         held: false,
         found: false,
+        missing_since: None,
         expired_since: None,
         parts: Vec::new(),
     }

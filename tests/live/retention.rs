@@ -106,9 +106,12 @@ fn is_kept_by_restic(decision: &Decision) -> bool {
         | KeepReason::Monthly { oldest }
         | KeepReason::Yearly { oldest } => !oldest,
         // Rails of ours; with at least one rule, restic keeps the newest by it.
-        KeepReason::Held | KeepReason::Found | KeepReason::Newest | KeepReason::LastResort | KeepReason::Verified => {
-            false
-        }
+        KeepReason::Held
+        | KeepReason::Found
+        | KeepReason::Missing
+        | KeepReason::Newest
+        | KeepReason::LastResort
+        | KeepReason::Verified => false,
     })
 }
 
@@ -155,6 +158,7 @@ fn point(snapshot: &Value) -> RestorePoint {
         verified_at: None,
         held: false,
         found: false,
+        missing_since: None,
         expired_since: None,
         parts: Vec::new(),
     }

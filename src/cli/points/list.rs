@@ -140,6 +140,7 @@ fn json(listed: &Listed) -> Value {
         "sizeBytes": point.size_bytes,
         "held": point.held,
         "found": point.found,
+        "missingSince": point.missing_since,
         "verifiedAt": point.verified_at,
         "kept": kept,
         "reasons": reasons,

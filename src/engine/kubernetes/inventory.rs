@@ -18,8 +18,8 @@ pub use crate::engine::local::inventory::IN_CLUSTER;
 use crate::{
     engine::{
         local::{
-            inventory::{Found, Merged, merge, name_points, not_good},
-            state::{places::PlaceRecord, points::StoredPoint},
+            inventory::{Found, merge, name_points, not_good, tell_missing},
+            state::places::PlaceRecord,
         },
         movers,
     },
@@ -84,19 +84,15 @@ pub async fn refresh(
     }
     let mut places = before.places.clone();
     places.extend(cluster(&before.places));
-    let merged = merge(&places, &listed, before.points, &recorded, &not_good(runs.iter()));
+    let merged = merge(&places, &listed, before.points, &recorded, &not_good(runs.iter()), now);
     let complete = problems.is_empty();
-    let Merged { seen, fresh, gone, leftovers } = merged;
-    let found: Vec<StoredPoint> = seen.into_iter().chain(fresh).collect();
     let stored = site.store.change_points(name, |record| {
-        record.set_inventory(now, complete, &found, &gone);
+        record.set_inventory(now, complete, &merged);
         record.points.clone()
     });
     let points = stored.await?;
-    for point in gone.iter().filter(|point| !point.forgetting) {
-        tracing::warn!(policy = %name, point = %point.point.id, "a restore point is no longer in any repository");
-    }
-    Ok(Found { complete, problems, points, gone, leftovers, listed, away })
+    tell_missing(name, &merged.missing);
+    Ok(Found { complete, problems, points, leftovers: merged.leftovers, listed, away })
 }
 
 /// The volume snapshots of a policy that are restore points, or parts of them.

@@ -33,6 +33,9 @@ pub fn must_last(kind: &EventKind) -> bool {
         | EventKind::Forgotten { .. }
         | EventKind::Verified { .. }
         | EventKind::Found { .. }
+        | EventKind::Missing { .. }
+        | EventKind::Returned { .. }
+        | EventKind::GivenUp { .. }
         | EventKind::Held(_)
         | EventKind::Released(_) => false,
     }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     context::{Context, WorkError},
@@ -25,6 +25,9 @@ use crate::{
     run::{Phase, RunReport},
 };
 
+/// How long a point that no listing shows any more stays known, unless somebody holds it.
+const PATIENCE: SignedDuration = SignedDuration::from_hours(7 * 24);
+
 /// What one look at all repositories of a policy found.
 #[derive(Debug, Clone)]
 pub struct Found {
@@ -34,8 +37,6 @@ pub struct Found {
     pub problems: Vec<String>,
     /// The restore points as they are known after the look, oldest first.
     pub points: Vec<StoredPoint>,
-    /// Points that the state knew and that are really gone.
-    pub gone: Vec<StoredPoint>,
     /// Snapshots of failed runs, by place; a cleanup forgets them.
     pub leftovers: BTreeMap<i64, Vec<(RestorePointId, String)>>,
     /// The snapshots that each place answered with.
@@ -104,15 +105,12 @@ pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> 
         }
     }
     let recorded = known_now.into_iter().map(|point| point.point.id).collect();
-    let merged = merge(&places, &listed, known, &recorded, &not_good(runs.iter().map(|run| &run.report)));
+    let merged = merge(&places, &listed, known, &recorded, &not_good(runs.iter().map(|run| &run.report)), now);
     let complete = problems.is_empty();
-    context.state.set_inventory(policy, now, complete, &merged.seen, &merged.fresh, &merged.gone)?;
-    for point in merged.gone.iter().filter(|point| !point.forgetting) {
-        tracing::warn!(%policy, point = %point.point.id, "a restore point is no longer in any repository");
-    }
+    context.state.set_inventory(policy, now, complete, &merged)?;
+    tell_missing(policy, &merged.missing);
     let points = context.state.points(policy)?;
-    let Merged { seen: _, fresh: _, gone, leftovers } = merged;
-    Ok(Found { complete, problems, points, gone, leftovers, listed, away })
+    Ok(Found { complete, problems, points, leftovers: merged.leftovers, listed, away })
 }
 
 /// Gives the snapshots the ids that their restore points have here.
@@ -144,14 +142,24 @@ pub fn not_good<'a>(reports: impl Iterator<Item = &'a RunReport>) -> BTreeMap<Re
     reports.filter_map(|run| Some((run.id.clone(), judge(run)?))).collect()
 }
 
+/// Says in the log which points a look misses for the first time.
+pub fn tell_missing(policy: &PolicyName, missing: &[StoredPoint]) {
+    for point in missing.iter().filter(|point| point.point.missing_since.is_none()) {
+        tracing::warn!(%policy, point = %point.point.id, "a restore point is no longer in any repository");
+    }
+}
+
 /// What listings say of what is known.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Merged {
     /// Known points that are there, with the parts that are.
     pub seen: Vec<StoredPoint>,
     /// Points that nobody knew, marked as found.
     pub fresh: Vec<StoredPoint>,
-    /// Known points that are not there.
+    /// Known points that are not there, although nothing here forgot them: as they were known.
+    pub missing: Vec<StoredPoint>,
+    /// Known points that are not there, and are not waited for: a cleanup began to forget them, or they are missing for
+    /// long and nobody holds them.
     pub gone: Vec<StoredPoint>,
     /// See [`Found::leftovers`].
     pub leftovers: BTreeMap<i64, Vec<(RestorePointId, String)>>,
@@ -169,6 +177,7 @@ pub fn merge(
     known: Vec<StoredPoint>,
     recorded: &BTreeSet<RestorePointId>,
     not_good: &BTreeMap<RestorePointId, NotGood>,
+    now: Timestamp,
 ) -> Merged {
     let places: BTreeMap<i64, &PlaceRecord> = places.iter().map(|place| (place.id, place)).collect();
     let known_ids: BTreeSet<RestorePointId> = known.iter().map(|point| point.point.id.clone()).collect();
@@ -192,8 +201,9 @@ pub fn merge(
             }
         }
     }
-    let (mut seen, mut gone) = (Vec::new(), Vec::new());
-    for mut point in known {
+    let (mut seen, mut missing, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+    for before in known {
+        let mut point = before.clone();
         let snapshots = by_run.remove(&point.point.id).unwrap_or_default();
         let sources = point.parts.iter().map(|part| part.part.source.clone()).collect::<BTreeSet<_>>().len();
         point.parts.retain(|part| match listed.contains_key(&part.place) {
@@ -214,7 +224,8 @@ pub fn merge(
         }
         match is_restorable(&point.parts, sources) {
             true => seen.push(point),
-            false => gone.push(point),
+            false if is_given_up(&before, now) => gone.push(before),
+            false => missing.push(before),
         }
     }
     let mut fresh = Vec::new();
@@ -229,6 +240,7 @@ pub fn merge(
                 verified_at: None,
                 held: false,
                 found: true,
+                missing_since: None,
                 expired_since: None,
                 parts: Vec::new(),
             };
@@ -239,7 +251,13 @@ pub fn merge(
             }
         }
     }
-    Merged { seen, fresh, gone, leftovers }
+    Merged { seen, fresh, missing, gone, leftovers }
+}
+
+/// Whether a point that no listing shows is not waited for any more.
+fn is_given_up(point: &StoredPoint, now: Timestamp) -> bool {
+    let is_patient = |since: Timestamp| since > now || now.duration_since(since) < PATIENCE;
+    point.forgetting || (!point.point.held && point.point.missing_since.is_some_and(|since| !is_patient(since)))
 }
 
 /// Whether one place, together with the cluster, holds all sources.

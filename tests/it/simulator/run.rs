@@ -131,6 +131,7 @@ fn record(state: &mut State, name: &PolicyName, run: &mut Run) {
         verified_at: None,
         held: false,
         found: false,
+        missing_since: None,
         expired_since: None,
         parts: Vec::new(),
     };

@@ -10,7 +10,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::local::state::{places::PlaceRecord, points::StoredPoint},
+    engine::local::{
+        inventory::Merged,
+        state::{places::PlaceRecord, points::StoredPoint},
+    },
     policy::{
         CompiledPolicy, PolicyName,
         document::{RepositoryDocument, repository::Layout},
@@ -137,39 +140,49 @@ impl PointsRecord {
         self.events.push(WaitingEvent { at, kind });
     }
 
-    /// Stores what an observation found: `found` and no others but those that came to be meanwhile. Marks, holds and
-    /// proofs stay as they are now, even if another process changed them since the observation began.
-    pub fn set_inventory(
-        &mut self,
-        observed_at: Timestamp,
-        complete: bool,
-        found: &[StoredPoint],
-        gone: &[StoredPoint],
-    ) {
+    /// Stores what an observation found. Marks, holds and proofs stay as they are now, even if another process changed them
+    /// since the observation began, and so does a point that came to be meanwhile.
+    pub fn set_inventory(&mut self, observed_at: Timestamp, complete: bool, merged: &Merged) {
+        let Merged { seen, fresh, missing, gone, leftovers: _ } = merged;
         self.observed_at = Some(observed_at);
         self.complete = complete;
-        let known = |record: &Self, point: &StoredPoint| record.point(&point.point.id).is_some();
-        let new = found.iter().filter(|point| point.point.found && !known(self, point));
-        let new: Vec<RestorePointId> = new.map(|point| point.point.id.clone()).collect();
-        for point in found {
+        let ids = |points: &[StoredPoint]| points.iter().map(|stored| stored.point.id.clone()).collect::<Vec<_>>();
+        let mut found = ids(fresh);
+        found.retain(|id| self.point(id).is_none());
+        for point in seen.iter().chain(fresh) {
             self.put_point(point);
         }
-        if !new.is_empty() {
-            self.add_event(observed_at, EventKind::Found { points: new });
-        }
-        let is_gone = |id: &RestorePointId| gone.iter().any(|point| point.point.id == *id);
-        self.points.retain(|stored| !is_gone(&stored.point.id));
-        let forgotten: Vec<RestorePointId> =
-            gone.iter().filter(|point| point.forgetting).map(|point| point.point.id.clone()).collect();
-        if !forgotten.is_empty() {
-            self.add_event(observed_at, EventKind::Forgotten { points: forgotten });
-        }
+        let returned = self.change(&ids(seen), |stored| stored.point.missing_since.take().is_some());
+        let vanished = self.change(&ids(missing), |stored| {
+            let is_new = stored.point.missing_since.is_none();
+            stored.point.missing_since.get_or_insert(to_millisecond(observed_at));
+            is_new
+        });
+        let mut gone = ids(gone);
+        // One that was held meanwhile stays.
+        gone.retain(|id| self.points.iter().any(|one| one.point.id == *id && (!one.point.held || one.forgetting)));
+        let forgotten = self.change(&gone, |stored| stored.forgetting);
+        let given_up: Vec<RestorePointId> = gone.iter().filter(|id| !forgotten.contains(id)).cloned().collect();
+        self.points.retain(|stored| !gone.contains(&stored.point.id));
+        let mut tell = |points: Vec<RestorePointId>, kind: fn(Vec<RestorePointId>) -> EventKind| {
+            if !points.is_empty() {
+                self.add_event(observed_at, kind(points));
+            }
+        };
+        tell(returned, |points| EventKind::Returned { points });
+        tell(vanished, |points| EventKind::Missing { points });
+        tell(found, |points| EventKind::Found { points });
+        tell(forgotten, |points| EventKind::Forgotten { points });
+        tell(given_up, |points| EventKind::GivenUp { points });
     }
 
     /// Records the restore point of a run: only now it exists.
     pub fn record_point(&mut self, point: &StoredPoint) {
         self.put_point(point);
-        self.change(slice::from_ref(&point.point.id), |stored| std::mem::take(&mut stored.point.found));
+        self.change(slice::from_ref(&point.point.id), |stored| {
+            (stored.point.found, stored.point.missing_since) = (false, None);
+            true
+        });
     }
 
     /// Marks points as expired; those that are marked or held stay as they are. One that was found and is lost by an edit
@@ -306,6 +319,9 @@ impl PointsRecord {
             | EventKind::Forgotten { .. }
             | EventKind::Verified { .. }
             | EventKind::Found { .. }
+            | EventKind::Missing { .. }
+            | EventKind::Returned { .. }
+            | EventKind::GivenUp { .. }
             | EventKind::Held(_)
             | EventKind::Released(_) => false,
         };

@@ -34,8 +34,8 @@ pub fn choose<'a>(
     let good = || points.iter().filter(|point| !point.forgetting);
     // What was made here comes first; on a new host there is nothing but what others made.
     let newest = |is_meant: &dyn Fn(&StoredPoint) -> bool| {
-        let own = good().rev().find(|point| !point.point.found && is_meant(point));
-        own.or_else(|| good().rev().find(|point| is_meant(point)))
+        let there = || good().rev().filter(|point| point.point.missing_since.is_none() && is_meant(point));
+        there().find(|point| !point.point.found).or_else(|| there().next())
     };
     let found = match choice {
         PointChoice::Name(name) if name == "latest" => newest(&|_| true),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{State, StateError, encode, events, time};
 use crate::{
+    engine::local::inventory::Merged,
     policy::{CompiledPolicy, PolicyName},
     restore_point::{Part, RestorePoint, RestorePointId},
     run::to_millisecond,
@@ -45,6 +46,7 @@ impl StoredPoint {
             verified_at: None,
             held: false,
             found: false,
+            missing_since: None,
             expired_since: None,
             parts: Vec::new(),
         };
@@ -58,7 +60,8 @@ impl StoredPoint {
 }
 
 /// What [`read`] reads.
-pub(super) const COLUMNS: &str = "id, time, size_bytes, verified_at, held, expired_since, forgetting, parts, found";
+pub(super) const COLUMNS: &str =
+    "id, time, size_bytes, verified_at, held, expired_since, forgetting, parts, found, missing_since";
 
 /// What version 3 of the schema added.
 pub(super) const ADDED: &str = "ALTER TABLE points ADD COLUMN found INTEGER NOT NULL DEFAULT 0; \
@@ -86,9 +89,8 @@ impl State {
         Ok(points)
     }
 
-    /// Stores what an observation of the repositories found: `seen` of the points that were known before it, `gone` of
-    /// them, and `fresh` ones that nobody knew. Marks, holds and proofs stay as they are now, even if another process
-    /// changed them meanwhile, and a point that another process recorded or removed meanwhile stays so.
+    /// Stores what an observation of the repositories found. Marks, holds and proofs stay as they are now, even if another
+    /// process changed them meanwhile, and a point that another process recorded or removed meanwhile stays so.
     ///
     /// # Errors
     /// The state cannot be written.
@@ -97,39 +99,57 @@ impl State {
         policy: &PolicyName,
         observed_at: Timestamp,
         complete: bool,
-        seen: &[StoredPoint],
-        fresh: &[StoredPoint],
-        gone: &[StoredPoint],
+        merged: &Merged,
     ) -> Result<(), StateError> {
+        let Merged { seen, fresh, missing, gone, leftovers: _ } = merged;
         self.write("storing an inventory", |transaction| {
             let name = policy.to_string();
+            let tell = |points: Vec<RestorePointId>, kind: fn(Vec<RestorePointId>) -> EventKind| match points.is_empty()
+            {
+                true => Ok(()),
+                false => events::add(transaction, observed_at, policy, &kind(points)),
+            };
+            let mut returned = Vec::new();
             for StoredPoint { point, parts, forgetting: _ } in seen {
                 let size_bytes = i64::try_from(point.size_bytes).unwrap_or(i64::MAX);
                 transaction.execute(
                     "UPDATE points SET size_bytes = ?3, parts = ?4 WHERE policy = ?1 AND id = ?2",
                     params![name, point.id.0, size_bytes, encode(parts)],
                 )?;
+                let back = "UPDATE points SET missing_since = NULL \
+                            WHERE policy = ?1 AND id = ?2 AND missing_since IS NOT NULL";
+                if transaction.execute(back, params![name, point.id.0])? > 0 {
+                    returned.push(point.id.clone());
+                }
             }
+            tell(returned, |points| EventKind::Returned { points })?;
+            let mut vanished = Vec::new();
+            for StoredPoint { point, .. } in missing {
+                let miss = "UPDATE points SET missing_since = ?3 \
+                            WHERE policy = ?1 AND id = ?2 AND missing_since IS NULL";
+                let since = to_millisecond(observed_at).to_string();
+                if transaction.execute(miss, params![name, point.id.0, since])? > 0 {
+                    vanished.push(point.id.clone());
+                }
+            }
+            tell(vanished, |points| EventKind::Missing { points })?;
             let mut found = Vec::new();
             for point in fresh {
                 if put(transaction, policy, point, "DO NOTHING")? {
                     found.push(point.point.id.clone());
                 }
             }
-            if !found.is_empty() {
-                events::add(transaction, observed_at, policy, &EventKind::Found { points: found })?;
+            tell(found, |points| EventKind::Found { points })?;
+            let (mut forgotten, mut given_up) = (Vec::new(), Vec::new());
+            for StoredPoint { point, forgetting, .. } in gone {
+                // One that was held meanwhile stays.
+                let remove = "DELETE FROM points WHERE policy = ?1 AND id = ?2 AND (held = 0 OR forgetting = 1)";
+                if transaction.execute(remove, params![name, point.id.0])? > 0 {
+                    if *forgetting { &mut forgotten } else { &mut given_up }.push(point.id.clone());
+                }
             }
-            for point in gone {
-                transaction.execute(
-                    "DELETE FROM points WHERE policy = ?1 AND id = ?2",
-                    params![policy.to_string(), point.point.id.0],
-                )?;
-            }
-            let forgotten: Vec<RestorePointId> =
-                gone.iter().filter(|point| point.forgetting).map(|point| point.point.id.clone()).collect();
-            if !forgotten.is_empty() {
-                events::add(transaction, observed_at, policy, &EventKind::Forgotten { points: forgotten })?;
-            }
+            tell(forgotten, |points| EventKind::Forgotten { points })?;
+            tell(given_up, |points| EventKind::GivenUp { points })?;
             transaction.execute(
                 "INSERT OR REPLACE INTO inventories (policy, observed_at, complete) VALUES (?1, ?2, ?3)",
                 params![policy.to_string(), observed_at.to_string(), complete],
@@ -322,8 +342,8 @@ pub(super) fn put(
     let changed = transaction.execute(
         &format!(
             "INSERT INTO points \
-             (policy, id, time, size_bytes, verified_at, held, expired_since, forgetting, parts, found) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (policy, id) {conflict}"
+             (policy, id, time, size_bytes, verified_at, held, expired_since, forgetting, parts, found, missing_since) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (policy, id) {conflict}"
         ),
         params![
             policy.to_string(),
@@ -336,6 +356,7 @@ pub(super) fn put(
             stored.forgetting,
             encode(&stored.parts),
             point.found,
+            point.missing_since.map(|at| at.to_string()),
         ],
     )?;
     Ok(changed > 0)
@@ -358,6 +379,7 @@ pub(super) fn read(row: &Row<'_>, first: usize) -> Result<StoredPoint, rusqlite:
             verified_at: optional_time(first + 3)?,
             held: row.get(first + 4)?,
             found: row.get(first + 8)?,
+            missing_since: optional_time(first + 9)?,
             expired_since: optional_time(first + 5)?,
             parts: Vec::new(),
         },
