@@ -36,7 +36,7 @@ pub fn expires_at(
     foretell(rules, points, schedules, now, HORIZON_RUNS)
 }
 
-/// [`expires_at`] with a horizon of its own. What is aside takes no part in it.
+/// [`expires_at`] with a horizon of its own. What was found or is missing takes no part in it.
 fn foretell(
     rules: &KeepRules,
     points: &[RestorePoint],
@@ -44,7 +44,7 @@ fn foretell(
     now: Timestamp,
     horizon_runs: usize,
 ) -> Vec<Option<Timestamp>> {
-    let takes_part: Vec<bool> = points.iter().map(|point| aside(point, now).is_none()).collect();
+    let takes_part: Vec<bool> = points.iter().map(|point| !point.found && point.missing_since.is_none()).collect();
     if takes_part.iter().all(|part| *part) {
         return foretell_all(rules, points, schedules, now, horizon_runs);
     }
@@ -72,7 +72,7 @@ fn foretell_all(
     let Some(first) = coming.peek().copied() else {
         return times;
     };
-    if points.iter().any(|point| point.time >= first) {
+    if points.iter().any(|point| point.time >= first || aside(point, now).is_some()) {
         replay(rules, points, coming, &mut times);
         return times;
     }

@@ -18,9 +18,11 @@ use crate::{
     restore_point::{RestorePoint, RestorePointId},
 };
 
+mod aside;
 pub(crate) mod bucket;
 pub mod reach;
 
+pub use aside::{aside, remarks};
 use bucket::{Bucket, Period};
 
 /// The keep rules of a policy. A count of `-1` keeps all.
@@ -94,6 +96,8 @@ pub enum KeepReason {
     Found,
     /// No listing shows it, see [`RestorePoint::missing_since`].
     Missing,
+    /// It is dated in the future by more than a day: a clock was wrong.
+    Future,
     /// The newest one, which no rule can expire.
     Newest,
     /// The newest of all while the policy reaches none: where its repositories were is left behind, and where they are
@@ -152,6 +156,7 @@ impl fmt::Display for KeepReason {
             Self::Held => "held".to_owned(),
             Self::Found => "found, until it is released".to_owned(),
             Self::Missing => "missing, until it is back or given up".to_owned(),
+            Self::Future => "dated in the future".to_owned(),
             Self::Newest => "newest".to_owned(),
             Self::LastResort => "until there is another".to_owned(),
             Self::Verified => "newest verified".to_owned(),
@@ -180,15 +185,6 @@ impl Decision {
     /// Whether it stays for good as far as the rules go, and not only until there is another.
     pub fn is_kept_by_rules(&self) -> bool {
         self.keep && self.reasons != [KeepReason::LastResort]
-    }
-}
-
-/// Why a point stays without taking part in the rules; none: it takes part.
-pub fn aside(point: &RestorePoint, _now: Timestamp) -> Option<KeepReason> {
-    match point {
-        RestorePoint { missing_since: Some(_), .. } => Some(KeepReason::Missing),
-        RestorePoint { found: true, .. } => Some(KeepReason::Found),
-        RestorePoint { .. } => None,
     }
 }
 

@@ -155,7 +155,8 @@ fn random_rules(random: &mut StdRng) -> KeepRules {
 
 /// Whether a point stays, from the words of the documentation: count how many hits lie before it.
 fn stays(rules: &KeepRules, points: &[RestorePoint], judged: &RestorePoint, now: Timestamp) -> bool {
-    let takes_part = |point: &&RestorePoint| !point.found && point.missing_since.is_none();
+    let is_far_ahead = |point: &RestorePoint| point.time > now + SignedDuration::from_hours(24);
+    let takes_part = |point: &&RestorePoint| !point.found && point.missing_since.is_none() && !is_far_ahead(point);
     if !takes_part(&judged) {
         return true;
     }
@@ -283,4 +284,18 @@ fn what_is_found_stays_and_pushes_nothing_out() {
     points[1].found = true;
     points[2].found = true;
     assert_eq!(kept(&points), [found(), found(), found(), found()]);
+}
+
+/// A clock that was years ahead for one night: its point is kept, and nothing expires because of it.
+#[test]
+fn a_point_from_the_future_pushes_nothing_out() {
+    let now = "2026-11-21T12:00:00Z".parse().unwrap();
+    let times = ["2026-11-19T02:00:00Z", "2026-11-20T02:00:00Z", "2026-11-21T02:00:00Z", "2031-01-01T02:00:00Z"];
+    let rules = KeepRules { last: 2, ..KeepRules::default() };
+    let kept: Vec<bool> = decide(&rules, &points(&times), now).into_iter().map(|decision| decision.keep).collect();
+    assert_eq!(kept, [false, true, true, true]);
+    // When its time has come it is like any other.
+    let later = "2031-01-01T12:00:00Z".parse().unwrap();
+    let kept: Vec<bool> = decide(&rules, &points(&times), later).into_iter().map(|decision| decision.keep).collect();
+    assert_eq!(kept, [false, false, true, true]);
 }

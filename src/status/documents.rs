@@ -24,6 +24,7 @@ use crate::{
         document::{API_VERSION, DurationText},
     },
     restore_point::{RestorePoint, RestorePointId},
+    retention::aside,
     run::{Phase, RunReport},
 };
 
@@ -255,7 +256,8 @@ fn foresee(input: &StatusInput<'_>, name: &PolicyName, points: &[RestorePoint], 
         compiled.is_some_and(|compiled| compiled.document == policy.document) && !policy.suspend
     };
     let Some(policy) = input.desired.policies.get(name).filter(is_in_force) else { return };
-    let Some(newest) = points.iter().map(|point| point.time).max() else { return };
+    let takes_part = |point: &&RestorePoint| aside(point, input.now).is_none();
+    let Some(newest) = points.iter().filter(takes_part).map(|point| point.time).max() else { return };
     let times = forecast::expires_at(&policy.rules, points, &policy.schedules, newest);
     for (status, time) in statuses.iter_mut().zip(times) {
         status.expires_at = time.filter(|_| status.expired_since.is_none());

@@ -109,6 +109,7 @@ fn is_kept_by_restic(decision: &Decision) -> bool {
         KeepReason::Held
         | KeepReason::Found
         | KeepReason::Missing
+        | KeepReason::Future
         | KeepReason::Newest
         | KeepReason::LastResort
         | KeepReason::Verified => false,
