@@ -73,6 +73,11 @@ pub enum Task {
         /// What to read.
         input: Input,
     },
+    /// Names the repositories beside this place, which need not be there itself.
+    Beside {
+        /// What their names begin with.
+        prefix: String,
+    },
     /// Lists the snapshots of a policy (none: of all policies).
     List {
         /// Whose.
@@ -217,6 +222,8 @@ pub enum Outcome {
     Nothing,
     /// The repository was made just now (true), or was there (false).
     Initialised(bool),
+    /// Names of repositories, at most 1,000.
+    Beside(Vec<String>),
     /// A source was captured.
     Captured {
         /// Id of the snapshot.

@@ -181,3 +181,36 @@ async fn two_states_on_one_repository_take_nothing_of_each_other() {
         switch_state(&host, here, there);
     }
 }
+
+/// The same with a place for each policy, whose suffix only the lost state knew.
+#[tokio::test]
+async fn a_new_host_finds_the_places_of_the_one_before() {
+    let host = Host::new();
+    fs::write(host.path("password"), "correct horse").unwrap();
+    let put = async || {
+        let password = json!({"password": {"file": host.text("password")}});
+        let policy = host.policy_in(&["disk"], password, json!({"retention": {"keepLast": 1, "grace": "1h"}}));
+        host.engine().put(&policy).await.unwrap();
+    };
+    put().await;
+    run_with(&host, "one");
+    // One of another policy whose name begins alike, and one that is none.
+    copy(&host.path("disk/local"), &host.path("others"));
+    for (number, entry) in fs::read_dir(host.path("others")).unwrap().enumerate() {
+        fs::rename(entry.unwrap().path(), host.path("disk/local").join(format!("shop-nightly-full-{number}abcd")))
+            .unwrap();
+    }
+    fs::create_dir(host.path("disk/local/shop-nightly-empty")).unwrap();
+    fs::remove_dir_all(host.path("state")).unwrap();
+
+    put().await;
+    good(host.mainstay(&["restore", "shop/nightly", "--into", &host.text("restored")]));
+    assert_eq!(crate::host::walk(&host.path("restored")), ["one"]);
+    run_with(&host, "two");
+    assert!(clean_at(&host.engine(), Timestamp::now() + hours(5000)).await.forgotten.is_empty());
+    assert_eq!((ids(&host).await.len(), found(&host).await.len()), (2, 1));
+    assert_eq!(host.engine().context().state.places(&Host::name()).unwrap().len(), 2);
+    good(host.mainstay(&["points", "release", "shop/nightly", "found"]));
+    clean_at(&host.engine(), Timestamp::now() + hours(5000)).await;
+    assert_eq!(clean_at(&host.engine(), Timestamp::now() + hours(5002)).await.forgotten.len(), 1);
+}

@@ -18,7 +18,7 @@ use super::{
     },
 };
 use crate::{
-    mover::job::{FailureKind, Snapshot, Task},
+    mover::job::{FailureKind, Outcome, Snapshot, Task},
     policy::PolicyName,
     restore_point::{MakerId, Part, RestorePoint, RestorePointId},
     retention::reach::Reach,
@@ -47,7 +47,8 @@ pub struct Found {
 
 /// Looks at all repositories of a policy and stores what was found.
 ///
-/// A place that was never written to from here is asked, too: it may hold what another state wrote.
+/// A place that was never written to from here is asked, too: it may hold what another state wrote. So may the places
+/// beside it, which have the same name but for their suffix: a first look finds those.
 ///
 /// A place that the policy left behind is asked only while a known point has a part there, and one that does not answer
 /// leaves the inventory complete: the rules count no point that is only there, see [`crate::retention::reach`].
@@ -55,16 +56,27 @@ pub struct Found {
 /// # Errors
 /// The state cannot be read or written. A repository that does not answer is no error but an incomplete inventory.
 pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> Result<Found, WorkError> {
+    let mut problems = Vec::new();
+    let mut fresh_places = Vec::new();
+    if !context.state.has_seen_all(policy)? {
+        for place in context.state.places(policy)?.iter().filter(|place| place.current && !place.path.is_empty()) {
+            match beside(context, policy, place).await {
+                Ok(paths) => fresh_places.extend(context.state.add_former_places(place.id, &paths)?),
+                Err(error) => problems.push(error.chain()),
+            }
+        }
+    }
     let places = context.state.places(policy)?;
     let stored = context.state.policy(policy)?;
     let reach = stored.as_ref().filter(|stored| !stored.withdrawn).map(|stored| Reach::of(&stored.compiled));
     // Before the listings: a point that is recorded while they are made is not in question.
     let known = context.state.points(policy)?;
     let holds_something = |place: &PlaceRecord| {
-        place.current || known.iter().any(|point| point.parts.iter().any(|part| part.place == place.id))
+        place.current
+            || fresh_places.contains(&place.id)
+            || known.iter().any(|point| point.parts.iter().any(|part| part.place == place.id))
     };
     let mut listed = BTreeMap::new();
-    let mut problems = Vec::new();
     let mut away = BTreeMap::new();
     for place in places.iter().filter(|place| holds_something(place)) {
         let task = Task::List { policy: Some(policy.clone()) };
@@ -111,6 +123,15 @@ pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> 
     tell_missing(policy, &merged.missing);
     let points = context.state.points(policy)?;
     Ok(Found { complete, problems, points, leftovers: merged.leftovers, listed, away })
+}
+
+/// The paths of places that another state made for a policy beside one of this state.
+async fn beside(context: &Context, policy: &PolicyName, place: &PlaceRecord) -> Result<Vec<String>, WorkError> {
+    let task = Task::Beside { prefix: PlaceRecord::prefix(policy) };
+    let Outcome::Beside(names) = context.job(place, task, None, &context.small_work(), |_| ()).await? else {
+        return Err(MoverError::WrongAnswer { repository: place.repository.clone() }.into());
+    };
+    Ok(place.former_paths(policy, &names))
 }
 
 /// Gives the snapshots the ids that their restore points have here.

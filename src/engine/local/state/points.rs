@@ -1,7 +1,7 @@
 //! Restore points: what the repositories were seen to hold, together with marks, holds and proofs.
 
 use jiff::Timestamp;
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::{State, StateError, encode, events, time};
@@ -87,6 +87,19 @@ impl State {
             .map_err(StateError::query("reading restore points"))?;
         points.sort_by(|one, other| (one.point.time, &one.point.id).cmp(&(other.point.time, &other.point.id)));
         Ok(points)
+    }
+
+    /// Whether the last look at the repositories of a policy saw all of them. False, too: there was none yet.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn has_seen_all(&self, policy: &PolicyName) -> Result<bool, StateError> {
+        let complete: Option<bool> = self
+            .connection()
+            .query_row("SELECT complete FROM inventories WHERE policy = ?1", [policy.to_string()], |row| row.get(0))
+            .optional()
+            .map_err(StateError::query("reading an inventory"))?;
+        Ok(complete == Some(true))
     }
 
     /// Stores what an observation of the repositories found. Marks, holds and proofs stay as they are now, even if another
