@@ -13,6 +13,7 @@ use super::{
     movers::RUN_LABEL,
     runner::snapshots,
     site::{Site, SiteError},
+    store::PointsRecord,
 };
 pub use crate::engine::local::inventory::IN_CLUSTER;
 use crate::{
@@ -21,10 +22,10 @@ use crate::{
             inventory::{Found, merge, name_points, not_good, tell_missing},
             state::places::PlaceRecord,
         },
-        movers,
+        movers::{self, MoverError},
     },
-    mover::job::{Snapshot, SnapshotLabel, Task},
-    policy::CompiledPolicy,
+    mover::job::{Outcome, Snapshot, SnapshotLabel, Task},
+    policy::{CompiledPolicy, PolicyName},
     restore_point::{RestorePointId, VOLUME_SNAPSHOT},
     retention::reach::Reach,
     run::RunReport,
@@ -42,12 +43,29 @@ pub async fn refresh(
 ) -> Result<Found, SiteError> {
     let name = &policy.name;
     // Before the listings: a point that is recorded while they are made is not in question.
-    let before = site.store.points(name).await?;
+    let mut before = site.store.points(name).await?;
+    let (mut listed, mut problems, mut away) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+    // A first look finds what was made in these places before this record.
+    let mut fresh_places = Vec::new();
+    if before.observed_at.is_none() || !before.complete {
+        for place in before.places.iter().filter(|place| place.current && !place.path.is_empty()) {
+            match beside(site, name, place).await {
+                Ok(paths) if paths.is_empty() => {}
+                Ok(paths) => {
+                    let add = |record: &mut PointsRecord| record.add_former_places(place.id, &paths);
+                    fresh_places.extend(site.store.change_points(name, add).await?);
+                }
+                Err(error) => problems.push(error.chain()),
+            }
+        }
+        before = site.store.points(name).await?;
+    }
     let reach = (!withdrawn).then(|| Reach::of(policy));
     let holds_something = |place: &PlaceRecord| {
-        place.current || before.points.iter().any(|point| point.parts.iter().any(|part| part.place == place.id))
+        place.current
+            || fresh_places.contains(&place.id)
+            || before.points.iter().any(|point| point.parts.iter().any(|part| part.place == place.id))
     };
-    let (mut listed, mut problems, mut away) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
     for place in before.places.iter().filter(|place| place.initialised && holds_something(place)) {
         let task = Task::List { policy: Some(name.clone()) };
         let answer = site.job(place, task, &site.small_work(), |_| ()).await;
@@ -93,6 +111,15 @@ pub async fn refresh(
     let points = stored.await?;
     tell_missing(name, &merged.missing);
     Ok(Found { complete, problems, points, leftovers: merged.leftovers, listed, away })
+}
+
+/// The paths of places that another record of a policy had beside one of this one.
+async fn beside(site: &Site, policy: &PolicyName, place: &PlaceRecord) -> Result<Vec<String>, SiteError> {
+    let task = Task::Beside { prefix: PlaceRecord::prefix(policy) };
+    let Outcome::Beside(names) = site.job(place, task, &site.small_work(), |_| ()).await? else {
+        return Err(MoverError::WrongAnswer { repository: place.repository.clone() }.into());
+    };
+    Ok(place.former_paths(policy, &names))
 }
 
 /// The volume snapshots of a policy that are restore points, or parts of them.

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     engine::{
         local::{
+            repositories::prune_lease,
             runner::{Notice, RunEnd, RunRequest, finish},
             state::{places::PlaceRecord, points::StoredPart},
             test_pause::pause_at,
@@ -194,6 +195,8 @@ pub struct Run<'a> {
     claim_began: Option<(String, Instant)>,
     /// What a person should know.
     remarks: BTreeSet<String>,
+    /// The leases that keep prunes of its repositories away.
+    capturing: Vec<String>,
 }
 
 async fn carry_out(
@@ -241,8 +244,16 @@ async fn carry_out(
         stopped: Vec::new(),
         claim_began: None,
         remarks: BTreeSet::new(),
+        capturing: Vec::new(),
     };
+    if let Err(reason) = run.keep_prunes_away(notice).await {
+        run.let_prunes_in().await;
+        finish(&mut run.report, Ending::Failed { reason, recorded: false, interrupted: false }, Timestamp::now());
+        site.store.end_run(&run.report, Timestamp::now()).await?;
+        return Ok(run.report);
+    }
     let result = run.steps(notice).await;
+    run.let_prunes_in().await;
     if result.is_err() {
         run.start_regardless().await;
     }
@@ -373,8 +384,41 @@ impl Run<'_> {
                 self.record().await.map_err(|error| error.chain())
             }
             Step::Cleanup => {
+                // Everything is captured and recorded, so it may prune.
+                self.let_prunes_in().await;
                 notice(Notice::Step("apply the retention rules".to_owned()));
                 self.clean().await
+            }
+        }
+    }
+
+    /// Waits until no repository of the policy is being pruned, and keeps prunes away from then on: before anything is
+    /// stopped, because a prune may take long.
+    async fn keep_prunes_away(&mut self, notice: &mut dyn FnMut(Notice)) -> Result<(), String> {
+        let site = self.site;
+        for place in &self.places {
+            let name = names::prune_lease(&prune_lease(place));
+            loop {
+                let entered = site.leases.enter(&name, &site.pod, Timestamp::now()).await;
+                let holder = match entered.map_err(|error| SiteError::from(error).chain())? {
+                    Ok(()) => break,
+                    Err(holder) => holder,
+                };
+                let waits = format!("repository {} is being pruned ({holder})", place.repository);
+                self.may_go_on().map_err(|reason| format!("{reason}; {waits}"))?;
+                notice(Notice::Step(format!("wait: {waits}")));
+                tokio::time::sleep(cleanup::BETWEEN_LOOKS).await;
+            }
+            self.capturing.push(name);
+        }
+        Ok(())
+    }
+
+    /// Lets prunes of its repositories begin again.
+    async fn let_prunes_in(&mut self) {
+        for name in std::mem::take(&mut self.capturing) {
+            if let Err(error) = self.site.leases.leave(&name, &self.site.pod, Timestamp::now()).await {
+                tracing::debug!("a lease was not left; it is with the end of this pod: {error}");
             }
         }
     }

@@ -286,6 +286,24 @@ impl PointsRecord {
         self.withdrawn = None;
     }
 
+    /// Adds places that another record of the same policy had beside one of this one: former ones, whose repositories are
+    /// there. Returns the new ones.
+    pub fn add_former_places(&mut self, beside: i64, paths: &[String]) -> Vec<i64> {
+        let Some(beside) = self.places.iter().find(|place| place.id == beside).cloned() else { return Vec::new() };
+        let mut added = Vec::new();
+        for path in paths {
+            let is_known = |place: &PlaceRecord| place.path == *path && place.repository == beside.repository;
+            if !self.places.iter().any(is_known) {
+                let id = self.places.iter().map(|place| place.id).max().unwrap_or(0) + 1;
+                let former =
+                    PlaceRecord { id, path: path.clone(), current: false, initialised: true, ..beside.clone() };
+                self.places.push(former);
+                added.push(id);
+            }
+        }
+        added
+    }
+
     /// Remembers that the restic-format repository of a place was made: from now on a missing one is a failure.
     pub fn set_initialised(&mut self, place: i64) {
         for place in self.places.iter_mut().filter(|known| known.id == place) {
