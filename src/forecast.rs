@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     restore_point::{RestorePoint, RestorePointId},
-    retention::{KeepRules, bucket, bucket::Period, decide},
+    retention::{KeepRules, aside, bucket, bucket::Period, decide},
     schedule::{Schedule, runs},
 };
 
@@ -36,8 +36,25 @@ pub fn expires_at(
     foretell(rules, points, schedules, now, HORIZON_RUNS)
 }
 
-/// [`expires_at`] with a horizon of its own.
+/// [`expires_at`] with a horizon of its own. What was found or is missing takes no part in it.
 fn foretell(
+    rules: &KeepRules,
+    points: &[RestorePoint],
+    schedules: &[Schedule],
+    now: Timestamp,
+    horizon_runs: usize,
+) -> Vec<Option<Timestamp>> {
+    let takes_part: Vec<bool> = points.iter().map(|point| !point.found && point.missing_since.is_none()).collect();
+    if takes_part.iter().all(|part| *part) {
+        return foretell_all(rules, points, schedules, now, horizon_runs);
+    }
+    let those: Vec<RestorePoint> =
+        points.iter().zip(&takes_part).filter(|(_, part)| **part).map(|(point, _)| point.clone()).collect();
+    let mut times = foretell_all(rules, &those, schedules, now, horizon_runs).into_iter();
+    takes_part.into_iter().map(|part| if part { times.next().flatten() } else { None }).collect()
+}
+
+fn foretell_all(
     rules: &KeepRules,
     points: &[RestorePoint],
     schedules: &[Schedule],
@@ -55,7 +72,7 @@ fn foretell(
     let Some(first) = coming.peek().copied() else {
         return times;
     };
-    if points.iter().any(|point| point.time >= first) {
+    if points.iter().any(|point| point.time >= first || aside(point, now).is_some()) {
         replay(rules, points, coming, &mut times);
         return times;
     }
@@ -216,6 +233,8 @@ fn replay(
             size_bytes: 0,
             verified_at: Some(time),
             held: false,
+            found: false,
+            missing_since: None,
             expired_since: None,
             parts: Vec::new(),
         });

@@ -25,6 +25,7 @@ mod walk;
 use job::{Event, Failure, FailureKind, Job, Outcome, Task};
 use progress::Reporter;
 use repository::{Conditions, Repository};
+use store::Store;
 
 /// Events that wait to be told; more progress than this is dropped.
 const WAITING_EVENTS: usize = 64;
@@ -62,9 +63,14 @@ fn carry_out(job: Job, reporter: Reporter) -> Result<Outcome, Failure> {
     if let Task::Initialise = task {
         return Repository::initialise(&access, conditions).map(Outcome::Initialised);
     }
+    if let Task::Beside { prefix } = &task {
+        let beside = Store::at(&access.place).and_then(|store| store.beside(prefix));
+        return beside.map(Outcome::Beside).map_err(|error| error.failure());
+    }
     let repository = Repository::open(&access, conditions)?;
     match task {
         Task::Initialise => Ok(Outcome::Initialised(false)),
+        Task::Beside { prefix: _ } => Ok(Outcome::Nothing),
         Task::Capture { label, time, input } => capture::capture(repository, &label, time, input),
         Task::List { policy } => {
             let mut snapshots = repository.list()?;

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 /// this name, for it begins with a capital letter.
 pub const VOLUME_SNAPSHOT: &str = "VolumeSnapshot";
 
+/// So much of a [`MakerId`] tells the restore points of two makers apart.
+const MAKER_DIGITS: usize = 6;
+
 /// Id of a restore point and of the run that made it, unique in its policy: the scheduled time in UTC, `20261121-020000`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -31,6 +34,27 @@ impl fmt::Display for RestorePointId {
     }
 }
 
+/// Which installation made a snapshot: one state of one host, or the record of one policy in a cluster. Random, made once
+/// and never again, so that two installations with the same names on one repository tell their work apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MakerId(pub String);
+
+impl RestorePointId {
+    /// What the restore point of a run is called here: that of another maker also by its maker, because two
+    /// installations give their runs for the same scheduled time the same id.
+    pub fn of_run(run: &Self, maker: Option<&MakerId>, own: Option<&MakerId>) -> Self {
+        match maker.filter(|maker| own != Some(maker)) {
+            Some(MakerId(maker)) => {
+                let digits: String = maker.chars().take(MAKER_DIGITS).collect();
+                Self(format!("{run}-{digits}"))
+            }
+            // What older versions made does not say who made it.
+            None => run.clone(),
+        }
+    }
+}
+
 /// What one can restore from: one run of one policy, all its parts together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -47,6 +71,14 @@ pub struct RestorePoint {
     /// Protected from expiry by hand.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// It was found in a repository, and nothing that is known here made it: another installation did, or a state that
+    /// was lost. No rule expires it until a person releases it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub found: bool,
+    /// Since when no listing shows it, though nothing here forgot it. It keeps its place, its hold and its marks until
+    /// it comes back, or is given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_since: Option<Timestamp>,
     /// Since when the rules no longer keep it. Cleanup forgets it after the grace time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired_since: Option<Timestamp>,

@@ -5,8 +5,9 @@
 //! point of all stays as long as a rule has counts left. restic cuts the buckets in the zone that a snapshot was
 //! written with; ours are written in UTC, so buckets are cut in UTC.
 //!
-//! Three rails go beyond restic: a held point stays, the newest point stays whatever the rules say, and where a policy
-//! verifies its restore points, the newest verified one stays too.
+//! Some rails go beyond restic: a held point stays, the newest point stays whatever the rules say, and where a policy
+//! verifies its restore points, the newest verified one stays too. What is [`aside`] stays, and takes up no count of any
+//! rule, so that it pushes nothing out either.
 
 use std::fmt;
 
@@ -17,9 +18,11 @@ use crate::{
     restore_point::{RestorePoint, RestorePointId},
 };
 
+mod aside;
 pub(crate) mod bucket;
 pub mod reach;
 
+pub use aside::{aside, remarks};
 use bucket::{Bucket, Period};
 
 /// The keep rules of a policy. A count of `-1` keeps all.
@@ -89,6 +92,12 @@ impl KeepRules {
 pub enum KeepReason {
     /// Protected by hand.
     Held,
+    /// Found in a repository and made by somebody else, see [`RestorePoint::found`].
+    Found,
+    /// No listing shows it, see [`RestorePoint::missing_since`].
+    Missing,
+    /// It is dated in the future by more than a day: a clock was wrong.
+    Future,
     /// The newest one, which no rule can expire.
     Newest,
     /// The newest of all while the policy reaches none: where its repositories were is left behind, and where they are
@@ -145,6 +154,9 @@ impl fmt::Display for KeepReason {
         let bucket = |oldest: bool, name: &str| format!("{}{name}", if oldest { "oldest " } else { "" });
         let text = match *self {
             Self::Held => "held".to_owned(),
+            Self::Found => "found, until it is released".to_owned(),
+            Self::Missing => "missing, until it is back or given up".to_owned(),
+            Self::Future => "dated in the future".to_owned(),
             Self::Newest => "newest".to_owned(),
             Self::LastResort => "until there is another".to_owned(),
             Self::Verified => "newest verified".to_owned(),
@@ -180,7 +192,7 @@ impl Decision {
 /// there take part: taking their marks back is what a reverted edit does.
 pub fn decide(rules: &KeepRules, points: &[RestorePoint], now: Timestamp) -> Vec<Decision> {
     let mut decisions = vec![Decision { keep: false, reasons: Vec::new() }; points.len()];
-    let order = newest_first(points);
+    let mut order = newest_first(points);
     let mut keep = |index: usize, reason: KeepReason| {
         decisions[index].keep = true;
         decisions[index].reasons.push(reason);
@@ -188,6 +200,13 @@ pub fn decide(rules: &KeepRules, points: &[RestorePoint], now: Timestamp) -> Vec
     for index in order.iter().copied().filter(|index| points[*index].held) {
         keep(index, KeepReason::Held);
     }
+    order.retain(|index| match aside(&points[*index], now) {
+        Some(reason) => {
+            keep(*index, reason);
+            false
+        }
+        None => true,
+    });
     if !rules.within.is_zero() {
         let cutoff = cutoff(rules.within, order.iter().map(|index| points[*index].time), now);
         for index in order.iter().copied().filter(|index| points[*index].time > cutoff) {

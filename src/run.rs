@@ -63,6 +63,9 @@ pub struct RunReport {
     /// It failed, but its restore point had been recorded before: its snapshots are no leftovers.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub failed_after_record: bool,
+    /// Its process went away before it could say how it ended: what it captured is a restore point if it is whole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interrupted: bool,
     /// What happened, in a sentence; for a failure also what to do.
     pub message: String,
     /// Each source and repository: how it went.

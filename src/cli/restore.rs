@@ -128,7 +128,7 @@ async fn restore(context: &Context, arguments: Arguments) -> CommandResult {
         return unpack(archive, &target, existing);
     }
     let request = RestoreRequest { policy: policy.clone(), point, repository, sources, target, existing, dry_run };
-    let prepared = restoring::prepare(context, &request).map_err(failure)?;
+    let prepared = restoring::prepare(context, &request).await.map_err(failure)?;
     let what = format!(
         "restore point {} of {policy}, captured {}, {}",
         prepared.point,

@@ -17,6 +17,7 @@ use crate::{
         local::{LocalEngine, runner::Size},
     },
     policy::PolicyName,
+    retention::remarks,
     run::Phase,
     schedule::{Schedule, next_runs},
 };
@@ -103,6 +104,7 @@ fn json(actual: &ActualState, now: Timestamp) -> serde_json::Value {
                 "lastSuccess": policy.last_success,
                 "nextRun": next_run(policy, now),
                 "restorePoints": points.len(),
+                "remarks": remarks(name, points, now),
                 "newest": points.last().map(|point| &point.id),
                 "sizeBytes": points.last().map(|point| point.size_bytes),
                 "inventory": {"observedAt": policy.inventory.observed_at, "complete": policy.inventory.complete},
@@ -152,6 +154,10 @@ fn text(actual: &ActualState, now: Timestamp, with_sources: bool) -> String {
         ]);
         if condition != "Ready" {
             messages.push_str(&format!("{name}: {message}\n"));
+        }
+        let remarks = remarks(name, &policy.inventory.points, now);
+        if !remarks.is_empty() {
+            messages.push_str(&format!("{name}: {remarks}\n"));
         }
         for source in policy.last_run.iter().filter(|_| with_sources).flat_map(|run| &run.sources) {
             let note = source.message.as_ref().map_or(String::new(), |message| format!(" ({message})"));

@@ -12,6 +12,8 @@ fn point(time: Timestamp) -> RestorePoint {
         size_bytes: 1,
         verified_at: None,
         held: false,
+        found: false,
+        missing_since: None,
         expired_since: None,
         parts: Vec::new(),
     }

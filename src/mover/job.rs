@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, path::PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{policy::PolicyName, restore_point::RestorePointId, secret::Secret};
+use crate::{
+    policy::PolicyName,
+    restore_point::{MakerId, RestorePointId},
+    secret::Secret,
+};
 
 /// One job. `Debug` shows no secret.
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,6 +72,11 @@ pub enum Task {
         time: Timestamp,
         /// What to read.
         input: Input,
+    },
+    /// Names the repositories beside this place, which need not be there itself.
+    Beside {
+        /// What their names begin with.
+        prefix: String,
     },
     /// Lists the snapshots of a policy (none: of all policies).
     List {
@@ -132,6 +141,9 @@ pub struct SnapshotLabel {
     pub sources: usize,
     /// The name of this host or cluster.
     pub host: String,
+    /// Which installation made it; none: an older version, which did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maker: Option<MakerId>,
 }
 
 /// What to read.
@@ -210,6 +222,8 @@ pub enum Outcome {
     Nothing,
     /// The repository was made just now (true), or was there (false).
     Initialised(bool),
+    /// Names of repositories, at most 1,000.
+    Beside(Vec<String>),
     /// A source was captured.
     Captured {
         /// Id of the snapshot.

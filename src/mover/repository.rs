@@ -34,6 +34,7 @@ mod node;
 mod packs;
 mod pipeline;
 mod previous;
+mod relied;
 mod seal;
 mod snapshot;
 mod streams;

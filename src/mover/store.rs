@@ -16,6 +16,9 @@ mod s3;
 use directory::Directory;
 use s3::S3;
 
+/// No policy had so many places.
+const MOST_BESIDE: usize = 1000;
+
 /// The kinds of files that a repository has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
@@ -180,6 +183,17 @@ impl Store {
         match self {
             Self::Directory(store) => store.is_vacant(),
             Self::S3(store) => store.is_vacant(),
+        }
+    }
+
+    /// Names of the repositories beside this place that begin so, at most [`MOST_BESIDE`].
+    ///
+    /// # Errors
+    /// What is above the place cannot be listed.
+    pub fn beside(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        match self {
+            Self::Directory(store) => store.beside(prefix),
+            Self::S3(store) => store.beside(prefix),
         }
     }
 

@@ -9,8 +9,8 @@
 //!   which repository it was. What is within reach is decided in [`crate::retention::reach`], for the engine as well.
 //! - **Unknown rules keep everything.** Where nobody can say what the former rules were, or where a removed policy's
 //!   points were simply left in peace, each point that the new rules let go is a loss.
-//! - **A removal with `deletion: Confirm` loses every point, the newest too**, except those that are held. It is the
-//!   only way to that end, and it always needs approval.
+//! - **A removal with `deletion: Confirm` loses every point, the newest too**, except those that are held, and those that
+//!   somebody else made. It is the only way to that end, and it always needs approval.
 
 use std::collections::BTreeSet;
 
@@ -110,13 +110,18 @@ pub fn by_removal(name: &PolicyName, before: Option<&CompiledPolicy>, points: &[
     let losses: Vec<Loss> = match deletion {
         Deletion::Retain => Vec::new(),
         Deletion::Confirm => there()
-            .filter(|point| !point.held)
+            .filter(|point| !stays_by_itself(point))
             .map(|point| loss(name, point, "policy removed, deletion: Confirm".to_owned()))
             .collect(),
     };
-    let stays = |point: &&RestorePoint| losses.is_empty() || point.held;
+    let stays = |point: &&RestorePoint| losses.is_empty() || stays_by_itself(point);
     let reach = Reach { before: oldest(there()), after: oldest(there().filter(stays)) };
     Losses { losses, taken_back: Vec::new(), reach }
+}
+
+/// Whether a person must release a point before its policy's removal can take it.
+fn stays_by_itself(point: &RestorePoint) -> bool {
+    point.held || point.found
 }
 
 /// Whether an edit could let a restore point go by the rules that nobody has seen: a rule is tighter, or the former

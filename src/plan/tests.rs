@@ -17,6 +17,7 @@ use crate::{
         validate::EngineKind,
     },
     restore_point::{Inventory, Part, RestorePoint, RestorePointId},
+    retention::reach::decide_for,
 };
 
 fn now() -> Timestamp {
@@ -51,6 +52,8 @@ fn points(days: i64) -> Vec<RestorePoint> {
         size_bytes: 1 << 30,
         verified_at: None,
         held: false,
+        found: false,
+        missing_since: None,
         expired_since: None,
         parts: Vec::new(),
     };
@@ -183,6 +186,44 @@ fn a_point_is_left_behind_only_if_every_copy_is() {
     assert_eq!((&plan.losses[0].id, plan.losses[0].reason.as_str()), (&all[0].id, "left behind in repository disk"));
 }
 
+/// What somebody else made in a repository is lost by the edit that leaves the repository behind, and by nothing else.
+#[test]
+fn a_found_point_is_lost_where_the_plan_says_so_and_nowhere_else() {
+    let mut all = points(4);
+    all[0].found = true;
+    let (wide, tight) = (policy("a", "retention: {keepLast: 4}"), policy("a", "retention: {keepLast: 1}"));
+    let actual = applied(&desired(&[&wide, DISK]), &all);
+    let ids = |plan: &Plan| plan.losses.iter().map(|loss| loss.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&plan(&desired(&[&tight, DISK]), &actual)), [all[1].id.clone(), all[2].id.clone()]);
+    let moved = DISK.replace("/backup", "/elsewhere");
+    assert_eq!(plan(&desired(&[&wide, &moved]), &actual).losses.len(), 4);
+    // Found in a place that was left behind before: whoever made it may still be there.
+    let part = Part {
+        source: "files".to_owned(),
+        repository: "left".to_owned(),
+        location: None,
+        snapshot: String::new(),
+        size_bytes: 0,
+        added_bytes: 0,
+        files: 0,
+        unreadable: 0,
+        duration_milliseconds: 0,
+    };
+    all.iter_mut().for_each(|point| point.parts = vec![part.clone()]);
+    let compiled = actual.policies[&name("a")].compiled.clone().unwrap();
+    let kept = |points: &[RestorePoint]| -> Vec<String> {
+        let decisions = decide_for(&compiled, points, now()).into_iter();
+        decisions.map(|decision| decision.reasons.iter().map(ToString::to_string).collect()).collect()
+    };
+    assert_eq!(kept(&all), ["found, until it is released", "", "", "until there is another"]);
+    all[3].found = true;
+    assert_eq!(kept(&all)[2..], ["until there is another", "found, until it is released"]);
+    // What is within reach was made by somebody else, so it does not count as another.
+    all[1].parts = Vec::new();
+    all[1].found = true;
+    assert_eq!(kept(&all)[2], "until there is another");
+}
+
 /// A repository that is gone for ever can be left behind by consent, but no rule gets tighter unseen.
 #[test]
 fn what_cannot_be_seen_is_left_behind_by_consent() {
@@ -267,9 +308,10 @@ fn removal_with_confirm_needs_consent_whatever_the_budget() {
     after.settings.safety.losses = 1000;
     let mut all = points(4);
     all[0].held = true;
+    all[1].found = true;
     let refused = plan(&after, &applied(&before, &all));
     assert_eq!(refused.refusals.len(), 1);
-    assert_eq!(refused.losses.len(), 3, "a held point stays");
+    assert_eq!(refused.losses.len(), 2, "a held point stays, and so does one that somebody else made");
     after.deletion_blocked = Some("history was rewritten".to_owned());
     let blocked = plan(&after, &applied(&before, &all));
     assert!(!blocked.refusals[0].can_be_approved());

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
-use super::{Decision, KeepReason, KeepRules, Sweep, decide, newest_first, sweep_by};
+use super::{Decision, KeepReason, KeepRules, Sweep, aside, decide, newest_first, sweep_by};
 use crate::{
     policy::{
         CompiledPolicy,
@@ -100,13 +100,20 @@ pub fn decide_for(policy: &CompiledPolicy, points: &[RestorePoint], now: Timesta
         decisions[index].keep = true;
         decisions[index].reasons.push(reason);
     };
-    for index in outside.into_iter().filter(|index| points[*index].held) {
-        keep(index, KeepReason::Held);
+    for index in outside {
+        if points[index].held {
+            keep(index, KeepReason::Held);
+        }
+        // Somebody else may still write there; the plan of the edit that left it behind did not know of it.
+        if points[index].found {
+            keep(index, KeepReason::Found);
+        }
     }
-    if reached.is_empty()
-        && let Some(newest) = newest_first(points).first()
+    let takes_part = |point: &RestorePoint| aside(point, now).is_none();
+    if !reached.iter().any(takes_part)
+        && let Some(newest) = newest_first(points).into_iter().find(|index| takes_part(&points[*index]))
     {
-        keep(*newest, KeepReason::LastResort);
+        keep(newest, KeepReason::LastResort);
     }
     decisions
 }

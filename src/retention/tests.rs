@@ -12,6 +12,8 @@ fn point(time: Timestamp) -> RestorePoint {
         size_bytes: 1,
         verified_at: None,
         held: false,
+        found: false,
+        missing_since: None,
         expired_since: None,
         parts: Vec::new(),
     }
@@ -125,6 +127,8 @@ fn random_points(random: &mut StdRng, now: Timestamp) -> Vec<RestorePoint> {
             let mut point = point(Timestamp::from_second(seconds).unwrap());
             point.id = RestorePointId(format!("{}-{number}", point.id));
             point.held = random.random_bool(0.05);
+            point.found = random.random_bool(0.05);
+            point.missing_since = random.random_bool(0.05).then_some(now);
             point.verified_at = random.random_bool(0.3).then_some(point.time);
             point.expired_since = random
                 .random_bool(0.3)
@@ -151,7 +155,12 @@ fn random_rules(random: &mut StdRng) -> KeepRules {
 
 /// Whether a point stays, from the words of the documentation: count how many hits lie before it.
 fn stays(rules: &KeepRules, points: &[RestorePoint], judged: &RestorePoint, now: Timestamp) -> bool {
-    let mut sorted: Vec<&RestorePoint> = points.iter().collect();
+    let is_far_ahead = |point: &RestorePoint| point.time > now + SignedDuration::from_hours(24);
+    let takes_part = |point: &&RestorePoint| !point.found && point.missing_since.is_none() && !is_far_ahead(point);
+    if !takes_part(&judged) {
+        return true;
+    }
+    let mut sorted: Vec<&RestorePoint> = points.iter().filter(takes_part).collect();
     sorted.sort_by_key(|point| std::cmp::Reverse((point.time, point.id.clone())));
     let place = sorted.iter().position(|point| point.id == judged.id).unwrap();
     let date = |place: usize| sorted[place].time.to_zoned(TimeZone::UTC);
@@ -257,4 +266,36 @@ fn sweeping_marks_first_and_forgets_after_the_grace() {
         }
         assert_eq!(sweep(&rules, grace, &points, now), Sweep::default(), "seed {seed}");
     }
+}
+
+#[test]
+fn what_is_found_stays_and_pushes_nothing_out() {
+    let now = "2026-11-21T12:00:00Z".parse().unwrap();
+    let mut points =
+        points(&["2026-11-18T02:00:00Z", "2026-11-19T02:00:00Z", "2026-11-20T02:00:00Z", "2026-11-21T02:00:00Z"]);
+    points[0].found = true;
+    points[3].found = true;
+    let rules = KeepRules { last: 1, ..KeepRules::default() };
+    let kept = |points: &[RestorePoint]| -> Vec<Vec<KeepReason>> {
+        decide(&rules, points, now).into_iter().map(|decision| decision.reasons).collect()
+    };
+    let found = || vec![KeepReason::Found];
+    assert_eq!(kept(&points), [found(), vec![], vec![KeepReason::Last, KeepReason::Newest], found()]);
+    points[1].found = true;
+    points[2].found = true;
+    assert_eq!(kept(&points), [found(), found(), found(), found()]);
+}
+
+/// A clock that was years ahead for one night: its point is kept, and nothing expires because of it.
+#[test]
+fn a_point_from_the_future_pushes_nothing_out() {
+    let now = "2026-11-21T12:00:00Z".parse().unwrap();
+    let times = ["2026-11-19T02:00:00Z", "2026-11-20T02:00:00Z", "2026-11-21T02:00:00Z", "2031-01-01T02:00:00Z"];
+    let rules = KeepRules { last: 2, ..KeepRules::default() };
+    let kept: Vec<bool> = decide(&rules, &points(&times), now).into_iter().map(|decision| decision.keep).collect();
+    assert_eq!(kept, [false, true, true, true]);
+    // When its time has come it is like any other.
+    let later = "2031-01-01T12:00:00Z".parse().unwrap();
+    let kept: Vec<bool> = decide(&rules, &points(&times), later).into_iter().map(|decision| decision.keep).collect();
+    assert_eq!(kept, [false, false, true, true]);
 }

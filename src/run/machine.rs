@@ -90,6 +90,8 @@ pub enum Ending {
         reason: String,
         /// Whether the restore point was recorded.
         recorded: bool,
+        /// Whether nothing is known to have failed, but the process went away: what it captured may be good.
+        interrupted: bool,
     },
 }
 
@@ -154,6 +156,16 @@ impl Journal {
         })
     }
 
+    /// Whether the process went away before anything failed that keeps a restore point from being recorded.
+    fn was_interrupted(&self) -> bool {
+        !self.entries.iter().any(|(step, outcome)| match step {
+            Step::HookBefore(_) | Step::Stop | Step::Capture(_) | Step::Copy(_) | Step::Check | Step::Record => {
+                matches!(outcome, Some(Outcome::Failed(_)))
+            }
+            Step::Start | Step::HookAfter(_) | Step::Cleanup => false,
+        })
+    }
+
     /// Why the workload was not started again, when that was tried and never went well.
     fn start_failure(&self) -> Option<String> {
         if self.did(Step::Start) {
@@ -191,14 +203,14 @@ pub fn next(shape: &Shape, journal: &Journal) -> Next {
         return Next::Do(hook);
     }
     if let Some(reason) = failure {
-        return Next::End(Ending::Failed { reason, recorded: false });
+        return Next::End(Ending::Failed { reason, recorded: false, interrupted: journal.was_interrupted() });
     }
     let last = [Step::Check, Step::Record, Step::Cleanup];
     if let Some(step) = (0..shape.copies).map(Step::Copy).chain(last).find(|step| !journal.began(*step)) {
         return Next::Do(step);
     }
     match journal.start_failure() {
-        Some(reason) => Next::End(Ending::Failed { reason, recorded: true }),
+        Some(reason) => Next::End(Ending::Failed { reason, recorded: true, interrupted: false }),
         None => Next::End(Ending::Succeeded { remarks: remarks(journal) }),
     }
 }
@@ -288,8 +300,9 @@ mod tests {
                         assert!(harmless, "{broken:?}");
                         assert_eq!(remarks.len(), 1);
                     }
-                    Ending::Failed { recorded, .. } => {
+                    Ending::Failed { reason: _, recorded, interrupted } => {
                         assert!(!harmless, "{broken:?}");
+                        assert_eq!(interrupted, !recorded && outcome == Outcome::Interrupted, "{broken:?}");
                         assert_eq!(recorded, broken == Step::Start, "{broken:?}");
                     }
                 }
@@ -311,7 +324,10 @@ mod tests {
             }
         });
         assert_eq!(steps, [Step::HookBefore(0), Step::HookAfter(0)]);
-        assert_eq!(ending, Ending::Failed { reason: "hook 1 ended with 3".into(), recorded: false });
+        assert_eq!(
+            ending,
+            Ending::Failed { reason: "hook 1 ended with 3".into(), recorded: false, interrupted: false }
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::StatusInput;
 use crate::{
     plan::Refusal,
     policy::PolicyName,
+    retention::remarks,
     run::{Phase, RunReport, Trigger},
     schedule::CLOCK_SLACK,
 };
@@ -85,8 +86,16 @@ impl Health {
     }
 }
 
-/// Finds how a policy is doing, why, and what to do about it.
+/// Finds how a policy is doing, why, and what to do about it; and what is to be known of its restore points.
 pub fn judge(input: &StatusInput<'_>, name: &PolicyName, last_run: Option<&RunReport>) -> (Health, String) {
+    let (health, message) = judge_policy(input, name, last_run);
+    let points = input.actual.policies.get(name).map_or(&[][..], |actual| &actual.inventory.points);
+    let remarks = remarks(name, points, input.now);
+    let message = if remarks.is_empty() { message } else { format!("{} {remarks}", sentence(&message)) };
+    (health, message)
+}
+
+fn judge_policy(input: &StatusInput<'_>, name: &PolicyName, last_run: Option<&RunReport>) -> (Health, String) {
     if let Some(refusal) = refusal(input, name) {
         return (Health::Refused, refusal_message(refusal, input.approve_arguments));
     }

@@ -24,6 +24,7 @@ use crate::{
         document::{API_VERSION, DurationText},
     },
     restore_point::{RestorePoint, RestorePointId},
+    retention::aside,
     run::{Phase, RunReport},
 };
 
@@ -95,6 +96,12 @@ pub struct PointStatus {
     /// Protected by hand.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// Made by somebody else; it stays until it is released.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub found: bool,
+    /// Since when no repository lists it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_since: Option<Timestamp>,
     /// When the rules let it go if runs go on as scheduled, seen from the newest restore point; none: not foreseeable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
@@ -224,7 +231,7 @@ fn policy(input: &StatusInput<'_>, published: &Published<'_>, name: &PolicyName)
 }
 
 fn point_status(point: &RestorePoint, grace: Option<DurationText>) -> PointStatus {
-    let RestorePoint { id, time, size_bytes, verified_at, held, expired_since, parts: _ } = point;
+    let RestorePoint { id, time, size_bytes, verified_at, held, found, missing_since, expired_since, parts: _ } = point;
     let grace = grace.unwrap_or(DEFAULT_GRACE).duration();
     PointStatus {
         id: id.clone(),
@@ -232,6 +239,8 @@ fn point_status(point: &RestorePoint, grace: Option<DurationText>) -> PointStatu
         size_bytes: *size_bytes,
         verified_at: *verified_at,
         held: *held,
+        found: *found,
+        missing_since: *missing_since,
         expires_at: None,
         expired_since: *expired_since,
         forgotten_after: expired_since.and_then(|since| since.checked_add(grace).ok()),
@@ -247,7 +256,8 @@ fn foresee(input: &StatusInput<'_>, name: &PolicyName, points: &[RestorePoint], 
         compiled.is_some_and(|compiled| compiled.document == policy.document) && !policy.suspend
     };
     let Some(policy) = input.desired.policies.get(name).filter(is_in_force) else { return };
-    let Some(newest) = points.iter().map(|point| point.time).max() else { return };
+    let takes_part = |point: &&RestorePoint| aside(point, input.now).is_none();
+    let Some(newest) = points.iter().filter(takes_part).map(|point| point.time).max() else { return };
     let times = forecast::expires_at(&policy.rules, points, &policy.schedules, newest);
     for (status, time) in statuses.iter_mut().zip(times) {
         status.expires_at = time.filter(|_| status.expired_since.is_none());

@@ -83,9 +83,29 @@ pub enum EventKind {
         /// Whether it passed; else what is wrong.
         problem: Option<String>,
     },
+    /// Restore points were found in a repository that nothing known here made. They stay until they are released.
+    Found {
+        /// Which.
+        points: Vec<RestorePointId>,
+    },
+    /// No repository lists these restore points any more, though nothing here forgot them. They stay known.
+    Missing {
+        /// Which.
+        points: Vec<RestorePointId>,
+    },
+    /// Missing restore points are there again.
+    Returned {
+        /// Which.
+        points: Vec<RestorePointId>,
+    },
+    /// Restore points that were missing for long, and that nobody holds, are no longer waited for.
+    GivenUp {
+        /// Which.
+        points: Vec<RestorePointId>,
+    },
     /// A restore point was protected from expiry.
     Held(RestorePointId),
-    /// That protection was taken away.
+    /// That protection was taken away, or the one that a found restore point has.
     Released(RestorePointId),
 }
 

@@ -11,9 +11,12 @@ use std::{
 
 use jiff::Timestamp;
 use mainstay::{
-    engine::local::state::{
-        State,
-        points::{StoredPart, StoredPoint},
+    engine::local::{
+        inventory::Merged,
+        state::{
+            State,
+            points::{StoredPart, StoredPoint},
+        },
     },
     policy::{
         EngineKind, PolicyName,
@@ -109,7 +112,7 @@ fn fill(directory: &Path, documents: &Path) {
     for (name, policy) in &loaded.desired.policies {
         state.put_policy(&policy.compile(&loaded.desired.settings, None), now).expect("a policy");
         let points: Vec<StoredPoint> = (1..=POINTS_EACH).rev().map(|days| point(now, days)).collect();
-        state.set_inventory(name, now, true, &[], &points, &[]).expect("an inventory");
+        state.set_inventory(name, now, true, &Merged { fresh: points, ..Merged::default() }).expect("an inventory");
     }
 }
 
@@ -132,6 +135,8 @@ fn point(now: Timestamp, days: usize) -> StoredPoint {
         size_bytes: 2 << 30,
         verified_at: None,
         held: false,
+        found: false,
+        missing_since: None,
         expired_since: None,
         parts: Vec::new(),
     };

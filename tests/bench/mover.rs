@@ -108,6 +108,7 @@ impl Bench {
             source: "data".to_owned(),
             sources: 1,
             host: "local".to_owned(),
+            maker: None,
         };
         match self.ours(Task::Capture { label, time, input }) {
             (needed, Outcome::Captured { snapshot, .. }) => (needed, snapshot),

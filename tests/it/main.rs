@@ -11,6 +11,7 @@ mod git;
 mod host;
 mod kubernetes;
 mod limits;
+mod lost_state;
 mod mover;
 mod mover_install;
 mod plan;

@@ -22,6 +22,8 @@ use mainstay::{
 };
 use tempfile::TempDir;
 
+mod pruned;
+
 /// A repository in a fresh directory, and room beside it.
 struct World {
     directory: TempDir,
@@ -136,6 +138,7 @@ fn capture_source(run: &str, source: &str, input: Input) -> Task {
         source: source.to_owned(),
         sources: 1,
         host: "local".to_owned(),
+        maker: None,
     };
     Task::Capture { label, time: "2026-11-21T02:00:00Z".parse().unwrap(), input }
 }

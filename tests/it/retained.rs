@@ -1,7 +1,7 @@
 //! What is kept and what goes, end to end on real repositories: expire, grace, forget, prune; and the work of a policy
 //! that has a schedule of its own.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt as _, time::Duration};
+use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt as _, process::Stdio, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use mainstay::{
@@ -9,14 +9,15 @@ use mainstay::{
         Engine as _,
         local::{
             LocalEngine,
-            cleanup::{Cleaned, Extent, clean},
+            cleanup::{self, Cleaned, Extent, clean},
             inventory,
             movers::Bounds,
             process::ProcessIdentity,
+            repositories::{capture_lease, prune_lease},
         },
     },
     plan::losses::{Former, Losses, by_edit},
-    policy::{CompiledPolicy, document::SettingsSpec},
+    policy::{CompiledPolicy, PolicyName, document::SettingsSpec},
     restore_point::RestorePointId,
     status::ledger::EventKind,
 };
@@ -303,4 +304,89 @@ async fn work_with_a_schedule_of_its_own_is_started_when_it_is_due_and_all_of_it
     let events = engine.history(0).await.unwrap();
     let verified = events.iter().filter(|event| matches!(&event.kind, EventKind::Verified { problem: None, .. }));
     assert_eq!(verified.count(), 2, "the check and the verification: {events:?}");
+}
+
+/// A prune would take for unused what a run relies on and has not recorded yet.
+#[tokio::test]
+async fn nothing_is_pruned_while_a_run_captures_and_nothing_captured_during_a_prune() {
+    let host = Host::new();
+    host.put(json!({})).await;
+    good(host.mainstay(&["run", "shop/nightly"]));
+    let engine = host.engine();
+    let place = engine.context().state.places(&Host::name()).unwrap().remove(0);
+    let gate = host.fifo("gate");
+    let mut run = host
+        .command(&["run", "shop/nightly"])
+        .env("MAINSTAY_TEST_PAUSE", format!("record:intended={}", gate.display()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Opens only once the run stands there.
+    let held = fs::OpenOptions::new().write(true).open(gate).unwrap();
+    let prune = async || {
+        let bounds = Bounds::within(Duration::from_millis(1), None);
+        cleanup::prune(engine.context(), &place, Timestamp::now(), &bounds).await
+    };
+    let refused = prune().await.unwrap_err().to_string();
+    assert!(refused.contains("captures into it"), "{refused}");
+    drop(held);
+    assert!(run.wait().unwrap().success());
+    let bounds = Bounds::within(Duration::from_secs(60), None);
+    cleanup::prune(engine.context(), &place, Timestamp::now(), &bounds).await.unwrap();
+
+    let state = &engine.context().state;
+    let pruning = state.lease(&prune_lease(&place), Timestamp::now()).unwrap().unwrap();
+    host.put(json!({"limits": {"timeout": "1s"}})).await;
+    let (_, said) = bad(host.mainstay(&["run", "shop/nightly"]));
+    assert!(said.contains("repository disk is being pruned"), "{said}");
+    drop(pruning);
+    host.put(json!({})).await;
+    good(host.mainstay(&["run", "shop/nightly"]));
+    assert_eq!(ids(&host).await.len(), 3);
+}
+
+/// The space of what was forgotten while another run captured is reclaimed by the next cleanup, though that forgets
+/// nothing.
+#[tokio::test]
+async fn a_prune_that_was_put_off_is_made_up_for() {
+    let host = three_points().await;
+    let (engine, now) = (host.engine(), Timestamp::now());
+    let place = engine.context().state.places(&Host::name()).unwrap().remove(0);
+    let other = PolicyName::new("shop", "other");
+    let capturing = engine.context().state.lease(&capture_lease(&place, &other), now).unwrap().unwrap();
+    let cleaned = clean_at(&engine, now + hours(25)).await;
+    assert_eq!((cleaned.forgotten.len(), cleaned.freed_bytes), (2, 0));
+    drop(capturing);
+    assert!(clean_at(&engine, now + hours(25)).await.freed_bytes > 0);
+    assert_eq!(clean_at(&engine, now + hours(25)).await.freed_bytes, 0);
+}
+
+/// A listing without a snapshot that nothing here forgot: it stays known with its hold, is told, and comes back.
+#[tokio::test]
+async fn a_point_that_a_listing_misses_is_told_keeps_its_hold_and_comes_back() {
+    let host = three_points().await;
+    let (engine, now) = (host.engine(), Timestamp::now());
+    let held = ids(&host).await.remove(0);
+    good(host.mainstay(&["points", "hold", "shop/nightly", &held]));
+    let place = engine.context().state.places(&Host::name()).unwrap().remove(0);
+    let snapshots = host.path("disk").join(place.path).join("snapshots");
+    fs::rename(&snapshots, host.path("elsewhere")).unwrap();
+    fs::create_dir(&snapshots).unwrap();
+    let cleaned = clean_at(&engine, now + hours(23)).await;
+    assert!(cleaned.marked.is_empty() && cleaned.forgotten.is_empty(), "{cleaned:?}");
+    let points = host.actual().await.inventory.points;
+    assert!(points.len() == 3 && points.iter().all(|point| point.missing_since.is_some()), "{points:?}");
+    let (_, said) = bad(host.mainstay(&["restore", "shop/nightly", "--into", &host.text("restored")]));
+    assert!(said.contains("has no restore point yet"), "{said}");
+    fs::remove_dir(&snapshots).unwrap();
+    fs::rename(host.path("elsewhere"), &snapshots).unwrap();
+    clean_at(&engine, now + hours(23)).await;
+    let points = host.actual().await.inventory.points;
+    assert!(points.iter().all(|point| point.missing_since.is_none() && !point.found), "{points:?}");
+    assert!(points[0].held, "{points:?}");
+    let events = engine.history(0).await.unwrap();
+    let told = |wanted: fn(&EventKind) -> bool| events.iter().filter(|event| wanted(&event.kind)).count();
+    assert_eq!(told(|kind| matches!(kind, EventKind::Missing { points } if points.len() == 3)), 1);
+    assert_eq!(told(|kind| matches!(kind, EventKind::Returned { points } if points.len() == 3)), 1);
 }

@@ -88,6 +88,7 @@ fn run(policy: &str, at: &str, phase: Phase, message: &str) -> RunReport {
         finished_at: Some(start + SignedDuration::from_secs(83)),
         phase,
         failed_after_record: false,
+        interrupted: false,
         message: message.to_owned(),
         sources: vec![SourceReport {
             source: "files".to_owned(),
@@ -111,6 +112,8 @@ fn point(at: &str, size_bytes: u64) -> RestorePoint {
         size_bytes,
         verified_at: None,
         held: false,
+        found: false,
+        missing_since: None,
         expired_since: None,
         parts: Vec::new(),
     }

@@ -2,6 +2,7 @@
 
 use crate::peers::{succeed, wait_for};
 
+mod captures;
 mod databases;
 mod guard;
 mod installation;

@@ -63,6 +63,7 @@ fn capture(source: &str, input: Input) -> Task {
         source: source.to_owned(),
         sources: 2,
         host: "local".to_owned(),
+        maker: None,
     };
     Task::Capture { label, time: "2026-11-21T02:00:00Z".parse().unwrap(), input }
 }

@@ -106,7 +106,13 @@ fn is_kept_by_restic(decision: &Decision) -> bool {
         | KeepReason::Monthly { oldest }
         | KeepReason::Yearly { oldest } => !oldest,
         // Rails of ours; with at least one rule, restic keeps the newest by it.
-        KeepReason::Held | KeepReason::Newest | KeepReason::LastResort | KeepReason::Verified => false,
+        KeepReason::Held
+        | KeepReason::Found
+        | KeepReason::Missing
+        | KeepReason::Future
+        | KeepReason::Newest
+        | KeepReason::LastResort
+        | KeepReason::Verified => false,
     })
 }
 
@@ -152,6 +158,8 @@ fn point(snapshot: &Value) -> RestorePoint {
         size_bytes: 0,
         verified_at: None,
         held: false,
+        found: false,
+        missing_since: None,
         expired_since: None,
         parts: Vec::new(),
     }

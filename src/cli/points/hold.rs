@@ -15,6 +15,7 @@ use crate::{
         local::{LocalEngine, restoring, state::points::StoredPoint},
     },
     policy::{PolicyName, document::restore::PointChoice},
+    restore_point::RestorePointId,
 };
 
 /// Protect a restore point from expiry.
@@ -40,32 +41,49 @@ pub(super) fn set_held(policy: &PolicyName, point: String, state: &StateArgument
         |error: EngineError| Failure::new(format!("the restore points of {policy} stay as they are")).caused_by(error);
     let now = Timestamp::now();
     let choice = PointChoice::Name(point);
-    let chosen = |points: &[StoredPoint]| {
-        restoring::choose(policy, points, &choice).map(|chosen| chosen.point.id.clone()).map_err(failure)
+    let all_found = !held && matches!(&choice, PointChoice::Name(name) if name == "found");
+    let chosen = |points: &[StoredPoint]| -> Result<Vec<RestorePointId>, Failure> {
+        if all_found {
+            return Ok(points.iter().filter(|one| one.point.found).map(|one| one.point.id.clone()).collect());
+        }
+        restoring::choose(policy, points, &choice).map(|chosen| vec![chosen.point.id.clone()]).map_err(failure)
     };
-    let (point, is_done) = match state.engine.engine {
+    let (points, not_done) = match state.engine.engine {
         EngineName::Local => {
             let engine = LocalEngine::open(&state.directory()?).map_err(wrap)?;
             let points = engine.context().state.points(policy).map_err(|error| wrap(error.into()))?;
-            let point = chosen(&points)?;
-            let is_done = engine.set_held(policy, &point, held, now).map_err(wrap)?;
-            (point, is_done)
+            let points = chosen(&points)?;
+            let mut not_done = Vec::new();
+            for point in &points {
+                if !engine.set_held(policy, point, held, now).map_err(wrap)? {
+                    not_done.push(point.clone());
+                }
+            }
+            (points, not_done)
         }
         EngineName::Kubernetes => asynchronous(async {
             let store = store(&state.engine).await?;
-            let point = chosen(&store.points(policy).await.map_err(|error| wrap(error.into()))?.points)?;
-            let change = |record: &mut PointsRecord| record.set_held(&point, held, now);
-            let is_done = store.change_points(policy, change).await.map_err(|error| wrap(error.into()))?;
-            Ok((point, is_done))
+            let points = chosen(&store.points(policy).await.map_err(|error| wrap(error.into()))?.points)?;
+            let change = |record: &mut PointsRecord| {
+                let not_done = points.iter().filter(|point| !record.set_held(point, held, now)).cloned();
+                not_done.collect::<Vec<_>>()
+            };
+            let not_done = store.change_points(policy, change).await.map_err(|error| wrap(error.into()))?;
+            Ok((points, not_done))
         })?,
     };
-    if !is_done {
+    if let Some(point) = not_done.first() {
         return Err(Failure::new(format!("restore point {point} of {policy} is being forgotten just now"))
             .hint(format!("`mainstay points {policy}` lists what there is")));
     }
-    match held {
-        true => println!("restore point {point} of {policy} is held: nothing expires it"),
-        false => println!("restore point {point} of {policy} is released: the rules apply to it again"),
+    for point in &points {
+        match held {
+            true => println!("restore point {point} of {policy} is held: nothing expires it"),
+            false => println!("restore point {point} of {policy} is released: the rules apply to it again"),
+        }
+    }
+    if points.is_empty() {
+        println!("no restore point of {policy} was found that others made");
     }
     Ok(Exit::Success)
 }

@@ -139,6 +139,8 @@ fn json(listed: &Listed) -> Value {
         "time": point.time,
         "sizeBytes": point.size_bytes,
         "held": point.held,
+        "found": point.found,
+        "missingSince": point.missing_since,
         "verifiedAt": point.verified_at,
         "kept": kept,
         "reasons": reasons,

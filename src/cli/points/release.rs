@@ -1,4 +1,4 @@
-//! `mainstay points release`: the rules apply to a held restore point again.
+//! `mainstay points release`: the rules apply to a held or found restore point again.
 
 use clap::Args;
 
@@ -8,12 +8,12 @@ use crate::{
     policy::PolicyName,
 };
 
-/// Take the protection of a restore point away.
+/// Take the protection of a restore point away: that of `hold`, or that of one which was found
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The policy, as [NAMESPACE/]NAME
     policy: PolicyName,
-    /// The restore point's id, or `latest`
+    /// The restore point's id, `latest`, or `found`: all that were found and that others made
     point: String,
     #[command(flatten)]
     state: StateArguments,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     inventory::{self, IN_CLUSTER},
-    lease::Held,
+    lease::{Held, PodIdentity},
     names,
     runner::snapshots,
     site::{Site, SiteError},
@@ -21,7 +21,7 @@ use crate::{
     engine::{
         local::{
             cleanup::{decide, snapshots_of},
-            repositories::maintenance_lease,
+            repositories::{maintenance_lease, prune_lease},
             state::places::PlaceRecord,
         },
         movers::Bounds,
@@ -34,8 +34,8 @@ use crate::{
 
 /// How long a maintenance waits for another one of the same repository.
 const LONGEST_WAIT: Duration = Duration::from_secs(2 * 3600);
-/// How often it looks whether that one has ended.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
+/// How often a maintenance or a run looks whether the one that it waits for has ended.
+pub const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 
 /// Cleans up after a policy. The caller holds the policy's lease.
 ///
@@ -130,7 +130,11 @@ async fn forget(
             site.job(place, Task::Forget { snapshots }, bounds, |_| ()).await?;
             let maintenance = place.document.spec.maintenance.as_ref();
             let has_its_own_time = maintenance.is_some_and(|maintenance| maintenance.prune.is_some());
-            if has_its_own_time { Ok(0) } else { prune_under(site, place, bounds).await }
+            if has_its_own_time {
+                return Ok(0);
+            }
+            // A run of another policy that captures there may go on for hours: the next cleanup that forgets prunes.
+            Ok::<u64, SiteError>(prune_under(site, place, bounds, Instant::now()).await?.unwrap_or(0))
         }
         .await;
         give_back(lease).await;
@@ -142,12 +146,18 @@ async fn forget(
 /// Reclaims the space of a place.
 ///
 /// # Errors
-/// Another maintenance is under way there, or it failed.
+/// Another maintenance is under way there, or runs that capture there do not end, or it failed.
 pub async fn prune(site: &Site, place: &PlaceRecord, now: Timestamp, bounds: &Bounds) -> Result<u64, SiteError> {
     let lease = maintenance(site, place, now, bounds).await?;
-    let result = prune_under(site, place, bounds).await;
+    let until = bounds.deadline.min(Instant::now() + LONGEST_WAIT);
+    let result = prune_under(site, place, bounds, until).await;
     give_back(lease).await;
-    result
+    result?.map_err(|holder| {
+        SiteError::Refused(format!(
+            "repository {} was not pruned: {holder} captures into it; prune at a time without runs",
+            place.repository
+        ))
+    })
 }
 
 /// The lease that allows maintenance of a place. Waits for its turn.
@@ -173,9 +183,28 @@ pub async fn maintenance(site: &Site, place: &PlaceRecord, now: Timestamp, bound
     }
 }
 
-async fn prune_under(site: &Site, place: &PlaceRecord, bounds: &Bounds) -> Result<u64, SiteError> {
-    let outcome = site.job(place, Task::Prune, bounds, |_| ()).await?;
-    Ok(if let Outcome::Pruned { freed_bytes } = outcome { freed_bytes } else { 0 })
+/// Prunes while nobody captures into the place, for which it waits until some moment; `Err` in the result: who does.
+async fn prune_under(
+    site: &Site,
+    place: &PlaceRecord,
+    bounds: &Bounds,
+    until: Instant,
+) -> Result<Result<u64, PodIdentity>, SiteError> {
+    let name = names::prune_lease(&prune_lease(place));
+    let alone = loop {
+        let holder = match site.leases.take_alone(&name, &site.pod, Timestamp::now()).await? {
+            Ok(lease) => break lease,
+            Err(holder) => holder,
+        };
+        let asked_to_stop = bounds.stop.as_ref().is_some_and(|stop| *stop.borrow());
+        if asked_to_stop || Instant::now() >= until {
+            return Ok(Err(holder));
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    };
+    let outcome = site.job(place, Task::Prune, bounds, |_| ()).await;
+    give_back(alone).await;
+    Ok(Ok(if let Outcome::Pruned { freed_bytes } = outcome? { freed_bytes } else { 0 }))
 }
 
 async fn give_back(lease: Held) {

@@ -13,18 +13,19 @@ use super::{
     movers::RUN_LABEL,
     runner::snapshots,
     site::{Site, SiteError},
+    store::PointsRecord,
 };
 pub use crate::engine::local::inventory::IN_CLUSTER;
 use crate::{
     engine::{
         local::{
-            inventory::{Found, Merged, merge, not_good},
-            state::{places::PlaceRecord, points::StoredPoint},
+            inventory::{Found, merge, name_points, not_good, tell_missing},
+            state::places::PlaceRecord,
         },
-        movers,
+        movers::{self, MoverError},
     },
-    mover::job::{Snapshot, SnapshotLabel, Task},
-    policy::CompiledPolicy,
+    mover::job::{Outcome, Snapshot, SnapshotLabel, Task},
+    policy::{CompiledPolicy, PolicyName},
     restore_point::{RestorePointId, VOLUME_SNAPSHOT},
     retention::reach::Reach,
     run::RunReport,
@@ -42,12 +43,29 @@ pub async fn refresh(
 ) -> Result<Found, SiteError> {
     let name = &policy.name;
     // Before the listings: a point that is recorded while they are made is not in question.
-    let before = site.store.points(name).await?;
+    let mut before = site.store.points(name).await?;
+    let (mut listed, mut problems, mut away) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+    // A first look finds what was made in these places before this record.
+    let mut fresh_places = Vec::new();
+    if before.observed_at.is_none() || !before.complete {
+        for place in before.places.iter().filter(|place| place.current && !place.path.is_empty()) {
+            match beside(site, name, place).await {
+                Ok(paths) if paths.is_empty() => {}
+                Ok(paths) => {
+                    let add = |record: &mut PointsRecord| record.add_former_places(place.id, &paths);
+                    fresh_places.extend(site.store.change_points(name, add).await?);
+                }
+                Err(error) => problems.push(error.chain()),
+            }
+        }
+        before = site.store.points(name).await?;
+    }
     let reach = (!withdrawn).then(|| Reach::of(policy));
     let holds_something = |place: &PlaceRecord| {
-        place.current || before.points.iter().any(|point| point.parts.iter().any(|part| part.place == place.id))
+        place.current
+            || fresh_places.contains(&place.id)
+            || before.points.iter().any(|point| point.parts.iter().any(|part| part.place == place.id))
     };
-    let (mut listed, mut problems, mut away) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
     for place in before.places.iter().filter(|place| place.initialised && holds_something(place)) {
         let task = Task::List { policy: Some(name.clone()) };
         let answer = site.job(place, task, &site.small_work(), |_| ()).await;
@@ -77,25 +95,31 @@ pub async fn refresh(
     let runs: Vec<RunReport> = site.store.runs(name).await?.into_iter().map(|run| run.report).collect();
     let recorded: BTreeSet<RestorePointId> =
         site.store.points(name).await?.points.into_iter().map(|point| point.point.id).collect();
+    name_points(&mut listed, before.maker.as_ref());
     // In a shared repository another cluster may have a policy of the same name: its snapshots are not ours to judge.
     for snapshots in listed.values_mut() {
         snapshots.retain(|snapshot| snapshot.label.host == policy.cluster || recorded.contains(&snapshot.label.run));
     }
     let mut places = before.places.clone();
     places.extend(cluster(&before.places));
-    let merged = merge(&places, &listed, before.points, &recorded, &not_good(runs.iter()));
+    let merged = merge(&places, &listed, before.points, &recorded, &not_good(runs.iter()), now);
     let complete = problems.is_empty();
-    let Merged { seen, fresh, gone, leftovers } = merged;
-    let found: Vec<StoredPoint> = seen.into_iter().chain(fresh).collect();
     let stored = site.store.change_points(name, |record| {
-        record.set_inventory(now, complete, &found, &gone);
+        record.set_inventory(now, complete, &merged);
         record.points.clone()
     });
     let points = stored.await?;
-    for point in gone.iter().filter(|point| !point.forgetting) {
-        tracing::warn!(policy = %name, point = %point.point.id, "a restore point is no longer in any repository");
-    }
-    Ok(Found { complete, problems, points, gone, leftovers, listed, away })
+    tell_missing(name, &merged.missing);
+    Ok(Found { complete, problems, points, leftovers: merged.leftovers, listed, away })
+}
+
+/// The paths of places that another record of a policy had beside one of this one.
+async fn beside(site: &Site, policy: &PolicyName, place: &PlaceRecord) -> Result<Vec<String>, SiteError> {
+    let task = Task::Beside { prefix: PlaceRecord::prefix(policy) };
+    let Outcome::Beside(names) = site.job(place, task, &site.small_work(), |_| ()).await? else {
+        return Err(MoverError::WrongAnswer { repository: place.repository.clone() }.into());
+    };
+    Ok(place.former_paths(policy, &names))
 }
 
 /// The volume snapshots of a policy that are restore points, or parts of them.
@@ -128,6 +152,8 @@ fn snapshot(policy: &CompiledPolicy, object: &DynamicObject) -> Option<Snapshot>
             source: annotation(labels::SOURCE)?,
             sources: annotation(labels::SOURCES)?.parse().ok()?,
             host: policy.cluster.clone(),
+            // An object of this very cluster.
+            maker: None,
         },
         time: metadata.creation_timestamp.as_ref()?.0,
         size_bytes: snapshots::bytes(object.data["status"]["restoreSize"].as_str()),

@@ -38,6 +38,8 @@ pub const SCHEDULED_AT: &str = "mainstay.dev/scheduled-at";
 pub const SOURCE: &str = "mainstay.dev/source";
 /// Annotation on a volume snapshot: how many parts the restore point has.
 pub const SOURCES: &str = "mainstay.dev/sources";
+/// Annotation on a Lease: the pods that capture into what it guards, separated by spaces.
+pub const CAPTURES: &str = "mainstay.dev/captures";
 /// Annotation that the CronJob controller puts on a Job: its scheduled time.
 pub const CRON_SCHEDULED_AT: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 

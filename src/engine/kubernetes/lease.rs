@@ -23,6 +23,8 @@ use super::{
 };
 use crate::engine::EngineError;
 
+mod captures;
+
 /// After this long without a sign of life a holder outside of the cluster is given up.
 pub const GIVEN_UP_AFTER: Duration = Duration::from_secs(60);
 

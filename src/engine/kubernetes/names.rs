@@ -108,6 +108,11 @@ pub fn maintenance_lease(place: &str) -> String {
     format!("maintenance-{}", short_hash(place))
 }
 
+/// The Lease by which captures into a repository and a prune of it keep out of each other's way.
+pub fn prune_lease(place: &str) -> String {
+    format!("prune-{}", short_hash(place))
+}
+
 /// Eight hex digits of the SHA-256 of a text.
 pub fn short_hash(text: &str) -> String {
     let mut hash = hex::encode(Sha256::digest(text));

@@ -32,6 +32,10 @@ pub fn must_last(kind: &EventKind) -> bool {
         | EventKind::TakenBack { .. }
         | EventKind::Forgotten { .. }
         | EventKind::Verified { .. }
+        | EventKind::Found { .. }
+        | EventKind::Missing { .. }
+        | EventKind::Returned { .. }
+        | EventKind::GivenUp { .. }
         | EventKind::Held(_)
         | EventKind::Released(_) => false,
     }

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     engine::{
         local::{
+            repositories::prune_lease,
             runner::{Notice, RunEnd, RunRequest, finish},
             state::{places::PlaceRecord, points::StoredPart},
             test_pause::pause_at,
@@ -29,7 +30,7 @@ use crate::{
         CompiledPolicy, PolicyName,
         document::backup_policy::{Consistency, Hook},
     },
-    restore_point::RestorePointId,
+    restore_point::{MakerId, RestorePointId},
     run::{
         Phase, RunReport,
         machine::{self, Ending, Journal, Next, Outcome, Shape, Step},
@@ -186,12 +187,16 @@ pub struct Run<'a> {
     bounds: Bounds,
     report: RunReport,
     parts: Vec<StoredPart>,
+    /// Who makes the snapshots.
+    maker: MakerId,
     /// What is stopped, as far as this process knows.
     stopped: Vec<StoppedWorkload>,
     /// When the last claim was begun: the next one is staggered.
     claim_began: Option<(String, Instant)>,
     /// What a person should know.
     remarks: BTreeSet<String>,
+    /// The leases that keep prunes of its repositories away.
+    capturing: Vec<String>,
 }
 
 async fn carry_out(
@@ -205,7 +210,11 @@ async fn carry_out(
     let bounds = Bounds::within(limit, site.stop.clone());
     notice(Notice::Step("look for what is to be captured".to_owned()));
     // Where it goes is settled by the first run after an edit; a policy that was made anew gets a fresh path.
-    site.store.change_points(&policy.name, |record| record.settle_places(&policy, fresh_suffix)).await?;
+    let settled = site.store.change_points(&policy.name, |record| {
+        record.settle_places(&policy, fresh_suffix);
+        record.maker.get_or_insert_with(fresh_maker).clone()
+    });
+    let maker = settled.await?;
     let prepared = match places_in_order(site, &policy).await {
         Ok(places) => Pieces::find(site, &policy, &places).await.map(|pieces| (places, pieces)),
         Err(error) => Err(error),
@@ -213,7 +222,11 @@ async fn carry_out(
     let (places, pieces) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            finish(&mut report, Ending::Failed { reason: error.chain(), recorded: false }, Timestamp::now());
+            finish(
+                &mut report,
+                Ending::Failed { reason: error.chain(), recorded: false, interrupted: false },
+                Timestamp::now(),
+            );
             site.store.end_run(&report, Timestamp::now()).await?;
             return Ok(report);
         }
@@ -227,11 +240,20 @@ async fn carry_out(
         bounds,
         report,
         parts: Vec::new(),
+        maker,
         stopped: Vec::new(),
         claim_began: None,
         remarks: BTreeSet::new(),
+        capturing: Vec::new(),
     };
+    if let Err(reason) = run.keep_prunes_away(notice).await {
+        run.let_prunes_in().await;
+        finish(&mut run.report, Ending::Failed { reason, recorded: false, interrupted: false }, Timestamp::now());
+        site.store.end_run(&run.report, Timestamp::now()).await?;
+        return Ok(run.report);
+    }
     let result = run.steps(notice).await;
+    run.let_prunes_in().await;
     if result.is_err() {
         run.start_regardless().await;
     }
@@ -362,8 +384,41 @@ impl Run<'_> {
                 self.record().await.map_err(|error| error.chain())
             }
             Step::Cleanup => {
+                // Everything is captured and recorded, so it may prune.
+                self.let_prunes_in().await;
                 notice(Notice::Step("apply the retention rules".to_owned()));
                 self.clean().await
+            }
+        }
+    }
+
+    /// Waits until no repository of the policy is being pruned, and keeps prunes away from then on: before anything is
+    /// stopped, because a prune may take long.
+    async fn keep_prunes_away(&mut self, notice: &mut dyn FnMut(Notice)) -> Result<(), String> {
+        let site = self.site;
+        for place in &self.places {
+            let name = names::prune_lease(&prune_lease(place));
+            loop {
+                let entered = site.leases.enter(&name, &site.pod, Timestamp::now()).await;
+                let holder = match entered.map_err(|error| SiteError::from(error).chain())? {
+                    Ok(()) => break,
+                    Err(holder) => holder,
+                };
+                let waits = format!("repository {} is being pruned ({holder})", place.repository);
+                self.may_go_on().map_err(|reason| format!("{reason}; {waits}"))?;
+                notice(Notice::Step(format!("wait: {waits}")));
+                tokio::time::sleep(cleanup::BETWEEN_LOOKS).await;
+            }
+            self.capturing.push(name);
+        }
+        Ok(())
+    }
+
+    /// Lets prunes of its repositories begin again.
+    async fn let_prunes_in(&mut self) {
+        for name in std::mem::take(&mut self.capturing) {
+            if let Err(error) = self.site.leases.leave(&name, &self.site.pod, Timestamp::now()).await {
+                tracing::debug!("a lease was not left; it is with the end of this pod: {error}");
             }
         }
     }
@@ -456,6 +511,11 @@ fn fresh_suffix() -> String {
     (0..5).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect()
 }
 
+/// Random, made once for each policy's record.
+fn fresh_maker() -> MakerId {
+    MakerId(format!("{:016x}", rand::random::<u64>()))
+}
+
 fn first_report(request: &RunRequest, now: Timestamp) -> RunReport {
     let scheduled_at = request.scheduled_at.unwrap_or(now);
     RunReport {
@@ -467,6 +527,7 @@ fn first_report(request: &RunRequest, now: Timestamp) -> RunReport {
         finished_at: None,
         phase: Phase::Running,
         failed_after_record: false,
+        interrupted: false,
         message: "under way".to_owned(),
         sources: Vec::new(),
     }

@@ -54,7 +54,8 @@ pub async fn verify(
         let proven: Vec<RestorePointId> = record
             .points
             .iter()
-            .filter(|point| problem.is_none() && !point.forgetting && is_whole(&point.parts, place.id))
+            .filter(|point| problem.is_none() && !point.forgetting && point.point.missing_since.is_none())
+            .filter(|point| is_whole(&point.parts, place.id))
             .map(|point| point.point.id.clone())
             .collect();
         let repository = place.repository.clone();

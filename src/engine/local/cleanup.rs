@@ -15,7 +15,8 @@ use super::{
     context::{Context, WorkError},
     inventory::{self, Found},
     movers::Bounds,
-    repositories::maintenance_lease,
+    process::ProcessIdentity,
+    repositories::{capture_leases, maintenance_lease, prune_lease},
     state::{
         State, StateError,
         leases::Lease,
@@ -39,8 +40,8 @@ pub const FREEZE_NOTE: &str = "freeze";
 
 /// How long a maintenance waits for another one of the same repository.
 const LONGEST_WAIT: Duration = Duration::from_secs(2 * 3600);
-/// How often it looks whether that one has ended.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
+/// How often a maintenance or a run looks whether the one that it waits for has ended.
+pub const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 
 /// How long after its grace an expired point waits for a place that was left behind and does not answer. Then it leaves
 /// the index: its loss was approved with the edit that left the place behind.
@@ -127,15 +128,23 @@ pub async fn clean(
     }
     // What is left in a place that is gone stays there, if the place is ever seen again.
     work.retain(|place, _| !found.away.contains_key(place));
-    for (id, snapshots) in work {
-        let Some(place) = places.iter().find(|place| place.id == id) else { continue };
-        let lease = maintenance(context, place, now, bounds).await?;
-        context.job(place, Task::Forget { snapshots }, None, bounds, |_| ()).await?;
-        let document = &place.document.spec;
+    for place in &places {
         let prune_has_its_own_time =
-            document.maintenance.as_ref().is_some_and(|maintenance| maintenance.prune.is_some());
+            place.document.spec.maintenance.as_ref().is_some_and(|maintenance| maintenance.prune.is_some());
+        let put_off = context.state.note(&put_off_note(place))?.as_deref() == Some("true");
+        let snapshots = work.remove(&place.id);
+        if snapshots.is_none() && (!put_off || prune_has_its_own_time || found.away.contains_key(&place.id)) {
+            continue;
+        }
+        let lease = maintenance(context, place, now, bounds).await?;
+        if let Some(snapshots) = snapshots {
+            context.job(place, Task::Forget { snapshots }, None, bounds, |_| ()).await?;
+        }
         if !prune_has_its_own_time {
-            cleaned.freed_bytes += prune_under(context, place, bounds, &lease).await?;
+            // A run that captures there may go on for hours: the next cleanup prunes.
+            let freed = prune_under(context, place, bounds, &lease, Instant::now()).await?;
+            context.state.set_note(&put_off_note(place), if freed.is_ok() { "false" } else { "true" })?;
+            cleaned.freed_bytes += freed.unwrap_or(0);
         }
     }
     context.state.remove_points(policy, &intended, now)?;
@@ -172,10 +181,16 @@ pub fn take_back(state: &State, policy: &CompiledPolicy, now: Timestamp) -> Resu
 /// Reclaims the space of a place.
 ///
 /// # Errors
-/// Another maintenance is under way there, or it failed.
+/// Another maintenance is under way there, or runs that capture there do not end, or it failed.
 pub async fn prune(context: &Context, place: &PlaceRecord, now: Timestamp, bounds: &Bounds) -> Result<u64, WorkError> {
     let lease = maintenance(context, place, now, bounds).await?;
-    prune_under(context, place, bounds, &lease).await
+    let until = bounds.deadline.min(Instant::now() + LONGEST_WAIT);
+    prune_under(context, place, bounds, &lease, until).await?.map_err(|holder| {
+        WorkError::Refused(format!(
+            "repository {} was not pruned: process {} captures into it; prune at a time without runs",
+            place.repository, holder.pid
+        ))
+    })
 }
 
 /// The lease that allows maintenance of a place. Waits for its turn: what is due at the same time is done one after
@@ -207,10 +222,34 @@ pub async fn maintenance<'a>(
     }
 }
 
+/// Prunes while nobody captures into the place, for which it waits until some moment; `Err` in the result: who does.
 /// The lease is asked for as proof that it is held.
-async fn prune_under(context: &Context, place: &PlaceRecord, bounds: &Bounds, _: &Lease<'_>) -> Result<u64, WorkError> {
+async fn prune_under(
+    context: &Context,
+    place: &PlaceRecord,
+    bounds: &Bounds,
+    _: &Lease<'_>,
+    until: Instant,
+) -> Result<Result<u64, ProcessIdentity>, WorkError> {
+    let _alone = loop {
+        let taken = context.state.lease_unless(&prune_lease(place), Some(&capture_leases(place)), Timestamp::now())?;
+        let holder = match taken {
+            Ok(lease) => break lease,
+            Err(holder) => holder,
+        };
+        let asked_to_stop = bounds.stop.as_ref().is_some_and(|stop| *stop.borrow());
+        if asked_to_stop || Instant::now() >= until {
+            return Ok(Err(holder));
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    };
     let outcome = context.job(place, Task::Prune, None, bounds, |_| ()).await?;
-    Ok(if let Outcome::Pruned { freed_bytes } = outcome { freed_bytes } else { 0 })
+    Ok(Ok(if let Outcome::Pruned { freed_bytes } = outcome { freed_bytes } else { 0 }))
+}
+
+/// The note that says that a place is to be pruned by the next cleanup.
+fn put_off_note(place: &PlaceRecord) -> String {
+    format!("{} put off", prune_lease(place))
 }
 
 /// Leaves points out that have a part in a place which was left behind and does not answer, until nobody has to expect

@@ -1,27 +1,32 @@
 //! The inventory of a policy: what its repositories hold, merged with what the state knows.
 //!
 //! A listing that fails makes the inventory incomplete: what that repository held stays known, and nothing may be
-//! forgotten. Snapshots of a run that failed, or is still under way, never count.
+//! forgotten. Snapshots of a run that is still under way never count, nor do those that a failed run is known to have
+//! left. What else carries the id of such a run may be the work of the same run that a state before this one saw the
+//! end of (this one is a copy from the middle of it): if it is whole it is a restore point, not a leftover.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     context::{Context, WorkError},
-    movers,
+    movers::{self, MoverError},
     state::{
         places::PlaceRecord,
         points::{StoredPart, StoredPoint},
     },
 };
 use crate::{
-    mover::job::{Snapshot, Task},
+    mover::job::{FailureKind, Outcome, Snapshot, Task},
     policy::PolicyName,
-    restore_point::{Part, RestorePoint, RestorePointId},
+    restore_point::{MakerId, Part, RestorePoint, RestorePointId},
     retention::reach::Reach,
     run::{Phase, RunReport},
 };
+
+/// How long a point that no listing shows any more stays known, unless somebody holds it.
+const PATIENCE: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// What one look at all repositories of a policy found.
 #[derive(Debug, Clone)]
@@ -32,8 +37,6 @@ pub struct Found {
     pub problems: Vec<String>,
     /// The restore points as they are known after the look, oldest first.
     pub points: Vec<StoredPoint>,
-    /// Points that the state knew and that are really gone.
-    pub gone: Vec<StoredPoint>,
     /// Snapshots of failed runs, by place; a cleanup forgets them.
     pub leftovers: BTreeMap<i64, Vec<(RestorePointId, String)>>,
     /// The snapshots that each place answered with.
@@ -44,30 +47,49 @@ pub struct Found {
 
 /// Looks at all repositories of a policy and stores what was found.
 ///
+/// A place that was never written to from here is asked, too: it may hold what another state wrote. So may the places
+/// beside it, which have the same name but for their suffix: a first look finds those.
+///
 /// A place that the policy left behind is asked only while a known point has a part there, and one that does not answer
 /// leaves the inventory complete: the rules count no point that is only there, see [`crate::retention::reach`].
 ///
 /// # Errors
 /// The state cannot be read or written. A repository that does not answer is no error but an incomplete inventory.
 pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> Result<Found, WorkError> {
+    let mut problems = Vec::new();
+    let mut fresh_places = Vec::new();
+    if !context.state.has_seen_all(policy)? {
+        for place in context.state.places(policy)?.iter().filter(|place| place.current && !place.path.is_empty()) {
+            match beside(context, policy, place).await {
+                Ok(paths) => fresh_places.extend(context.state.add_former_places(place.id, &paths)?),
+                Err(error) => problems.push(error.chain()),
+            }
+        }
+    }
     let places = context.state.places(policy)?;
     let stored = context.state.policy(policy)?;
     let reach = stored.as_ref().filter(|stored| !stored.withdrawn).map(|stored| Reach::of(&stored.compiled));
     // Before the listings: a point that is recorded while they are made is not in question.
     let known = context.state.points(policy)?;
     let holds_something = |place: &PlaceRecord| {
-        place.current || known.iter().any(|point| point.parts.iter().any(|part| part.place == place.id))
+        place.current
+            || fresh_places.contains(&place.id)
+            || known.iter().any(|point| point.parts.iter().any(|part| part.place == place.id))
     };
     let mut listed = BTreeMap::new();
-    let mut problems = Vec::new();
     let mut away = BTreeMap::new();
-    for place in places.iter().filter(|place| place.initialised && holds_something(place)) {
+    for place in places.iter().filter(|place| holds_something(place)) {
         let task = Task::List { policy: Some(policy.clone()) };
         let answer = context.job(place, task, None, &context.small_work(), |_| ()).await;
         match answer.and_then(|outcome| Ok(movers::snapshots(&place.repository, outcome)?)) {
             Ok(snapshots) => {
+                if !place.initialised {
+                    context.state.set_initialised(place.id)?;
+                }
                 listed.insert(place.id, snapshots);
             }
+            Err(WorkError::Mover(MoverError::Failed(failure)))
+                if failure.kind == FailureKind::RepositoryMissing && !place.initialised => {}
             Err(error) => {
                 tracing::warn!(%policy, repository = place.repository, "{}", error.chain());
                 match &reach {
@@ -81,6 +103,8 @@ pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> 
             }
         }
     }
+    let maker = context.state.maker()?;
+    name_points(&mut listed, Some(&maker));
     // After the listings, and the runs first: a run whose snapshots were listed is among them, and one that is over by
     // then has its point among those that are known now.
     let runs = context.state.runs(policy)?;
@@ -93,33 +117,70 @@ pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> 
         }
     }
     let recorded = known_now.into_iter().map(|point| point.point.id).collect();
-    let merged = merge(&places, &listed, known, &recorded, &not_good(runs.iter().map(|run| &run.report)));
+    let merged = merge(&places, &listed, known, &recorded, &not_good(runs.iter().map(|run| &run.report)), now);
     let complete = problems.is_empty();
-    context.state.set_inventory(policy, now, complete, &merged.seen, &merged.fresh, &merged.gone)?;
-    for point in merged.gone.iter().filter(|point| !point.forgetting) {
-        tracing::warn!(%policy, point = %point.point.id, "a restore point is no longer in any repository");
-    }
+    context.state.set_inventory(policy, now, complete, &merged)?;
+    tell_missing(policy, &merged.missing);
     let points = context.state.points(policy)?;
-    let Merged { seen: _, fresh: _, gone, leftovers } = merged;
-    Ok(Found { complete, problems, points, gone, leftovers, listed, away })
+    Ok(Found { complete, problems, points, leftovers: merged.leftovers, listed, away })
 }
 
-/// The runs that made no restore point, with how far they are.
-pub fn not_good<'a>(reports: impl Iterator<Item = &'a RunReport>) -> BTreeMap<RestorePointId, Phase> {
-    reports
-        .filter(|run| run.phase != Phase::Succeeded && !run.failed_after_record)
-        .map(|run| (run.id.clone(), run.phase))
-        .collect()
+/// The paths of places that another state made for a policy beside one of this state.
+async fn beside(context: &Context, policy: &PolicyName, place: &PlaceRecord) -> Result<Vec<String>, WorkError> {
+    let task = Task::Beside { prefix: PlaceRecord::prefix(policy) };
+    let Outcome::Beside(names) = context.job(place, task, None, &context.small_work(), |_| ()).await? else {
+        return Err(MoverError::WrongAnswer { repository: place.repository.clone() }.into());
+    };
+    Ok(place.former_paths(policy, &names))
+}
+
+/// Gives the snapshots the ids that their restore points have here.
+pub fn name_points(listed: &mut BTreeMap<i64, Vec<Snapshot>>, own: Option<&MakerId>) {
+    for label in listed.values_mut().flatten().map(|snapshot| &mut snapshot.label) {
+        label.run = RestorePointId::of_run(&label.run, label.maker.as_ref(), own);
+    }
+}
+
+/// A run that recorded no restore point, as far as is known here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotGood {
+    /// It goes on.
+    UnderWay,
+    /// It failed, and left these snapshots behind.
+    Failed(BTreeSet<String>),
+}
+
+/// The runs that recorded no restore point.
+pub fn not_good<'a>(reports: impl Iterator<Item = &'a RunReport>) -> BTreeMap<RestorePointId, NotGood> {
+    let judge = |run: &RunReport| match run.phase {
+        Phase::Pending | Phase::Running => Some(NotGood::UnderWay),
+        Phase::Failed if run.failed_after_record => None,
+        // It may have gone well after the moment that is known here.
+        Phase::Failed if run.interrupted => Some(NotGood::Failed(BTreeSet::new())),
+        Phase::Failed => Some(NotGood::Failed(run.sources.iter().filter_map(|one| one.snapshot.clone()).collect())),
+        Phase::Succeeded => None,
+    };
+    reports.filter_map(|run| Some((run.id.clone(), judge(run)?))).collect()
+}
+
+/// Says in the log which points a look misses for the first time.
+pub fn tell_missing(policy: &PolicyName, missing: &[StoredPoint]) {
+    for point in missing.iter().filter(|point| point.point.missing_since.is_none()) {
+        tracing::warn!(%policy, point = %point.point.id, "a restore point is no longer in any repository");
+    }
 }
 
 /// What listings say of what is known.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Merged {
     /// Known points that are there, with the parts that are.
     pub seen: Vec<StoredPoint>,
-    /// Points that nobody knew.
+    /// Points that nobody knew, marked as found.
     pub fresh: Vec<StoredPoint>,
-    /// Known points that are not there.
+    /// Known points that are not there, although nothing here forgot them: as they were known.
+    pub missing: Vec<StoredPoint>,
+    /// Known points that are not there, and are not waited for: a cleanup began to forget them, or they are missing for
+    /// long and nobody holds them.
     pub gone: Vec<StoredPoint>,
     /// See [`Found::leftovers`].
     pub leftovers: BTreeMap<i64, Vec<(RestorePointId, String)>>,
@@ -136,7 +197,8 @@ pub fn merge(
     listed: &BTreeMap<i64, Vec<Snapshot>>,
     known: Vec<StoredPoint>,
     recorded: &BTreeSet<RestorePointId>,
-    not_good: &BTreeMap<RestorePointId, Phase>,
+    not_good: &BTreeMap<RestorePointId, NotGood>,
+    now: Timestamp,
 ) -> Merged {
     let places: BTreeMap<i64, &PlaceRecord> = places.iter().map(|place| (place.id, place)).collect();
     let known_ids: BTreeSet<RestorePointId> = known.iter().map(|point| point.point.id.clone()).collect();
@@ -152,16 +214,17 @@ pub fn merge(
             }
             // A run that recorded its point and failed only afterwards is good: the point is known.
             match not_good.get(run).filter(|_| !known_ids.contains(run)) {
-                Some(Phase::Failed) => {
+                Some(NotGood::Failed(left)) if left.contains(&snapshot.id) => {
                     leftovers.entry(place.id).or_default().push((run.clone(), snapshot.id.clone()));
                 }
-                Some(Phase::Pending | Phase::Running | Phase::Succeeded) => {}
-                None => by_run.entry(run.clone()).or_default().push((place, snapshot)),
+                Some(NotGood::UnderWay) => {}
+                Some(NotGood::Failed(_)) | None => by_run.entry(run.clone()).or_default().push((place, snapshot)),
             }
         }
     }
-    let (mut seen, mut gone) = (Vec::new(), Vec::new());
-    for mut point in known {
+    let (mut seen, mut missing, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+    for before in known {
+        let mut point = before.clone();
         let snapshots = by_run.remove(&point.point.id).unwrap_or_default();
         let sources = point.parts.iter().map(|part| part.part.source.clone()).collect::<BTreeSet<_>>().len();
         point.parts.retain(|part| match listed.contains_key(&part.place) {
@@ -182,7 +245,8 @@ pub fn merge(
         }
         match is_restorable(&point.parts, sources) {
             true => seen.push(point),
-            false => gone.push(point),
+            false if is_given_up(&before, now) => gone.push(before),
+            false => missing.push(before),
         }
     }
     let mut fresh = Vec::new();
@@ -191,18 +255,30 @@ pub fn merge(
         let Some((_, first)) = snapshots.first() else { continue };
         if is_restorable(&parts, first.label.sources) {
             let point = RestorePoint {
-                id,
+                id: id.clone(),
                 time: first.time,
                 size_bytes: size_of_one_copy(&parts),
                 verified_at: None,
                 held: false,
+                found: true,
+                missing_since: None,
                 expired_since: None,
                 parts: Vec::new(),
             };
             fresh.push(StoredPoint { point, parts, forgetting: false });
+        } else if not_good.contains_key(&id) {
+            for (place, snapshot) in snapshots {
+                leftovers.entry(place.id).or_default().push((id.clone(), snapshot.id.clone()));
+            }
         }
     }
-    Merged { seen, fresh, gone, leftovers }
+    Merged { seen, fresh, missing, gone, leftovers }
+}
+
+/// Whether a point that no listing shows is not waited for any more.
+fn is_given_up(point: &StoredPoint, now: Timestamp) -> bool {
+    let is_patient = |since: Timestamp| since > now || now.duration_since(since) < PATIENCE;
+    point.forgetting || (!point.point.held && point.point.missing_since.is_some_and(|since| !is_patient(since)))
 }
 
 /// Whether one place, together with the cluster, holds all sources.

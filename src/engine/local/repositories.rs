@@ -12,6 +12,7 @@ use crate::{
     engine::local::state::{make_private_directory, places::PlaceRecord},
     mover::job::{Place, RepositoryAccess},
     policy::{
+        PolicyName,
         document::{SecretReference, repository::Password},
         is_name,
     },
@@ -99,13 +100,33 @@ pub fn access(place: &PlaceRecord, state_directory: &Path) -> Result<RepositoryA
 
 /// The lease that maintenance of a place takes: the same for every policy that shares the repository.
 pub fn maintenance_lease(place: &PlaceRecord) -> String {
+    format!("maintenance:{}", key(place))
+}
+
+/// The lease that a prune of a place takes besides. Nobody captures there meanwhile.
+pub fn prune_lease(place: &PlaceRecord) -> String {
+    format!("prune:{}", key(place))
+}
+
+/// The lease that a run of a policy takes while it captures into a place: what it relies on must not be pruned.
+pub fn capture_lease(place: &PlaceRecord, policy: &PolicyName) -> String {
+    format!("{}{policy}", capture_leases(place))
+}
+
+/// What the names of the leases of all captures into a place begin with.
+pub fn capture_leases(place: &PlaceRecord) -> String {
+    format!("capture:{} by ", key(place))
+}
+
+/// What tells one restic-format repository from another.
+fn key(place: &PlaceRecord) -> String {
     let spec = &place.document.spec;
     let base = match (&spec.directory, &spec.s3) {
         (Some(directory), _) => directory.clone(),
         (None, Some(s3)) => format!("{}/{}/{}", s3.endpoint, s3.bucket, s3.prefix.as_deref().unwrap_or_default()),
         (None, None) => place.repository.clone(),
     };
-    format!("maintenance:{base}/{}", place.path)
+    format!("{base}/{}", place.path)
 }
 
 /// The value of a reference.

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::{
     context::{Context, WorkError},
+    inventory,
     movers::{Bounds, Word},
     process::{self, ProcessIdentity},
     recovery, runner, sources,
@@ -128,9 +129,21 @@ pub struct PreparedRestore {
 ///
 /// # Errors
 /// There is no such policy, point or source, or it cannot go where it should.
-pub fn prepare(context: &Context, request: &RestoreRequest) -> Result<PreparedRestore, WorkError> {
+pub async fn prepare(context: &Context, request: &RestoreRequest) -> Result<PreparedRestore, WorkError> {
     let stored = context.state.policy(&request.policy)?.ok_or_else(|| runner::no_such_policy(&request.policy))?;
-    let points = context.state.points(&request.policy)?;
+    let mut points = context.state.points(&request.policy)?;
+    if points.is_empty() {
+        // Nothing is known here, as on a new host. The repositories may know better.
+        let found = inventory::refresh(context, &request.policy, Timestamp::now()).await?;
+        if found.points.is_empty() && !found.complete {
+            return Err(WorkError::Refused(format!(
+                "no restore point of {} is known, and its repositories do not answer: {}",
+                request.policy,
+                found.problems.join("; ")
+            )));
+        }
+        points = found.points;
+    }
     let point = choose(&request.policy, &points, &request.point)?;
     let places = context.state.places(&request.policy)?;
     let place = place_of(&places, point, request)?;

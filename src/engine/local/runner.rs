@@ -5,12 +5,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    cleanup::{self, Extent},
+    cleanup::{self, BETWEEN_LOOKS, Extent},
     context::{Context, WorkError},
     movers::{Bounds, Word},
     process::ProcessIdentity,
     recovery,
-    state::{places::PlaceRecord, points::StoredPart, runs::Begun},
+    repositories::{capture_lease, prune_lease},
+    state::{leases::Lease, places::PlaceRecord, points::StoredPart, runs::Begun},
     test_pause::pause_at,
     verifying,
 };
@@ -19,7 +20,7 @@ use crate::{
     restore_point::RestorePointId,
     run::{
         RunReport, Trigger,
-        machine::{self, Journal, Next, Outcome, Shape, Step},
+        machine::{self, Ending, Journal, Next, Outcome, Shape, Step},
         to_millisecond,
     },
 };
@@ -112,6 +113,7 @@ pub async fn run(context: &Context, request: &RunRequest, notice: &mut dyn FnMut
         report,
         parts: Vec::new(),
         is_stopped: false,
+        capturing: Vec::new(),
     };
     let report = match run.carry_out(notice).await {
         Ok(report) => report,
@@ -158,6 +160,8 @@ pub struct Run<'a> {
     parts: Vec<StoredPart>,
     /// Whether the workload is stopped, as far as this process knows.
     is_stopped: bool,
+    /// What keeps prunes of its repositories away.
+    capturing: Vec<Lease<'a>>,
 }
 
 impl Run<'_> {
@@ -165,6 +169,12 @@ impl Run<'_> {
         let shape = shape(&self.policy);
         let mut journal = Journal::default();
         let state = &self.context.state;
+        if let Err(reason) = self.keep_prunes_away(notice).await {
+            let ending = Ending::Failed { reason, recorded: false, interrupted: false };
+            finish(&mut self.report, ending, Timestamp::now());
+            state.end_run(&self.report, Timestamp::now())?;
+            return Ok(self.report.clone());
+        }
         loop {
             let step = match machine::next(&shape, &journal) {
                 Next::Do(step) => step,
@@ -239,6 +249,8 @@ impl Run<'_> {
                 self.record().map_err(|error| error.chain())
             }
             Step::Cleanup => {
+                // Everything is captured and recorded, so it may prune.
+                self.capturing.clear();
                 notice(Notice::Step("apply the retention rules".to_owned()));
                 self.clean(notice).await
             }
@@ -252,6 +264,28 @@ impl Run<'_> {
         }
         if self.remaining().is_zero() {
             return Err("the run took longer than its limit; raise `limits.timeout`".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Waits until no repository of the policy is being pruned, and keeps prunes away from then on: before anything is
+    /// stopped, because a prune may take long.
+    async fn keep_prunes_away(&mut self, notice: &mut dyn FnMut(Notice)) -> Result<(), String> {
+        let context = self.context;
+        for place in &self.places {
+            let (name, excluded) = (capture_lease(place, &self.policy.name), prune_lease(place));
+            let lease = loop {
+                let taken = context.state.lease_unless(&name, Some(&excluded), Timestamp::now());
+                let holder = match taken.map_err(|error| crate::engine::chain(&error))? {
+                    Ok(lease) => break lease,
+                    Err(holder) => holder,
+                };
+                let waits = format!("repository {} is being pruned (process {})", place.repository, holder.pid);
+                self.may_go_on().map_err(|reason| format!("{reason}; {waits}"))?;
+                notice(Notice::Step(format!("wait: {waits}")));
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+            };
+            self.capturing.push(lease);
         }
         Ok(())
     }

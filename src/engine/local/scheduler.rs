@@ -385,6 +385,7 @@ fn announcement(policy: &CompiledPolicy, scheduled: Timestamp, catch_up: bool, n
     RunReport {
         phase: Phase::Pending,
         failed_after_record: false,
+        interrupted: false,
         message: "about to start".to_owned(),
         ..runner::first_report(policy, &request, now)
     }

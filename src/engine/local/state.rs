@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::engine::EngineError;
+use crate::{engine::EngineError, restore_point::MakerId};
 
 pub mod events;
 pub mod journal;
@@ -34,8 +34,10 @@ const FILE_NAME: &str = "state.sqlite";
 /// How long a call waits for another process's transaction.
 const BUSY: Duration = Duration::from_secs(30);
 /// The version of the schema, in `user_version`. 2 added the table `changes`, with which nothing but an observation by a
-/// daemon has to do.
-const VERSION: i64 = 2;
+/// daemon has to do; 3 added what [`points::ADDED`] says.
+const VERSION: i64 = 3;
+/// The note that says who this installation is, see [`MakerId`].
+const MAKER_NOTE: &str = "maker";
 
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +147,10 @@ impl State {
         let open_error = |source: rusqlite::Error| StateError::Open { path: path.clone(), source: source.into() };
         if !path.exists() {
             let connection = Connection::open_in_memory().map_err(open_error)?;
-            connection.execute_batch(SCHEMA).map_err(open_error)?;
+            connection
+                .execute_batch(SCHEMA)
+                .and_then(|()| connection.execute_batch(points::ADDED))
+                .map_err(open_error)?;
             connection.pragma_update(None, "query_only", true).map_err(open_error)?;
             return Ok(Self::looked_at(connection, directory));
         }
@@ -155,13 +160,20 @@ impl State {
         connection.busy_timeout(BUSY).map_err(open_error)?;
         let state = Self::looked_at(connection, directory);
         match state.version()? {
-            // An older one is brought up to date by the next process that writes.
-            1..=VERSION => Ok(state),
+            VERSION => Ok(state),
+            // An older one is brought up to date by the next process that writes. Until then it looks as if it were.
+            1..VERSION => {
+                state.connection().execute_batch(points::VIEW_OF_OLDER).map_err(open_error)?;
+                Ok(state)
+            }
             found if found > VERSION => Err(StateError::Newer { path, found }),
             // Just being made by another process: nothing is in it yet.
             _ => {
                 let connection = Connection::open_in_memory().map_err(open_error)?;
-                connection.execute_batch(SCHEMA).map_err(open_error)?;
+                connection
+                    .execute_batch(SCHEMA)
+                    .and_then(|()| connection.execute_batch(points::ADDED))
+                    .map_err(open_error)?;
                 Ok(Self::looked_at(connection, directory))
             }
         }
@@ -196,10 +208,24 @@ impl State {
                 if version < 2 {
                     transaction.execute_batch(&observation::schema())?;
                 }
+                if version < 3 {
+                    transaction.execute_batch(points::ADDED)?;
+                    let maker = format!("{:016x}", rand::random::<u64>());
+                    transaction.execute("INSERT OR IGNORE INTO notes VALUES (?1, ?2)", [MAKER_NOTE, &maker])?;
+                }
                 transaction.pragma_update(None, "user_version", VERSION.max(version))?;
                 Ok(())
             }),
         }
+    }
+
+    /// Who this installation is.
+    ///
+    /// # Errors
+    /// The state cannot be read, or nobody ever wrote to it.
+    pub fn maker(&self) -> Result<MakerId, StateError> {
+        let missing = || StateError::query("reading who this installation is")(rusqlite::Error::QueryReturnedNoRows);
+        self.note(MAKER_NOTE)?.map(MakerId).ok_or_else(missing)
     }
 
     /// The connection, for reading.
@@ -294,3 +320,31 @@ CREATE TABLE turns (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::PolicyName;
+
+    /// `mainstay plan` looks at a state that an older version wrote, before any process of this version wrote to it.
+    #[test]
+    fn a_state_of_an_older_version_is_read_without_being_changed() {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = Connection::open(directory.path().join(FILE_NAME)).unwrap();
+        connection.execute_batch(SCHEMA).unwrap();
+        connection.execute_batch(&observation::schema()).unwrap();
+        let point =
+            "INSERT INTO points VALUES ('shop/nightly', 'old', '2026-11-20T02:00:00Z', 1, NULL, 1, NULL, 0, '[]')";
+        connection.execute_batch(point).unwrap();
+        connection.pragma_update(None, "user_version", 2).unwrap();
+        let policy = PolicyName::new("shop", "nightly");
+        let look = |state: &State| state.points(&policy).unwrap().remove(0).point;
+        let before = look(&State::open_read_only(directory.path()).unwrap());
+        assert!(before.held && !before.found);
+        let state = State::open(directory.path()).unwrap();
+        assert_eq!(look(&state), before);
+        let maker = state.maker().unwrap();
+        assert_eq!(State::open(directory.path()).unwrap().maker().unwrap(), maker, "it is made once");
+        assert_eq!(look(&State::open_read_only(directory.path()).unwrap()), before);
+    }
+}

@@ -107,7 +107,7 @@ pub async fn verify(
         };
         let proven: Vec<RestorePointId> = points
             .iter()
-            .filter(|point| problem.is_none() && !point.forgetting)
+            .filter(|point| problem.is_none() && !point.forgetting && point.point.missing_since.is_none())
             .filter(|point| {
                 let here: Vec<_> = point.parts.iter().filter(|part| part.place == place.id).cloned().collect();
                 sources(&here) == sources(&point.parts)

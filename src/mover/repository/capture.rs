@@ -14,6 +14,7 @@ use super::{
     index::{Detail, Index},
     label,
     pipeline::{Archived, Sighted, Target, archive},
+    relied::Relied,
     streams,
     trees::Counts,
 };
@@ -46,7 +47,7 @@ impl Repository {
     pub fn capture_files(self, label: &SnapshotLabel, time: Timestamp, roots: &Roots) -> Result<Captured, Failure> {
         let tally = Tally::new(self.reporter.clone(), roots.paths());
         let mut snapshot = self.new_snapshot(label, time, label::PATHS, roots.paths())?;
-        let (archived, before) = self.archive(&mut snapshot, Entries::new(roots, tally.clone()))?;
+        let (archived, before, relied) = self.archive(&mut snapshot, Entries::new(roots, tally.clone()))?;
         if let Some(lost) = tally.lost_root() {
             return Err(Failure::new(
                 FailureKind::SourceFailed,
@@ -72,7 +73,7 @@ impl Repository {
             )
             .hint("see whether its file system is mounted; if it is meant to be empty, put any file there"));
         }
-        self.save(snapshot, &archived, tally.unreadable())
+        self.save(snapshot, &archived, relied, tally.unreadable())
     }
 
     /// Captures streams, all into one snapshot.
@@ -89,11 +90,11 @@ impl Repository {
         let paths: Vec<PathBuf> = streams.iter().map(|stream| Path::new("/").join(&stream.file_name)).collect();
         let mut snapshot = self.new_snapshot(label, time, label::STREAMS, &paths)?;
         let sighted = streams::sight(streams, time, self.backend.failure());
-        let (archived, _) = self.archive(&mut snapshot, sighted.into_iter())?;
+        let (archived, _, relied) = self.archive(&mut snapshot, sighted.into_iter())?;
         if archived.counts.files() != count {
             return Err(Failure::new(FailureKind::Other, "a stream is missing from the snapshot; it was not made"));
         }
-        self.save(snapshot, &archived, 0)
+        self.save(snapshot, &archived, relied, 0)
     }
 
     fn new_snapshot(
@@ -116,12 +117,12 @@ impl Repository {
         Ok(snapshot)
     }
 
-    /// Also: how many files the snapshot before has.
+    /// Also: how many files the snapshot before has, and what the new one relies on.
     fn archive(
         &self,
         snapshot: &mut SnapshotFile,
         source: impl Iterator<Item = Sighted>,
-    ) -> Result<(Archived, u64), Failure> {
+    ) -> Result<(Archived, u64, Relied), Failure> {
         let started = Timestamp::now();
         // The label of the snapshot names policy and source, so the newest one with it is the one before.
         let before = self
@@ -139,16 +140,23 @@ impl Repository {
             before: before.as_ref().map(|before| (*before.tree).into()),
             reporter: &self.reporter,
         };
-        let archived = archive(&target, source)?;
+        let (archived, written) = archive(&target, source)?;
         snapshot.parent = before.as_ref().map(|before| before.id);
         snapshot.parents = snapshot.parent.into_iter().collect();
         snapshot.tree = Id::from(archived.root).into();
         snapshot.summary = Some(summary(&archived, started, snapshot));
         let files_before = before.and_then(|before| before.summary).map_or(0, |summary| summary.total_files_processed);
-        Ok((archived, files_before))
+        Ok((archived, files_before, Relied::of(index, written)))
     }
 
-    fn save(self, mut snapshot: SnapshotFile, archived: &Archived, unreadable: u64) -> Result<Captured, Failure> {
+    fn save(
+        self,
+        mut snapshot: SnapshotFile,
+        archived: &Archived,
+        relied: Relied,
+        unreadable: u64,
+    ) -> Result<Captured, Failure> {
+        self.secure(relied)?;
         snapshot.id = SnapshotId::default();
         self.inner.save_snapshots(vec![snapshot]).map_err(|error| backend::failure(&error, self.backend.failure()))?;
         let missing = || Failure::new(FailureKind::Other, "the snapshot was not written");

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashSet,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustic_core::{
@@ -14,7 +17,7 @@ use super::{backend, hash::Hash, seal::SEAL_BYTES};
 use crate::mover::job::Failure;
 
 /// The two kinds of blobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BlobKind {
     /// A piece of a file.
     Data,
@@ -57,6 +60,8 @@ pub enum Detail {
 /// Which blobs a repository held when it was opened. What a prune has marked for deletion does not count.
 #[derive(Debug, Default)]
 pub struct Index {
+    /// What it was read from.
+    files: Vec<Hash>,
     packs: Vec<Hash>,
     /// Where the last blob of each pack ends.
     ends: Vec<u32>,
@@ -66,6 +71,30 @@ pub struct Index {
     only_data: Vec<Hash>,
     data_bytes: u64,
     tree_bytes: u64,
+    /// Which of `trees` and of `only_data` a capture relies on.
+    relied: [Marks; 2],
+}
+
+/// One bit for each entry of a list, set by many threads.
+#[derive(Debug, Default)]
+struct Marks(Vec<AtomicU64>);
+
+impl Marks {
+    fn new(length: usize) -> Self {
+        Self((0..length.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn set(&self, place: usize) {
+        let bit = 1 << (place % 64);
+        // Most are set more than once: looking is cheaper than writing what other threads look at.
+        if let Some(marks) = self.0.get(place / 64).filter(|marks| marks.load(Ordering::Relaxed) & bit == 0) {
+            marks.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    fn is_set(&self, place: usize) -> bool {
+        self.0.get(place / 64).is_some_and(|marks| marks.load(Ordering::Relaxed) & (1 << (place % 64)) != 0)
+    }
 }
 
 impl Index {
@@ -81,7 +110,8 @@ impl Index {
         let failed = |error: Box<rustic_core::RusticError>| backend::failure(&error, first);
         let mut index = Self::default();
         for file in repository.stream_files::<IndexFile>().map_err(failed)? {
-            let (_, file) = file.map_err(failed)?;
+            let (id, file) = file.map_err(failed)?;
+            index.files.push((*id).into());
             for pack in file.packs {
                 index.add(&pack, detail);
             }
@@ -90,6 +120,7 @@ impl Index {
         index.data.sort_unstable_by_key(|location| location.blob);
         index.only_data.sort_unstable();
         index.only_data.dedup();
+        index.relied = [Marks::new(index.trees.len()), Marks::new(index.only_data.len())];
         Ok(index)
     }
 
@@ -127,6 +158,34 @@ impl Index {
             BlobKind::Tree => self.find(kind, blob).is_some(),
             BlobKind::Data => self.only_data.binary_search(blob).is_ok() || self.find(kind, blob).is_some(),
         }
+    }
+
+    /// Whether a blob is there, for a capture that then relies on it. The index was read with [`Detail::WhetherThere`].
+    pub fn rely_on(&self, kind: BlobKind, blob: &Hash) -> bool {
+        let [trees, data] = &self.relied;
+        let (place, relied) = match kind {
+            BlobKind::Tree => (self.trees.binary_search_by_key(blob, |location| location.blob), trees),
+            BlobKind::Data => (self.only_data.binary_search(blob), data),
+        };
+        if let Ok(place) = place {
+            relied.set(place);
+        }
+        place.is_ok()
+    }
+
+    /// The blobs that a capture relies on.
+    pub fn relied_on(&self) -> impl Iterator<Item = (BlobKind, Hash)> + '_ {
+        let [relied_trees, relied_data] = &self.relied;
+        let trees = self.trees.iter().map(|location| location.blob).enumerate();
+        let trees = trees.filter(|(place, _)| relied_trees.is_set(*place)).map(|(_, blob)| (BlobKind::Tree, blob));
+        let data = self.only_data.iter().copied().enumerate();
+        let data = data.filter(|(place, _)| relied_data.is_set(*place)).map(|(_, blob)| (BlobKind::Data, blob));
+        trees.chain(data)
+    }
+
+    /// The files that it was read from.
+    pub fn files(&self) -> &[Hash] {
+        &self.files
     }
 
     /// Where a blob is; of data only if the index was read with [`Detail::Where`].
@@ -172,6 +231,13 @@ impl Claims {
             BlobKind::Data => &self.data,
             BlobKind::Tree => &self.trees,
         };
-        !index.holds(kind, &blob) && claimed.lock().unwrap_or_else(PoisonError::into_inner).insert(blob)
+        !index.rely_on(kind, &blob) && claimed.lock().unwrap_or_else(PoisonError::into_inner).insert(blob)
+    }
+
+    /// What was taken on.
+    pub fn into_blobs(self) -> impl Iterator<Item = (BlobKind, Hash)> {
+        let all = |blobs: Mutex<HashSet<Hash>>| blobs.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let data = all(self.data).into_iter().map(|blob| (BlobKind::Data, blob));
+        data.chain(all(self.trees).into_iter().map(|blob| (BlobKind::Tree, blob)))
     }
 }

@@ -3,7 +3,7 @@
 use jiff::{Timestamp, tz::TimeZone};
 use rustic_core::SnapshotOptions;
 
-use crate::mover::job::SnapshotLabel;
+use crate::{mover::job::SnapshotLabel, restore_point::MakerId};
 
 /// Every snapshot of ours has this tag.
 const OURS: &str = "mainstay";
@@ -15,10 +15,11 @@ const POLICY: &str = "policy=";
 const RUN: &str = "run=";
 const SOURCE: &str = "source=";
 const SOURCES: &str = "sources=";
+const MAKER: &str = "maker=";
 
 /// What rustic_core is told of a new snapshot. Times are in UTC: retention elsewhere counts by the stored offset.
 pub fn options(label: &SnapshotLabel, time: Timestamp, input: &str) -> SnapshotOptions {
-    let SnapshotLabel { policy, run, source, sources, host } = label;
+    let SnapshotLabel { policy, run, source, sources, host, maker } = label;
     let tags = [
         OURS.to_owned(),
         format!("{POLICY}{policy}"),
@@ -30,6 +31,9 @@ pub fn options(label: &SnapshotLabel, time: Timestamp, input: &str) -> SnapshotO
     let mut list = rustic_core::StringList::default();
     for tag in tags {
         list.add(tag);
+    }
+    if let Some(MakerId(maker)) = maker {
+        list.add(format!("{MAKER}{maker}"));
     }
     SnapshotOptions::default()
         .label(format!("{policy}/{source}"))
@@ -52,6 +56,7 @@ pub fn read(tags: &[&str], host: &str) -> Option<SnapshotLabel> {
         source: value(SOURCE)?.to_owned(),
         sources: value(SOURCES)?.parse().ok()?,
         host: host.to_owned(),
+        maker: value(MAKER).map(|maker| MakerId(maker.to_owned())),
     })
 }
 
@@ -61,16 +66,19 @@ mod tests {
 
     #[test]
     fn labels_come_back() {
-        let label = SnapshotLabel {
-            policy: "shop/nightly".parse().unwrap(),
-            run: crate::restore_point::RestorePointId("20261121-020000".to_owned()),
-            source: "db, main".to_owned(),
-            sources: 2,
-            host: "local".to_owned(),
-        };
-        let options = options(&label, Timestamp::UNIX_EPOCH, PATHS);
-        let tags: Vec<&str> = options.tags.iter().flat_map(|tags| tags.iter()).map(String::as_str).collect();
-        assert_eq!(read(&tags, "local"), Some(label));
+        for maker in [None, Some(MakerId("3fa9c10000000000".to_owned()))] {
+            let label = SnapshotLabel {
+                policy: "shop/nightly".parse().unwrap(),
+                run: crate::restore_point::RestorePointId("20261121-020000".to_owned()),
+                source: "db, main".to_owned(),
+                sources: 2,
+                host: "local".to_owned(),
+                maker,
+            };
+            let options = options(&label, Timestamp::UNIX_EPOCH, PATHS);
+            let tags: Vec<&str> = options.tags.iter().flat_map(|tags| tags.iter()).map(String::as_str).collect();
+            assert_eq!(read(&tags, "local"), Some(label));
+        }
     }
 
     #[test]

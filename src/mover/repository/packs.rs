@@ -96,6 +96,8 @@ pub struct Packs<'a> {
     data: Filling,
     trees: Filling,
     index: Mutex<IndexText>,
+    /// The index files that were written.
+    index_files: Mutex<Vec<Hash>>,
 }
 
 #[derive(Debug)]
@@ -132,6 +134,7 @@ impl<'a> Packs<'a> {
             data: filling(BlobKind::Data),
             trees: filling(BlobKind::Tree),
             index: Mutex::default(),
+            index_files: Mutex::default(),
         }
     }
 
@@ -212,10 +215,10 @@ impl<'a> Packs<'a> {
             }
             header.extend(blob.0);
         }
-        let header = self.sealed(&header)?;
+        let header = sealed(&self.cipher, &header)?;
         bytes.extend_from_slice(&header);
         bytes.extend(short(header.len())?.to_le_bytes());
-        let pack = self.store(FileType::Pack, bytes)?;
+        let pack = store(self.backend, FileType::Pack, bytes)?;
 
         let written = {
             let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
@@ -236,36 +239,14 @@ impl<'a> Packs<'a> {
 
     fn write_index(&self, index: IndexText) -> Result<(), Failure> {
         let text = format!("{{\"packs\":[{}]}}", index.packs);
-        let plain = if self.compress_index {
-            // The first byte tells what follows.
-            let mut plain = vec![2];
-            let compressed = zstd::bulk::compress(text.as_bytes(), zstd::DEFAULT_COMPRESSION_LEVEL)
-                .map_err(|error| internal("compress the index", &error))?;
-            // As with blobs: what does not open again is not written.
-            let again = zstd::bulk::decompress(&compressed, text.len())
-                .map_err(|error| internal("decompress the index that was just compressed", &error))?;
-            if again != text.as_bytes() {
-                return Err(Failure::new(FailureKind::Other, "the index was changed in memory and not written")
-                    .hint("test the memory of this host"));
-            }
-            plain.extend(compressed);
-            plain
-        } else {
-            text.into_bytes()
-        };
-        self.store(FileType::Index, self.sealed(&plain)?).map(|_| ())
+        let file = write_index(self.backend, &self.cipher, self.compress_index, text)?;
+        self.index_files.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+        Ok(())
     }
 
-    fn store(&self, tpe: FileType, content: Vec<u8>) -> Result<Hash, Failure> {
-        let hash = Hash::of(&content);
-        self.backend
-            .write_bytes(tpe, &Id::from(hash), false, Bytes::from(content).into())
-            .map_err(|error| backend::failure(&error, self.backend.failure()))?;
-        Ok(hash)
-    }
-
-    fn sealed(&self, plain: &[u8]) -> Result<Vec<u8>, Failure> {
-        self.cipher.sealed(plain).map_err(|error| internal("seal a part of the repository", &error))
+    /// The index files that were written.
+    pub fn into_index_files(self) -> Vec<Hash> {
+        self.index_files.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How much was added so far.
@@ -284,6 +265,43 @@ impl<'a> Packs<'a> {
             BlobKind::Tree => &self.trees,
         }
     }
+}
+
+/// Writes an index file with this text.
+///
+/// # Errors
+/// The store refuses.
+pub fn write_index(backend: &Backend, cipher: &Cipher, compress: bool, text: String) -> Result<Hash, Failure> {
+    let plain = if compress {
+        // The first byte tells what follows.
+        let mut plain = vec![2];
+        let compressed = zstd::bulk::compress(text.as_bytes(), zstd::DEFAULT_COMPRESSION_LEVEL)
+            .map_err(|error| internal("compress the index", &error))?;
+        // As with blobs: what does not open again is not written.
+        let again = zstd::bulk::decompress(&compressed, text.len())
+            .map_err(|error| internal("decompress the index that was just compressed", &error))?;
+        if again != text.as_bytes() {
+            return Err(Failure::new(FailureKind::Other, "the index was changed in memory and not written")
+                .hint("test the memory of this host"));
+        }
+        plain.extend(compressed);
+        plain
+    } else {
+        text.into_bytes()
+    };
+    store(backend, FileType::Index, sealed(cipher, &plain)?)
+}
+
+fn store(backend: &Backend, tpe: FileType, content: Vec<u8>) -> Result<Hash, Failure> {
+    let hash = Hash::of(&content);
+    backend
+        .write_bytes(tpe, &Id::from(hash), false, Bytes::from(content).into())
+        .map_err(|error| backend::failure(&error, backend.failure()))?;
+    Ok(hash)
+}
+
+fn sealed(cipher: &Cipher, plain: &[u8]) -> Result<Vec<u8>, Failure> {
+    cipher.sealed(plain).map_err(|error| internal("seal a part of the repository", &error))
 }
 
 impl IndexText {

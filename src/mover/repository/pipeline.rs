@@ -140,11 +140,20 @@ pub struct Archived {
     pub trees: super::packs::Added,
 }
 
+/// What a capture wrote, and expects to find in the repository afterwards.
+#[derive(Debug)]
+pub struct Written {
+    /// The blobs.
+    pub claims: Claims,
+    /// The index files that name them.
+    pub index_files: Vec<Hash>,
+}
+
 /// Stores everything that a source has, sorted by path.
 ///
 /// # Errors
 /// The store refuses, a stream failed, or anything else went wrong but that a file could not be read.
-pub fn archive(target: &Target<'_>, source: impl Iterator<Item = Sighted>) -> Result<Archived, Failure> {
+pub fn archive(target: &Target<'_>, source: impl Iterator<Item = Sighted>) -> Result<(Archived, Written), Failure> {
     let Target { backend, cipher, config, index, before, reporter } = *target;
     let failure = backend.failure();
     let cutter = cutter(config)?;
@@ -208,7 +217,9 @@ pub fn archive(target: &Target<'_>, source: impl Iterator<Item = Sighted>) -> Re
     })?;
     packs.finish()?;
     failure.get().map_or(Ok(()), Err)?;
-    Ok(Archived { root, counts, data: packs.added(BlobKind::Data), trees: packs.added(BlobKind::Tree) })
+    let (data, trees) = (packs.added(BlobKind::Data), packs.added(BlobKind::Tree));
+    let archived = Archived { root, counts, data, trees };
+    Ok((archived, Written { claims, index_files: packs.into_index_files() }))
 }
 
 fn cutter(config: &ConfigFile) -> Result<Cutter, Failure> {

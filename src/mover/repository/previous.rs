@@ -93,7 +93,7 @@ impl<'a> Previous<'a> {
         }
         if kind == NodeKind::File {
             let content = content.unwrap_or_default();
-            if content.iter().any(|blob| !self.index.holds(BlobKind::Data, blob)) {
+            if content.iter().any(|blob| !self.index.rely_on(BlobKind::Data, blob)) {
                 return Change::Changed;
             }
             node.content = Some(content);

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    FileKind, StoreError,
+    FileKind, MOST_BESIDE, StoreError,
     draft::{Author, is_abandoned, is_draft},
 };
 
@@ -40,6 +40,25 @@ impl Directory {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
             Err(error) => Err(refused("read", &self.path, error)),
         }
+    }
+
+    pub(super) fn beside(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let above = parent(&self.path);
+        let entries = match fs::read_dir(above) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(refused("list", above, error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| refused("list", above, error))?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if name.starts_with(prefix) && names.len() < MOST_BESIDE && entry.path().join("config").is_file() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
     }
 
     pub(super) fn create(&self) -> Result<(), StoreError> {

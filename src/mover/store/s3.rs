@@ -11,7 +11,7 @@ use object_store::{
 };
 use tokio::runtime::Runtime;
 
-use super::{FileKind, StoreError};
+use super::{FileKind, MOST_BESIDE, StoreError};
 use crate::mover::job::Place;
 
 /// A refused connection must be told within seconds; a hiccup must not end a capture of hours.
@@ -100,6 +100,23 @@ impl S3 {
         let prefix = Path::from(self.prefix.clone());
         let first = self.runtime.block_on(async { self.client.list(Some(&prefix)).try_next().await });
         first.map(|first| first.is_none()).map_err(|error| self.refused("list", &self.location, error))
+    }
+
+    pub(super) fn beside(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let above = Path::from(self.prefix.rsplit_once('/').map_or("", |(above, _)| above));
+        let listed = self.runtime.block_on(self.client.list_with_delimiter(Some(&above)));
+        let listed = listed.map_err(|error| self.refused("list", above.as_ref(), error))?;
+        let names = listed.common_prefixes.iter().filter_map(|path| path.filename());
+        let mut beside = Vec::new();
+        for name in names.filter(|name| name.starts_with(prefix)).take(MOST_BESIDE) {
+            let config = above.clone().join(name).join("config");
+            match self.runtime.block_on(self.client.head(&config)) {
+                Ok(_) => beside.push(name.to_owned()),
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(self.refused("read", config.as_ref(), error)),
+            }
+        }
+        Ok(beside)
     }
 
     pub(super) fn list(&self, kind: FileKind) -> Result<Vec<(String, u64)>, StoreError> {

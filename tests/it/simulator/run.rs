@@ -130,6 +130,8 @@ fn record(state: &mut State, name: &PolicyName, run: &mut Run) {
         size_bytes: 1,
         verified_at: None,
         held: false,
+        found: false,
+        missing_since: None,
         expired_since: None,
         parts: Vec::new(),
     };
@@ -144,7 +146,7 @@ fn end(state: &mut State, name: &PolicyName, run: &Run, ending: &Ending) {
     let Some(store) = state.stores.get_mut(name) else { return };
     let (phase, message) = match ending {
         Ending::Succeeded { remarks } => (Phase::Succeeded, remarks.join("; ")),
-        Ending::Failed { reason, recorded: _ } => (Phase::Failed, reason.clone()),
+        Ending::Failed { reason, recorded: _, interrupted: _ } => (Phase::Failed, reason.clone()),
     };
     if phase == Phase::Succeeded {
         store.last_success = Some(now);
@@ -158,6 +160,7 @@ fn end(state: &mut State, name: &PolicyName, run: &Run, ending: &Ending) {
         finished_at: Some(now),
         phase,
         failed_after_record: false,
+        interrupted: false,
         message,
         sources: Vec::new(),
     };

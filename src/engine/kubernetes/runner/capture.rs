@@ -187,6 +187,7 @@ impl Run<'_> {
                     source: piece.name.clone(),
                     sources: self.pieces.all.len(),
                     host: self.policy.cluster.clone(),
+                    maker: Some(self.maker.clone()),
                 },
                 time: self.report.started_at,
                 input,

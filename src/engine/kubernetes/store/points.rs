@@ -4,16 +4,21 @@
 //! Pure. A boundary format (JSON). Everything that must be true together is in this one record, so that one
 //! compare-and-swap changes all of it or nothing.
 
+use std::slice;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::local::state::{places::PlaceRecord, points::StoredPoint},
+    engine::local::{
+        inventory::Merged,
+        state::{places::PlaceRecord, points::StoredPoint},
+    },
     policy::{
         CompiledPolicy, PolicyName,
         document::{RepositoryDocument, repository::Layout},
     },
-    restore_point::{Inventory, RestorePoint, RestorePointId},
+    restore_point::{Inventory, MakerId, RestorePoint, RestorePointId},
     retention::reach::decide_for,
     run::{Phase, RunReport, to_millisecond},
     status::ledger::EventKind,
@@ -39,6 +44,9 @@ pub struct PointsRecord {
     /// Where they are: the current places first, then former ones.
     #[serde(default)]
     pub places: Vec<PlaceRecord>,
+    /// Who makes snapshots for this record; none: nothing was made yet by a version that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maker: Option<MakerId>,
     /// The run that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<RestorePointId>,
@@ -75,6 +83,7 @@ impl PointsRecord {
             complete: true,
             points: Vec::new(),
             places: Vec::new(),
+            maker: None,
             running: None,
             last_run: None,
             last_success: None,
@@ -131,40 +140,59 @@ impl PointsRecord {
         self.events.push(WaitingEvent { at, kind });
     }
 
-    /// Stores what an observation found: `found` and no others but those that came to be meanwhile. Marks, holds and
-    /// proofs stay as they are now, even if another process changed them since the observation began.
-    pub fn set_inventory(
-        &mut self,
-        observed_at: Timestamp,
-        complete: bool,
-        found: &[StoredPoint],
-        gone: &[StoredPoint],
-    ) {
+    /// Stores what an observation found. Marks, holds and proofs stay as they are now, even if another process changed them
+    /// since the observation began, and so does a point that came to be meanwhile.
+    pub fn set_inventory(&mut self, observed_at: Timestamp, complete: bool, merged: &Merged) {
+        let Merged { seen, fresh, missing, gone, leftovers: _ } = merged;
         self.observed_at = Some(observed_at);
         self.complete = complete;
-        for point in found {
+        let ids = |points: &[StoredPoint]| points.iter().map(|stored| stored.point.id.clone()).collect::<Vec<_>>();
+        let mut found = ids(fresh);
+        found.retain(|id| self.point(id).is_none());
+        for point in seen.iter().chain(fresh) {
             self.put_point(point);
         }
-        let is_gone = |id: &RestorePointId| gone.iter().any(|point| point.point.id == *id);
-        self.points.retain(|stored| !is_gone(&stored.point.id));
-        let forgotten: Vec<RestorePointId> =
-            gone.iter().filter(|point| point.forgetting).map(|point| point.point.id.clone()).collect();
-        if !forgotten.is_empty() {
-            self.add_event(observed_at, EventKind::Forgotten { points: forgotten });
-        }
+        let returned = self.change(&ids(seen), |stored| stored.point.missing_since.take().is_some());
+        let vanished = self.change(&ids(missing), |stored| {
+            let is_new = stored.point.missing_since.is_none();
+            stored.point.missing_since.get_or_insert(to_millisecond(observed_at));
+            is_new
+        });
+        let mut gone = ids(gone);
+        // One that was held meanwhile stays.
+        gone.retain(|id| self.points.iter().any(|one| one.point.id == *id && (!one.point.held || one.forgetting)));
+        let forgotten = self.change(&gone, |stored| stored.forgetting);
+        let given_up: Vec<RestorePointId> = gone.iter().filter(|id| !forgotten.contains(id)).cloned().collect();
+        self.points.retain(|stored| !gone.contains(&stored.point.id));
+        let mut tell = |points: Vec<RestorePointId>, kind: fn(Vec<RestorePointId>) -> EventKind| {
+            if !points.is_empty() {
+                self.add_event(observed_at, kind(points));
+            }
+        };
+        tell(returned, |points| EventKind::Returned { points });
+        tell(vanished, |points| EventKind::Missing { points });
+        tell(found, |points| EventKind::Found { points });
+        tell(forgotten, |points| EventKind::Forgotten { points });
+        tell(given_up, |points| EventKind::GivenUp { points });
     }
 
     /// Records the restore point of a run: only now it exists.
     pub fn record_point(&mut self, point: &StoredPoint) {
         self.put_point(point);
+        self.change(slice::from_ref(&point.point.id), |stored| {
+            (stored.point.found, stored.point.missing_since) = (false, None);
+            true
+        });
     }
 
-    /// Marks points as expired; those that are marked or held stay as they are. Returns which were marked.
+    /// Marks points as expired; those that are marked or held stay as they are. One that was found and is lost by an edit
+    /// that a person has seen is like any other from then on. Returns which were marked.
     pub fn mark(&mut self, ids: &[RestorePointId], now: Timestamp) -> Vec<RestorePointId> {
         self.change(ids, |stored| {
             let is_free = stored.point.expired_since.is_none() && !stored.point.held;
             if is_free {
                 stored.point.expired_since = Some(to_millisecond(now));
+                stored.point.found = false;
             }
             is_free
         })
@@ -201,14 +229,15 @@ impl PointsRecord {
         });
     }
 
-    /// Holds a point, or releases it; both take its mark away, so that its grace time begins anew. False: there is no
-    /// such point, or a cleanup has begun to forget it.
+    /// Holds a point, or releases it, from being found as well; both take its mark away, so that its grace time begins
+    /// anew. False: there is no such point, or a cleanup has begun to forget it.
     pub fn set_held(&mut self, id: &RestorePointId, held: bool, now: Timestamp) -> bool {
         let Some(stored) = self.points.iter_mut().find(|stored| stored.point.id == *id && !stored.forgetting) else {
             return false;
         };
-        if stored.point.held != held {
-            stored.point.held = held;
+        let is_released = stored.point.found && !held;
+        if stored.point.held != held || is_released {
+            (stored.point.held, stored.point.found) = (held, stored.point.found && held);
             stored.point.expired_since = None;
             let kind = if held { EventKind::Held(id.clone()) } else { EventKind::Released(id.clone()) };
             self.add_event(now, kind);
@@ -257,6 +286,24 @@ impl PointsRecord {
         self.withdrawn = None;
     }
 
+    /// Adds places that another record of the same policy had beside one of this one: former ones, whose repositories are
+    /// there. Returns the new ones.
+    pub fn add_former_places(&mut self, beside: i64, paths: &[String]) -> Vec<i64> {
+        let Some(beside) = self.places.iter().find(|place| place.id == beside).cloned() else { return Vec::new() };
+        let mut added = Vec::new();
+        for path in paths {
+            let is_known = |place: &PlaceRecord| place.path == *path && place.repository == beside.repository;
+            if !self.places.iter().any(is_known) {
+                let id = self.places.iter().map(|place| place.id).max().unwrap_or(0) + 1;
+                let former =
+                    PlaceRecord { id, path: path.clone(), current: false, initialised: true, ..beside.clone() };
+                self.places.push(former);
+                added.push(id);
+            }
+        }
+        added
+    }
+
     /// Remembers that the restic-format repository of a place was made: from now on a missing one is a failure.
     pub fn set_initialised(&mut self, place: i64) {
         for place in self.places.iter_mut().filter(|known| known.id == place) {
@@ -289,6 +336,10 @@ impl PointsRecord {
             | EventKind::TakenBack { .. }
             | EventKind::Forgotten { .. }
             | EventKind::Verified { .. }
+            | EventKind::Found { .. }
+            | EventKind::Missing { .. }
+            | EventKind::Returned { .. }
+            | EventKind::GivenUp { .. }
             | EventKind::Held(_)
             | EventKind::Released(_) => false,
         };

@@ -32,10 +32,15 @@ pub fn choose<'a>(
     choice: &PointChoice,
 ) -> Result<&'a StoredPoint, WorkError> {
     let good = || points.iter().filter(|point| !point.forgetting);
+    // What was made here comes first; on a new host there is nothing but what others made.
+    let newest = |is_meant: &dyn Fn(&StoredPoint) -> bool| {
+        let there = || good().rev().filter(|point| point.point.missing_since.is_none() && is_meant(point));
+        there().find(|point| !point.point.found).or_else(|| there().next())
+    };
     let found = match choice {
-        PointChoice::Name(name) if name == "latest" => good().next_back(),
-        PointChoice::Name(id) => good().find(|point| point.point.id.0 == *id),
-        PointChoice::Before { before } => good().rev().find(|point| point.point.time < *before),
+        PointChoice::Name(name) if name == "latest" => newest(&|_| true),
+        PointChoice::Name(id) => good().find(|point| point.point.id.0 == *id).or_else(|| of_other_maker(good(), id)),
+        PointChoice::Before { before } => newest(&|point| point.point.time < *before),
     };
     found.ok_or_else(|| {
         let asked = match choice {
@@ -45,6 +50,13 @@ pub fn choose<'a>(
         };
         WorkError::Refused(format!("{asked}; `mainstay points {policy}` lists what there is"))
     })
+}
+
+/// The only point that another maker made under this id: that is how a lost state called it.
+fn of_other_maker<'a>(points: impl Iterator<Item = &'a StoredPoint>, id: &str) -> Option<&'a StoredPoint> {
+    let mut named = points.filter(|point| point.point.id.0.strip_prefix(id).is_some_and(|rest| rest.starts_with('-')));
+    let first = named.next()?;
+    (!id.is_empty() && named.next().is_none()).then_some(first)
 }
 
 /// The place to restore from: the first that holds all sources that are asked for.

@@ -149,6 +149,6 @@ async fn of_document(context: &Context, stored: &StoredRestore) -> Result<Restor
         WorkError::Refused(format!("the Restore document names no policy: {error}"))
     })?;
     let request = RestoreRequest::from_document(policy, spec)?;
-    let prepared = prepare(context, &request)?;
+    let prepared = prepare(context, &request).await?;
     carry_out(context, prepared, &mut |_, _| ()).await
 }

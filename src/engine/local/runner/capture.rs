@@ -75,6 +75,7 @@ impl Run<'_> {
                 source: source.name.clone(),
                 sources: self.policy.document.spec.sources.len(),
                 host: self.policy.cluster.clone(),
+                maker: Some(self.context.state.maker()?),
             },
             time: self.report.started_at,
             input,

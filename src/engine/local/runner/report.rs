@@ -23,8 +23,9 @@ pub fn finish(report: &mut RunReport, ending: Ending, now: Timestamp) {
             }
             report.message = message;
         }
-        Ending::Failed { reason, recorded } => {
+        Ending::Failed { reason, recorded, interrupted } => {
             report.phase = Phase::Failed;
+            report.interrupted = interrupted;
             report.failed_after_record = recorded;
             report.message = if recorded { format!("the restore point was recorded, but {reason}") } else { reason };
         }
@@ -69,6 +70,7 @@ pub fn first_report(policy: &CompiledPolicy, request: &RunRequest, now: Timestam
         finished_at: None,
         phase: Phase::Running,
         failed_after_record: false,
+        interrupted: false,
         message: "under way".to_owned(),
         sources: pairs.map(|(source, repository)| SourceReport::pending(source, repository)).collect(),
     }

@@ -20,8 +20,32 @@ impl State {
     /// # Errors
     /// The state cannot be written.
     pub fn lease(&self, name: &str, now: Timestamp) -> Result<Result<Lease<'_>, ProcessIdentity>, StateError> {
+        self.lease_unless(name, None, now)
+    }
+
+    /// Takes the lease of a name unless somebody holds one whose name begins with `excluded`; `Err` in the result: who
+    /// holds it, or that one. Of two processes that want what excludes the other, one gets it.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn lease_unless(
+        &self,
+        name: &str,
+        excluded: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Result<Lease<'_>, ProcessIdentity>, StateError> {
         let own = ProcessIdentity::own();
         let holder = self.write("taking a lease", |transaction| {
+            if let Some(excluded) = excluded {
+                let mut others =
+                    transaction.prepare_cached("SELECT process FROM leases WHERE substr(name, 1, length(?1)) = ?1")?;
+                let others = others.query_map([excluded], |row| row.get::<_, String>(0))?;
+                for other in others {
+                    if let Some(other) = identity(&other?).filter(ProcessIdentity::is_alive) {
+                        return Ok(Some(other));
+                    }
+                }
+            }
             let known: Option<(String, Option<String>)> = transaction
                 .query_row("SELECT process, child FROM leases WHERE name = ?1", [name], |row| {
                     Ok((row.get(0)?, row.get(1)?))
@@ -137,5 +161,26 @@ mod tests {
             })
             .unwrap();
         assert!(state.lease("x", now).unwrap().is_ok());
+    }
+
+    #[test]
+    fn captures_go_side_by_side_and_exclude_a_prune() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(directory.path()).unwrap();
+        let now = Timestamp::UNIX_EPOCH;
+        let capture =
+            |policy: &str| state.lease_unless(&format!("capture:/disk by {policy}"), Some("prune:/disk"), now);
+        let prune = || state.lease_unless("prune:/disk", Some("capture:/disk by "), now);
+        let one = capture("shop/nightly").unwrap().unwrap();
+        let two = capture("shop/hourly").unwrap().unwrap();
+        assert!(prune().unwrap().is_err());
+        drop(one);
+        assert!(prune().unwrap().is_err());
+        drop(two);
+        let pruning = prune().unwrap().unwrap();
+        assert!(capture("shop/nightly").unwrap().is_err());
+        assert!(state.lease_unless("capture:/other by shop/nightly", Some("prune:/other"), now).unwrap().is_ok());
+        drop(pruning);
+        assert!(capture("shop/nightly").unwrap().is_ok());
     }
 }

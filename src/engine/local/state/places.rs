@@ -16,6 +16,11 @@ use crate::{
     retention::reach::location,
 };
 
+/// What the suffix of a place consists of.
+const SUFFIX: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+/// How long it is.
+const SUFFIX_LENGTH: usize = 5;
+
 /// Where a policy's restore points are, or were, in one repository.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlaceRecord {
@@ -34,6 +39,20 @@ pub struct PlaceRecord {
 }
 
 impl PlaceRecord {
+    /// What the names of all places begin with that were ever made beside this one for a policy.
+    pub fn prefix(policy: &PolicyName) -> String {
+        format!("{}-{}-", policy.namespace(), policy.name())
+    }
+
+    /// The paths of those among these names that another state made for the policy: their suffixes are like ours.
+    pub fn former_paths(&self, policy: &PolicyName, names: &[String]) -> Vec<String> {
+        let Some((cluster, own)) = self.path.rsplit_once('/') else { return Vec::new() };
+        let prefix = Self::prefix(policy);
+        let is_suffix = |text: &str| text.len() == SUFFIX_LENGTH && text.bytes().all(|one| SUFFIX.contains(&one));
+        let of_policy = |name: &&String| *name != own && name.strip_prefix(&prefix).is_some_and(is_suffix);
+        names.iter().filter(of_policy).map(|name| format!("{cluster}/{name}")).collect()
+    }
+
     /// Where it is, as [`crate::retention::reach`] tells places apart.
     pub fn location(&self) -> String {
         // The path of a policy's own place begins with the name that its host had then.
@@ -134,6 +153,30 @@ impl State {
         Ok(places)
     }
 
+    /// Adds places that another state made for the same policy beside one of this state: former ones, whose repositories
+    /// are there. Those that are known already stay as they are. Returns the new ones.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn add_former_places(&self, place: i64, paths: &[String]) -> Result<Vec<i64>, StateError> {
+        self.write("adding places", |transaction| {
+            let mut added = Vec::new();
+            for path in paths {
+                let changed = transaction.execute(
+                    "INSERT INTO places (policy, repository, location, document, path, current, initialised) \
+                     SELECT policy, repository, location, document, ?2, 0, 1 FROM places AS beside WHERE id = ?1 \
+                     AND NOT EXISTS (SELECT 1 FROM places WHERE policy = beside.policy \
+                     AND repository = beside.repository AND location = beside.location AND path = ?2)",
+                    params![place, path],
+                )?;
+                if changed > 0 {
+                    added.push(transaction.last_insert_rowid());
+                }
+            }
+            Ok(added)
+        })
+    }
+
     /// Remembers that the restic-format repository of a place was made: from now on a missing one is a failure.
     ///
     /// # Errors
@@ -148,8 +191,8 @@ impl State {
 
 /// `{cluster}/{namespace}-{policy}-{suffix}` with five random letters and digits.
 fn fresh_path(policy: &CompiledPolicy) -> String {
-    const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     let mut random = rand::rng();
-    let suffix: String = (0..5).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect();
-    format!("{}/{}-{}-{suffix}", policy.cluster, policy.name.namespace(), policy.name.name())
+    let letter = |_| char::from(SUFFIX[random.random_range(0..SUFFIX.len())]);
+    let suffix: String = (0..SUFFIX_LENGTH).map(letter).collect();
+    format!("{}/{}{suffix}", policy.cluster, PlaceRecord::prefix(&policy.name))
 }

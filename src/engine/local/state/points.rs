@@ -1,11 +1,12 @@
 //! Restore points: what the repositories were seen to hold, together with marks, holds and proofs.
 
 use jiff::{SignedDuration, Timestamp};
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::{State, StateError, encode, events, time};
 use crate::{
+    engine::local::inventory::Merged,
     policy::{CompiledPolicy, PolicyName},
     restore_point::{Part, RestorePoint, RestorePointId},
     run::to_millisecond,
@@ -44,6 +45,8 @@ impl StoredPoint {
             size_bytes: crate::engine::local::inventory::size_of_one_copy(&parts),
             verified_at: None,
             held: false,
+            found: false,
+            missing_since: None,
             expired_since: None,
             parts: Vec::new(),
         };
@@ -57,7 +60,16 @@ impl StoredPoint {
 }
 
 /// What [`read`] reads.
-pub(super) const COLUMNS: &str = "id, time, size_bytes, verified_at, held, expired_since, forgetting, parts";
+pub(super) const COLUMNS: &str =
+    "id, time, size_bytes, verified_at, held, expired_since, forgetting, parts, found, missing_since";
+
+/// What version 3 of the schema added.
+pub(super) const ADDED: &str = "ALTER TABLE points ADD COLUMN found INTEGER NOT NULL DEFAULT 0; \
+                                ALTER TABLE points ADD COLUMN missing_since TEXT;";
+
+/// Restore points of an older version as this one reads them, for a state that must not be written to.
+pub(super) const VIEW_OF_OLDER: &str =
+    "CREATE TEMP VIEW points AS SELECT *, 0 AS found, NULL AS missing_since FROM main.points;";
 
 impl State {
     /// The restore points of one policy, oldest first.
@@ -77,9 +89,21 @@ impl State {
         Ok(points)
     }
 
-    /// Stores what an observation of the repositories found: `seen` of the points that were known before it, `gone` of
-    /// them, and `fresh` ones that nobody knew. Marks, holds and proofs stay as they are now, even if another process
-    /// changed them meanwhile, and a point that another process recorded or removed meanwhile stays so.
+    /// Whether the last look at the repositories of a policy saw all of them. False, too: there was none yet.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn has_seen_all(&self, policy: &PolicyName) -> Result<bool, StateError> {
+        let complete: Option<bool> = self
+            .connection()
+            .query_row("SELECT complete FROM inventories WHERE policy = ?1", [policy.to_string()], |row| row.get(0))
+            .optional()
+            .map_err(StateError::query("reading an inventory"))?;
+        Ok(complete == Some(true))
+    }
+
+    /// Stores what an observation of the repositories found. Marks, holds and proofs stay as they are now, even if another
+    /// process changed them meanwhile, and a point that another process recorded or removed meanwhile stays so.
     ///
     /// # Errors
     /// The state cannot be written.
@@ -88,33 +112,57 @@ impl State {
         policy: &PolicyName,
         observed_at: Timestamp,
         complete: bool,
-        seen: &[StoredPoint],
-        fresh: &[StoredPoint],
-        gone: &[StoredPoint],
+        merged: &Merged,
     ) -> Result<(), StateError> {
+        let Merged { seen, fresh, missing, gone, leftovers: _ } = merged;
         self.write("storing an inventory", |transaction| {
             let name = policy.to_string();
+            let tell = |points: Vec<RestorePointId>, kind: fn(Vec<RestorePointId>) -> EventKind| match points.is_empty()
+            {
+                true => Ok(()),
+                false => events::add(transaction, observed_at, policy, &kind(points)),
+            };
+            let mut returned = Vec::new();
             for StoredPoint { point, parts, forgetting: _ } in seen {
                 let size_bytes = i64::try_from(point.size_bytes).unwrap_or(i64::MAX);
                 transaction.execute(
                     "UPDATE points SET size_bytes = ?3, parts = ?4 WHERE policy = ?1 AND id = ?2",
                     params![name, point.id.0, size_bytes, encode(parts)],
                 )?;
+                let back = "UPDATE points SET missing_since = NULL \
+                            WHERE policy = ?1 AND id = ?2 AND missing_since IS NOT NULL";
+                if transaction.execute(back, params![name, point.id.0])? > 0 {
+                    returned.push(point.id.clone());
+                }
             }
+            tell(returned, |points| EventKind::Returned { points })?;
+            let mut vanished = Vec::new();
+            for StoredPoint { point, .. } in missing {
+                let miss = "UPDATE points SET missing_since = ?3 \
+                            WHERE policy = ?1 AND id = ?2 AND missing_since IS NULL";
+                let since = to_millisecond(observed_at).to_string();
+                if transaction.execute(miss, params![name, point.id.0, since])? > 0 {
+                    vanished.push(point.id.clone());
+                }
+            }
+            tell(vanished, |points| EventKind::Missing { points })?;
+            let mut found = Vec::new();
             for point in fresh {
-                put(transaction, policy, point, "DO NOTHING")?;
+                if put(transaction, policy, point, "DO NOTHING")? {
+                    found.push(point.point.id.clone());
+                }
             }
-            for point in gone {
-                transaction.execute(
-                    "DELETE FROM points WHERE policy = ?1 AND id = ?2",
-                    params![policy.to_string(), point.point.id.0],
-                )?;
+            tell(found, |points| EventKind::Found { points })?;
+            let (mut forgotten, mut given_up) = (Vec::new(), Vec::new());
+            for StoredPoint { point, forgetting, .. } in gone {
+                // One that was held meanwhile stays.
+                let remove = "DELETE FROM points WHERE policy = ?1 AND id = ?2 AND (held = 0 OR forgetting = 1)";
+                if transaction.execute(remove, params![name, point.id.0])? > 0 {
+                    if *forgetting { &mut forgotten } else { &mut given_up }.push(point.id.clone());
+                }
             }
-            let forgotten: Vec<RestorePointId> =
-                gone.iter().filter(|point| point.forgetting).map(|point| point.point.id.clone()).collect();
-            if !forgotten.is_empty() {
-                events::add(transaction, observed_at, policy, &EventKind::Forgotten { points: forgotten })?;
-            }
+            tell(forgotten, |points| EventKind::Forgotten { points })?;
+            tell(given_up, |points| EventKind::GivenUp { points })?;
             transaction.execute(
                 "INSERT OR REPLACE INTO inventories (policy, observed_at, complete) VALUES (?1, ?2, ?3)",
                 params![policy.to_string(), observed_at.to_string(), complete],
@@ -123,7 +171,8 @@ impl State {
         })
     }
 
-    /// Marks points as expired since `now`; those that are marked keep their mark. Returns which were marked.
+    /// Marks points as expired since `now`; those that are marked keep their mark. One that was found and is lost by an
+    /// edit that a person has seen is like any other from then on. Returns which were marked.
     ///
     /// # Errors
     /// The state cannot be written.
@@ -136,7 +185,8 @@ impl State {
         self.change_points(
             policy,
             points,
-            "UPDATE points SET expired_since = ?3 WHERE policy = ?1 AND id = ?2 AND expired_since IS NULL AND held = 0",
+            "UPDATE points SET expired_since = ?3, found = 0 \
+             WHERE policy = ?1 AND id = ?2 AND expired_since IS NULL AND held = 0",
             now,
         )
     }
@@ -226,8 +276,8 @@ impl State {
         Ok(oldest.map(|since| time(&since) + SignedDuration::from_secs(grace_seconds(policy))))
     }
 
-    /// Holds a point, or releases it; both take its mark away, so that its grace time begins anew. False: there is no
-    /// such point, or a cleanup has begun to forget it.
+    /// Holds a point, or releases it, from being found as well; both take its mark away, so that its grace time begins
+    /// anew. False: there is no such point, or a cleanup has begun to forget it.
     ///
     /// # Errors
     /// The state cannot be written.
@@ -246,8 +296,8 @@ impl State {
                 |row| row.get(0),
             )?;
             let changed = transaction.execute(
-                "UPDATE points SET held = ?3, expired_since = NULL \
-                 WHERE policy = ?1 AND id = ?2 AND held <> ?3 AND forgetting = 0",
+                "UPDATE points SET held = ?3, found = found AND ?3, expired_since = NULL \
+                 WHERE policy = ?1 AND id = ?2 AND (held <> ?3 OR found > ?3) AND forgetting = 0",
                 params![name, id.0, held],
             )?;
             if changed > 0 {
@@ -286,18 +336,19 @@ pub fn grace_seconds(policy: &CompiledPolicy) -> i64 {
     policy.document.spec.retention.grace.map_or(24 * 3600, |grace| grace.seconds())
 }
 
-/// Adds a point. `conflict`: what to do where it is known already, in SQL.
+/// Adds a point. `conflict`: what to do where it is known already, in SQL. False: nothing was to be done.
 pub(super) fn put(
     transaction: &Transaction<'_>,
     policy: &PolicyName,
     stored: &StoredPoint,
     conflict: &str,
-) -> Result<(), rusqlite::Error> {
+) -> Result<bool, rusqlite::Error> {
     let point = &stored.point;
-    transaction.execute(
+    let changed = transaction.execute(
         &format!(
-            "INSERT INTO points (policy, id, time, size_bytes, verified_at, held, expired_since, forgetting, parts) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (policy, id) {conflict}"
+            "INSERT INTO points \
+             (policy, id, time, size_bytes, verified_at, held, expired_since, forgetting, parts, found, missing_since) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (policy, id) {conflict}"
         ),
         params![
             policy.to_string(),
@@ -309,9 +360,11 @@ pub(super) fn put(
             point.expired_since.map(|at| at.to_string()),
             stored.forgetting,
             encode(&stored.parts),
+            point.found,
+            point.missing_since.map(|at| at.to_string()),
         ],
     )?;
-    Ok(())
+    Ok(changed > 0)
 }
 
 /// A point from [`COLUMNS`], the first of which is the column `first`.
@@ -330,6 +383,8 @@ pub(super) fn read(row: &Row<'_>, first: usize) -> Result<StoredPoint, rusqlite:
             size_bytes: row.get::<_, i64>(first + 2)?.unsigned_abs(),
             verified_at: optional_time(first + 3)?,
             held: row.get(first + 4)?,
+            found: row.get(first + 8)?,
+            missing_since: optional_time(first + 9)?,
             expired_since: optional_time(first + 5)?,
             parts: Vec::new(),
         },

@@ -138,7 +138,12 @@ impl State {
     /// The state cannot be written.
     pub fn record_point(&self, report: &RunReport, point: &StoredPoint) -> Result<(), StateError> {
         self.write("recording a restore point", |transaction| {
-            points::put(transaction, &report.policy, point, "DO UPDATE SET size_bytes = ?4, parts = ?9")?;
+            points::put(
+                transaction,
+                &report.policy,
+                point,
+                "DO UPDATE SET size_bytes = ?4, parts = ?9, found = 0, missing_since = NULL",
+            )?;
             update(transaction, report)
         })
     }

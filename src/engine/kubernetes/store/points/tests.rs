@@ -17,6 +17,8 @@ fn stored(name: &str, at: &str) -> StoredPoint {
         size_bytes: 1,
         verified_at: None,
         held: false,
+        found: false,
+        missing_since: None,
         expired_since: None,
         parts: Vec::new(),
     };
@@ -78,13 +80,46 @@ fn marks_and_holds_go_by_what_is_there_now() {
 fn an_observation_removes_only_what_it_saw_to_be_gone() {
     let mut record = record();
     let now = time("2026-11-21T03:00:00Z");
-    let gone = vec![StoredPoint { forgetting: true, ..stored("a", "2026-11-20T02:00:00Z") }];
+    record.mark(&[id("a")], now);
+    record.set_forgetting(&[id("a")]);
+    let gone = vec![stored("a", "2026-11-20T02:00:00Z")];
     // `b` came to be while the repositories were looked at.
-    record.set_inventory(now, true, &[stored("c", "2026-11-19T02:00:00Z")], &gone);
+    let fresh = vec![stored("c", "2026-11-19T02:00:00Z")];
+    record.set_inventory(now, true, &Merged { fresh, gone, ..Merged::default() });
     let ids: Vec<&str> = record.points.iter().map(|stored| stored.point.id.0.as_str()).collect();
     assert_eq!(ids, ["c", "b"]);
-    assert_eq!(record.events.len(), 1);
+    let kinds: Vec<&EventKind> = record.events.iter().map(|event| &event.kind).collect();
+    let (found, forgotten) =
+        (EventKind::Found { points: vec![id("c")] }, EventKind::Forgotten { points: vec![id("a")] });
+    assert_eq!(kinds, [&found, &forgotten]);
     assert_eq!(record.inventory(now).observed_at, now);
+}
+
+#[test]
+fn a_point_that_a_listing_misses_keeps_its_hold_and_comes_back() {
+    let mut record = record();
+    let now = time("2026-11-21T03:00:00Z");
+    record.set_held(&id("a"), true, now);
+    let points = record.points.clone();
+    let missing = || Merged { missing: points.clone(), ..Merged::default() };
+    record.set_inventory(now, true, &missing());
+    record.set_inventory(time("2026-11-22T03:00:00Z"), true, &missing());
+    let known: Vec<(bool, Option<Timestamp>)> =
+        record.points.iter().map(|stored| (stored.point.held, stored.point.missing_since)).collect();
+    assert_eq!(known, [(true, Some(now)), (false, Some(now))]);
+    record.set_inventory(now, true, &Merged { seen: points.clone(), ..Merged::default() });
+    assert!(record.points.iter().all(|stored| stored.point.missing_since.is_none()));
+    // It was held after the look that gives it up.
+    record.set_inventory(now, true, &Merged { gone: points, ..Merged::default() });
+    assert_eq!(record.points.len(), 1);
+    let both = || vec![id("a"), id("b")];
+    let told: Vec<EventKind> = record.events.into_iter().map(|event| event.kind).skip(1).collect();
+    let expected = [
+        EventKind::Missing { points: both() },
+        EventKind::Returned { points: both() },
+        EventKind::GivenUp { points: vec![id("b")] },
+    ];
+    assert_eq!(told, expected);
 }
 
 #[test]
@@ -135,6 +170,7 @@ fn a_run_ends_once() {
         finished_at: None,
         phase: Phase::Running,
         failed_after_record: false,
+        interrupted: false,
         message: String::new(),
         sources: Vec::new(),
     };

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     engine::local::{
+        inventory::Merged,
         process::ProcessIdentity,
         state::{points::StoredPoint, runs::Begun},
     },
@@ -38,6 +39,10 @@ fn compiled(policy: &str, more: Value) -> CompiledPolicy {
     .unwrap()
 }
 
+fn fresh(days: &[u32]) -> Merged {
+    Merged { fresh: days.iter().map(|day| point(*day)).collect(), ..Merged::default() }
+}
+
 fn point(day: u32) -> StoredPoint {
     let time = format!("2026-11-{day:02}T02:00:00Z").parse().unwrap();
     let point = RestorePoint {
@@ -46,6 +51,8 @@ fn point(day: u32) -> StoredPoint {
         size_bytes: 1,
         verified_at: None,
         held: false,
+        found: false,
+        missing_since: None,
         expired_since: None,
         parts: Vec::new(),
     };
@@ -63,6 +70,7 @@ fn report(policy: &str, day: u32, phase: Phase) -> RunReport {
         finished_at: None,
         phase,
         failed_after_record: false,
+        interrupted: false,
         message: String::new(),
         sources: Vec::new(),
     }
@@ -98,9 +106,16 @@ fn every_write_of_another_process_is_seen() {
         ("record", |state| state.record_point(&report("a", 1, Phase::Running), &point(1)).unwrap()),
         ("end", |state| state.end_run(&report("a", 1, Phase::Succeeded), now()).unwrap()),
         ("inventory", |state| {
-            state.set_inventory(&name("a"), now(), false, &[], &[point(1), point(2), point(3)], &[]).unwrap();
+            state.set_inventory(&name("a"), now(), false, &fresh(&[1, 2, 3])).unwrap();
         }),
-        ("inventory again", |state| state.set_inventory(&name("a"), now(), true, &[], &[], &[point(3)]).unwrap()),
+        ("inventory again", |state| {
+            let gone = Merged { gone: vec![point(3)], ..Merged::default() };
+            state.set_inventory(&name("a"), now(), true, &gone).unwrap();
+        }),
+        ("a point is missing", |state| {
+            let missing = Merged { missing: vec![point(2)], ..Merged::default() };
+            state.set_inventory(&name("a"), now(), true, &missing).unwrap();
+        }),
         ("mark", |state| assert_eq!(state.mark(&name("a"), &[id(1), id(2)], now()).unwrap().len(), 2)),
         ("unmark", |state| assert_eq!(state.unmark(&name("a"), &[id(1)]).unwrap().len(), 1)),
         ("hold", |state| assert!(state.set_held(&name("a"), &id(1), true, now()).unwrap())),
@@ -139,7 +154,7 @@ fn a_hand_in_the_database_is_seen() {
     let directory = TempDir::new().unwrap();
     let daemon = State::open(directory.path()).unwrap();
     daemon.put_policy(&compiled("a", json!({})), now()).unwrap();
-    daemon.set_inventory(&name("a"), now(), true, &[], &[point(1), point(2)], &[]).unwrap();
+    daemon.set_inventory(&name("a"), now(), true, &fresh(&[1, 2])).unwrap();
     let hand = Connection::open(directory.path().join(FILE_NAME)).unwrap();
     for statement in [
         "UPDATE policies SET running = '20261121-020000'",
@@ -147,7 +162,7 @@ fn a_hand_in_the_database_is_seen() {
         "DELETE FROM points WHERE id = '20261101-020000'",
         "UPDATE inventories SET complete = 0",
         "DELETE FROM inventories",
-        "REPLACE INTO points SELECT policy, id, time, 7, NULL, 0, NULL, 0, parts FROM points",
+        "REPLACE INTO points SELECT policy, id, time, 7, NULL, 0, NULL, 0, parts, 0, NULL FROM points",
         "DELETE FROM policies",
     ] {
         let before = daemon.observe(now()).unwrap();
@@ -166,7 +181,7 @@ fn only_what_changed_is_read_again() {
         state.put_policy(&compiled(policy, json!({})), now()).unwrap();
     }
     let before = state.observe(now()).unwrap();
-    state.set_inventory(&name("a"), now(), true, &[], &[point(1)], &[]).unwrap();
+    state.set_inventory(&name("a"), now(), true, &fresh(&[1])).unwrap();
     let after = state.observe(now()).unwrap();
     assert!(Arc::ptr_eq(&before.policies[&name("b")], &after.policies[&name("b")]));
     assert!(!Arc::ptr_eq(&before.policies[&name("a")], &after.policies[&name("a")]));
@@ -209,6 +224,7 @@ fn an_older_state_is_brought_up_to_date() {
     for trigger in triggers {
         hand.execute(&format!("DROP TRIGGER {trigger}"), []).unwrap();
     }
+    hand.execute_batch("ALTER TABLE points DROP COLUMN found; ALTER TABLE points DROP COLUMN missing_since").unwrap();
     hand.execute_batch("DROP TABLE changes; PRAGMA user_version = 1").unwrap();
     assert_eq!(State::open_read_only(directory.path()).unwrap().observe(now()).unwrap().policies.len(), 1);
     let state = State::open(directory.path()).unwrap();
