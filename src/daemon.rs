@@ -81,12 +81,12 @@ pub enum DaemonError {
     },
     /// Another daemon works on the same state.
     #[error(
-        "another daemon (process {pid}) works on the state in {}; end it first, or name another directory with --state",
+        "another daemon ({holder}) works on the state in {}; end it first, or name another directory with --state",
         directory.display()
     )]
     AlreadyRunning {
         /// Its process.
-        pid: i32,
+        holder: String,
         /// The state.
         directory: PathBuf,
     },
@@ -180,7 +180,7 @@ async fn on_host(work: Work) -> Result<(), DaemonError> {
     let state = Arc::clone(&engine.context().state);
     let lease = state.lease(LEASE, Timestamp::now()).map_err(|error| failed(error.into()))?;
     let _lease =
-        lease.map_err(|holder| DaemonError::AlreadyRunning { pid: holder.pid, directory: state_directory.clone() })?;
+        lease.map_err(|holder| DaemonError::AlreadyRunning { holder: holder.to_string(), directory: state_directory.clone() })?;
     tracing::info!(state = %state_directory.display(), "the daemon is at work");
     work.window.look().not_ready = Some(FIRST_TURN_TO_COME.to_owned());
     work.listen().await?;

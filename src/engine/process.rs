@@ -1,13 +1,13 @@
 //! Processes: who one is (so that a lock is never judged by its age), and programs with a time limit.
 
-use std::{fs, process::Stdio, time::Duration};
+use std::{fmt, fs, os::unix::fs::MetadataExt as _, process::Stdio, time::Duration};
 
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-/// Which process this is: number, start time and boot together are never used twice. A boundary format (JSON in the
-/// state).
+/// Which process this is: number, start time, boot and namespace together are never used twice. A boundary format (JSON
+/// in the state).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessIdentity {
     /// Process number.
@@ -16,39 +16,67 @@ pub struct ProcessIdentity {
     pub started_ticks: u64,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot: String,
+    /// Where the number means something: the inode of `/proc/self/ns/pid`, see pid_namespaces(7). 0: an older Mainstay
+    /// wrote this, which knew of one namespace only.
+    #[serde(default)]
+    pub namespace: u64,
+}
+
+/// Where a process is, as seen from this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// Its number means here what it means there: `/proc` tells whether it is alive.
+    Here,
+    /// On this boot, but in another namespace of process numbers, such as a container: `/proc` tells nothing of it.
+    Elsewhere,
+    /// On another boot, so it is gone.
+    Gone,
 }
 
 impl ProcessIdentity {
     /// This process.
     pub fn own() -> Self {
-        let pid = std::process::id();
-        // Without /proc there are no identities; every lock then looks left behind, which the next start corrects.
-        Self::of(pid).unwrap_or(Self { pid: pid as i32, started_ticks: 0, boot: String::new() })
+        let pid = std::process::id() as i32;
+        // Not by its number: the /proc of another namespace may be mounted here. Without any /proc there are no
+        // identities; every lock then looks left behind, which the next start corrects.
+        let started_ticks = started_ticks("self").unwrap_or_default();
+        Self { pid, started_ticks, boot: own_boot().unwrap_or_default(), namespace: own_namespace() }
     }
 
     /// The process that has this number now; none: there is none, or it ended and only waits to be collected.
     pub fn of(pid: u32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The second field is the program's name in brackets and may hold spaces and brackets itself.
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        if matches!(fields.next()?, "Z" | "X") {
-            return None;
-        }
-        let started_ticks = fields.nth(18)?.parse().ok()?;
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
-        Some(Self { pid: i32::try_from(pid).ok()?, started_ticks, boot })
+        let started_ticks = started_ticks(&pid.to_string())?;
+        Some(Self { pid: i32::try_from(pid).ok()?, started_ticks, boot: own_boot()?, namespace: own_namespace() })
     }
 
     /// A child of this process that was started just now. One that ended meanwhile gets an identity that nobody has, so
     /// that it is known to be gone.
     pub fn of_child(pid: u32) -> Self {
-        let gone = || Self { pid: i32::try_from(pid).unwrap_or_default(), started_ticks: 0, boot: String::new() };
+        let gone = || Self {
+            pid: i32::try_from(pid).unwrap_or_default(),
+            started_ticks: 0,
+            boot: String::new(),
+            namespace: own_namespace(),
+        };
         Self::of(pid).unwrap_or_else(gone)
     }
 
-    /// Whether this very process is still there.
+    /// Where it is.
+    pub fn whereabouts(&self) -> Whereabouts {
+        if Some(&self.boot) != own_boot().as_ref() {
+            return Whereabouts::Gone;
+        }
+        let same = self.namespace == 0 || self.namespace == own_namespace();
+        if same && proc_is_ours() { Whereabouts::Here } else { Whereabouts::Elsewhere }
+    }
+
+    /// Whether this very process is there, as far as `/proc` tells: one in another namespace is not. Whoever must know
+    /// asks [`State::is_alive`](crate::engine::local::state::State::is_alive).
     pub fn is_alive(&self) -> bool {
-        u32::try_from(self.pid).ok().and_then(Self::of).as_ref() == Some(self)
+        let Self { pid, started_ticks, boot, namespace: _ } = self;
+        let now = u32::try_from(*pid).ok().and_then(Self::of);
+        self.whereabouts() == Whereabouts::Here
+            && now.is_some_and(|now| (now.started_ticks, &now.boot) == (*started_ticks, boot))
     }
 
     /// Ends a mover at once, and the programs that it started in groups of their own, if it is still this very process.
@@ -59,18 +87,15 @@ impl ProcessIdentity {
         let Some(pid) = Pid::from_raw(self.pid) else { return };
         // Stopped first, so that it starts nothing more while its programs are looked for.
         let _ = rustix::process::kill_process_group(pid, Signal::STOP);
-        let children = children();
-        let mut found = vec![self.pid];
-        let mut next = 0;
-        while let Some(parent) = found.get(next).copied() {
-            found.extend(children.iter().filter(|(_, of)| *of == parent).map(|(child, _)| *child));
-            next += 1;
-        }
-        for child in found.into_iter().skip(1).filter_map(Pid::from_raw) {
-            // It may have ended in between: nothing to do then.
-            let _ = rustix::process::kill_process(child, Signal::KILL);
-        }
+        kill_descendants(self.pid);
         let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+    }
+
+    /// Ends this process at once, with the programs that it started: nobody is there any more for whom it works.
+    pub fn end_own_tree() {
+        let own = rustix::process::getpid();
+        kill_descendants(own.as_raw_nonzero().get());
+        let _ = rustix::process::kill_process(own, Signal::KILL);
     }
 
     /// Ends this process and its group at once, if it is still this very process. It must lead its own group.
@@ -82,6 +107,52 @@ impl ProcessIdentity {
             // It may have ended in between: nothing to do then.
             let _ = rustix::process::kill_process_group(pid, Signal::KILL);
         }
+    }
+}
+
+impl fmt::Display for ProcessIdentity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = if self.whereabouts() == Whereabouts::Elsewhere { " in another container" } else { "" };
+        write!(formatter, "process {}{place}", self.pid)
+    }
+}
+
+/// When the process of an entry of `/proc` started; none: it is gone, or only waits to be collected.
+fn started_ticks(entry: &str) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{entry}/stat")).ok()?;
+    // The second field is the program's name in brackets and may hold spaces and brackets itself.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+fn own_boot() -> Option<String> {
+    Some(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())
+}
+
+fn own_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/pid").map_or(0, |link| link.ino())
+}
+
+/// Whether the `/proc` that is mounted here counts as this process does; after `unshare --pid` alone it does not.
+fn proc_is_ours() -> bool {
+    fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == std::process::id().to_string().as_str())
+}
+
+/// Ends everything that a process started, and what that started.
+fn kill_descendants(pid: i32) {
+    let children = children();
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(children.iter().filter(|(_, of)| *of == parent).map(|(child, _)| *child));
+        next += 1;
+    }
+    for child in found.into_iter().skip(1).filter_map(Pid::from_raw) {
+        // It may have ended in between: nothing to do then.
+        let _ = rustix::process::kill_process(child, Signal::KILL);
     }
 }
 
@@ -251,7 +322,12 @@ mod tests {
         let own = ProcessIdentity::own();
         assert!(own.is_alive());
         assert!(!ProcessIdentity { started_ticks: own.started_ticks + 1, ..own.clone() }.is_alive());
-        assert!(!ProcessIdentity { boot: "another".into(), ..own }.is_alive());
+        assert!(!ProcessIdentity { boot: "another".into(), ..own.clone() }.is_alive());
+        // Its number is that of another process there.
+        let elsewhere = ProcessIdentity { namespace: own.namespace + 1, ..own.clone() };
+        assert_eq!((elsewhere.is_alive(), elsewhere.whereabouts()), (false, Whereabouts::Elsewhere));
+        assert_eq!(elsewhere.to_string(), format!("process {} in another container", own.pid));
+        assert!(ProcessIdentity { namespace: 0, ..own }.is_alive(), "of an older Mainstay");
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ mod kubernetes;
 mod limits;
 mod mover;
 mod mover_install;
+mod namespaces;
 mod plan;
 mod plan_cases;
 mod quickstart;

@@ -4,12 +4,16 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, symlink},
+        process::ExitStatusExt as _,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 use mainstay::{
+    engine::process::ProcessIdentity,
     mover::{
         archive::{UnpackError, unpack},
         job::{
@@ -607,6 +611,22 @@ fn a_mover_killed_in_the_middle_leaves_a_good_repository() {
     world.check().unwrap();
     world.capture("2", one("seq 1 2000", StreamCheck::NotEmpty)).unwrap();
     assert_eq!(world.list().len(), 2);
+}
+
+/// Whoever asked for it may have been killed where nobody can end its mover any more: in another container.
+#[test]
+fn a_mover_whose_asker_is_gone_ends_with_its_program() {
+    let world = World::new();
+    let pid = world.path("pid");
+    let script = format!("echo $$ > {}; exec cat /dev/zero", pid.display());
+    let mut mover = world.start(capture("one", one(&script, StreamCheck::NotEmpty)));
+    let mut first = [0];
+    mover.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    drop(mover.stdout.take());
+    assert_eq!(mover.wait().unwrap().signal(), Some(9));
+    let program: u32 = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    assert!(ProcessIdentity::of(program).is_none(), "the dump goes on");
+    assert!(world.list().is_empty());
 }
 
 #[test]

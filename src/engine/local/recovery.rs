@@ -54,7 +54,7 @@ pub async fn recover_policy(
         .state
         .runs_under_way()?
         .into_iter()
-        .filter(|run| concerns(&run.report.policy) && !run.process.is_alive());
+        .filter(|run| concerns(&run.report.policy) && !context.state.is_alive(&run.process));
     for run in gone {
         let policy = run.report.policy.clone();
         match run.report.phase {
@@ -69,7 +69,7 @@ pub async fn recover_policy(
                     Ok(Ending::Ended(message)) => recovered.ended.push((policy, message)),
                     Ok(Ending::Over) => {}
                     Ok(Ending::UnderWay(holder)) => {
-                        let reason = format!("process {} is ending its last run", holder.pid);
+                        let reason = format!("{holder} is ending its last run");
                         recovered.still_stopped.push((policy, reason));
                     }
                     Err(error) => {
@@ -81,7 +81,7 @@ pub async fn recover_policy(
     }
     // Before anything else is started: what writes for a restore that is gone must not write on.
     context.state.end_abandoned()?;
-    for restore in context.state.restores_under_way()?.into_iter().filter(|restore| !restore.process.is_alive()) {
+    for restore in context.state.restores_under_way()?.into_iter().filter(|restore| !context.state.is_alive(&restore.process)) {
         // One that did not begin is taken up by the engine, see `restoring::take_up`.
         let of_policy = restore.document.spec.policy.parse().is_ok_and(|policy| concerns(&policy));
         if restore.report.phase == Phase::Pending || !of_policy {
@@ -99,7 +99,7 @@ pub async fn recover_policy(
     }
     for workload in context.state.stopped_workloads()? {
         let is_being_ended = recovered.still_stopped.iter().any(|(policy, _)| *policy == workload.policy);
-        if !concerns(&workload.policy) || workload.process.is_alive() || is_being_ended {
+        if !concerns(&workload.policy) || context.state.is_alive(&workload.process) || is_being_ended {
             continue;
         }
         let waits = |at: Timestamp| now >= at && now.duration_since(at) < BETWEEN_ATTEMPTS;
@@ -233,7 +233,7 @@ async fn wake(context: &Context, workload: &StoppedWorkload, now: Timestamp) -> 
     let name = format!("wake:{}", workload.policy);
     let _lease = match context.state.lease(&name, now) {
         Ok(Ok(lease)) => Some(lease),
-        Ok(Err(holder)) => return Ok(Err(format!("process {} is starting it", holder.pid))),
+        Ok(Err(holder)) => return Ok(Err(format!("{holder} is starting it"))),
         // Starting it twice is better than leaving it down because nothing can be written.
         Err(error) => {
             tracing::error!(policy = %workload.policy, reason = crate::engine::chain(&error), "starting without a lease");
@@ -242,7 +242,9 @@ async fn wake(context: &Context, workload: &StoppedWorkload, now: Timestamp) -> 
     };
     let still =
         context.state.stopped_workloads()?.into_iter().any(|other| {
-            other.policy == workload.policy && other.process == workload.process && !other.process.is_alive()
+            other.policy == workload.policy
+                && other.process == workload.process
+                && !context.state.is_alive(&other.process)
         });
     if !still {
         return Ok(Ok(()));

@@ -210,12 +210,15 @@ pub async fn carry_out(
     // One elsewhere is in nobody's way; its lease only tells who writes for it.
     let name = match in_place && !dry_run {
         true => runner::policy_lease(&policy.name),
-        false => format!("restore:{}:{}", policy.name, ProcessIdentity::own().pid),
+        false => {
+            let ProcessIdentity { pid, namespace, .. } = ProcessIdentity::own();
+            format!("restore:{}:{pid}-{namespace}", policy.name)
+        }
     };
     let lease = context.state.lease(&name, now)?.map_err(|holder| {
         WorkError::Refused(format!(
-            "a run or another restore of {} is under way (process {}); try again when it is done",
-            policy.name, holder.pid
+            "a run or another restore of {} is under way ({holder}); try again when it is done",
+            policy.name
         ))
     })?;
     if in_place && !dry_run {

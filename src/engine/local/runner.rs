@@ -329,8 +329,8 @@ fn overlap(
     match other {
         Some(other) => Ok(RunEnd::Adopted(other.report)),
         None => Err(WorkError::Refused(format!(
-            "a restore of {} is under way (process {}); start the run again when it is done",
-            request.policy, holder.pid
+            "a restore of {} is under way ({holder}); start the run again when it is done",
+            request.policy
         ))),
     }
 }

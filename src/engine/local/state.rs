@@ -6,7 +6,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ use crate::engine::EngineError;
 pub mod events;
 pub mod journal;
 pub mod leases;
+mod lives;
 pub mod observation;
 pub mod places;
 pub mod points;
@@ -66,6 +67,15 @@ pub enum StateError {
         #[source]
         source: rusqlite::Error,
     },
+    /// Others could not tell whether this process is alive.
+    #[error("the lock {} of this process cannot be taken; check that this user may write there, and that the disk has room", path.display())]
+    Life {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Something stored cannot be read back.
     #[error("{what} in the state cannot be read; apply the documents again, or restore the state directory")]
     Decode {
@@ -92,6 +102,7 @@ impl From<StateError> for EngineError {
             StateError::Open { source, .. } => {
                 Self::Permanent { operation, hint: "name another directory with --state".into(), source: Some(source) }
             }
+            StateError::Life { source, .. } => Self::Transient { operation, source: Box::new(source) },
             StateError::Newer { .. } => {
                 Self::Permanent { operation, hint: "update this Mainstay".into(), source: None }
             }
@@ -113,6 +124,8 @@ pub struct State {
     /// None: the state is only looked at, once.
     observer: Option<Mutex<Observer>>,
     directory: PathBuf,
+    /// None: this process stands for nothing in the state so far.
+    life: Mutex<Option<Arc<lives::Life>>>,
 }
 
 impl State {
@@ -131,7 +144,12 @@ impl State {
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
             .map_err(|error| open_error(error.into()))?;
         let observer = Some(Mutex::default());
-        let state = Self { connection: Mutex::new(connection), observer, directory: directory.to_owned() };
+        let state = Self {
+            connection: Mutex::new(connection),
+            observer,
+            directory: directory.to_owned(),
+            life: Mutex::default(),
+        };
         state.migrate()?;
         Ok(state)
     }
@@ -168,7 +186,12 @@ impl State {
     }
 
     fn looked_at(connection: Connection, directory: &Path) -> Self {
-        Self { connection: Mutex::new(connection), observer: None, directory: directory.to_owned() }
+        Self {
+            connection: Mutex::new(connection),
+            observer: None,
+            directory: directory.to_owned(),
+            life: Mutex::default(),
+        }
     }
 
     /// The directory.

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt as _,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -31,9 +30,9 @@ pub struct Author {
 impl Author {
     /// This process.
     pub fn own() -> Self {
-        let ProcessIdentity { pid, started_ticks, boot } = ProcessIdentity::own();
+        let ProcessIdentity { pid, started_ticks, boot, namespace } = ProcessIdentity::own();
         let boot = boot.chars().take(BOOT_DIGITS).collect();
-        Self { pid, started_ticks, boot, namespace: fs::metadata("/proc/self/ns/pid").map_or(0, |link| link.ino()) }
+        Self { pid, started_ticks, boot, namespace }
     }
 
     /// The name under which the file `name` is written; `number` tells several apart.

@@ -56,10 +56,10 @@ pub fn take_up<T: FnOnce(PolicyName) + Send + 'static>(
     now: Timestamp,
     tell: impl Fn() -> T,
 ) -> Result<(), WorkError> {
-    let own = ProcessIdentity::own();
+    let own = context.state.own_process()?;
     for restore in context.state.restores_under_way()? {
         let StoredRestore { name, content, document: _, report, process } = restore;
-        let waits = report.phase == Phase::Pending && !process.is_alive();
+        let waits = report.phase == Phase::Pending && !context.state.is_alive(&process);
         // Of two daemons one gets it.
         if waits && context.state.pass_restore(&name, &content, &process, &own)? {
             tracing::warn!(restore = %name, "the process of this restore was gone before it began; it is started again");
@@ -79,7 +79,7 @@ fn start_process(
     tell: impl FnOnce(PolicyName) + Send + 'static,
 ) -> Result<(), WorkError> {
     use std::os::unix::process::CommandExt as _;
-    let own = ProcessIdentity::own();
+    let own = context.state.own_process()?;
     let child = std::process::Command::new(&context.program)
         .args(["restore", "--document", &name.to_string(), "--content", content, "--state"])
         .arg(context.state.directory())
@@ -124,7 +124,7 @@ pub async fn carry_out_document(
     if stored.report.phase != Phase::Pending {
         return Ok(stored.report);
     }
-    let own = ProcessIdentity::own();
+    let own = context.state.own_process()?;
     let running = RestoreReport { phase: Phase::Running, message: "under way".to_owned(), ..stored.report.clone() };
     if !context.state.begin_restore(name, content, &running)? {
         // Another process was quicker; what it does is in the state.

@@ -20,7 +20,7 @@ impl State {
     /// # Errors
     /// The state cannot be written.
     pub fn lease(&self, name: &str, now: Timestamp) -> Result<Result<Lease<'_>, ProcessIdentity>, StateError> {
-        let own = ProcessIdentity::own();
+        let own = self.own_process()?;
         let holder = self.write("taking a lease", |transaction| {
             let known: Option<(String, Option<String>)> = transaction
                 .query_row("SELECT process, child FROM leases WHERE name = ?1", [name], |row| {
@@ -28,7 +28,7 @@ impl State {
                 })
                 .optional()?;
             let (holder, child) = known.unzip();
-            if let Some(holder) = holder.as_deref().and_then(identity).filter(ProcessIdentity::is_alive) {
+            if let Some(holder) = holder.as_deref().and_then(identity).filter(|holder| self.is_alive(holder)) {
                 return Ok(Some(holder));
             }
             // What works for a holder that is gone must not work beside us.
@@ -57,7 +57,7 @@ impl State {
             .query_row("SELECT process FROM leases WHERE name = ?1", [name], |row| row.get(0))
             .optional()
             .map_err(StateError::query("reading a lease"))?;
-        Ok(holder.as_deref().and_then(identity).filter(ProcessIdentity::is_alive))
+        Ok(holder.as_deref().and_then(identity).filter(|holder| self.is_alive(holder)))
     }
 
     /// Ends the movers that work on under leases whose holders are gone.
@@ -73,7 +73,7 @@ impl State {
             })
             .map_err(StateError::query("reading leases"))?;
         for (name, process, child) in held {
-            if identity(&process).is_some_and(|holder| holder.is_alive()) {
+            if identity(&process).is_some_and(|holder| self.is_alive(&holder)) {
                 continue;
             }
             if let Some(child) = identity(&child) {

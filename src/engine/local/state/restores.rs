@@ -42,6 +42,7 @@ impl State {
         document: &RestoreDocument,
         report: &RestoreReport,
     ) -> Result<bool, StateError> {
+        let own = self.own_process()?;
         self.write("announcing a restore", |transaction| {
             let added = transaction.execute(
                 "INSERT OR IGNORE INTO restores (name, content, document, report, phase, process) \
@@ -52,7 +53,7 @@ impl State {
                     encode(document),
                     encode(report),
                     phase_text(report.phase),
-                    encode(&ProcessIdentity::own())
+                    encode(&own)
                 ],
             )?;
             Ok(added > 0)
@@ -88,6 +89,7 @@ impl State {
     /// # Errors
     /// The state cannot be written.
     pub fn begin_restore(&self, name: &PolicyName, content: &str, report: &RestoreReport) -> Result<bool, StateError> {
+        let own = self.own_process()?;
         self.write("beginning a restore", |transaction| {
             let begun = transaction.execute(
                 "UPDATE restores SET report = ?3, phase = ?4, process = ?5 \
@@ -97,7 +99,7 @@ impl State {
                     content,
                     encode(report),
                     phase_text(report.phase),
-                    encode(&ProcessIdentity::own())
+                    encode(&own)
                 ],
             )?;
             Ok(begun > 0)

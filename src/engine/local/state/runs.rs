@@ -44,8 +44,9 @@ impl State {
     /// # Errors
     /// The state cannot be written.
     pub fn announce_run(&self, report: &RunReport) -> Result<bool, StateError> {
+        let own = self.own_process()?;
         self.write("announcing a run", |transaction| {
-            let added = insert(transaction, report, "OR IGNORE")?;
+            let added = insert(transaction, report, &own, "OR IGNORE")?;
             transaction.execute(
                 "UPDATE policies SET last_scheduled = ?1 WHERE name = ?2",
                 params![report.scheduled_at.to_string(), report.policy.to_string()],
@@ -98,6 +99,7 @@ impl State {
     /// # Errors
     /// The state cannot be written.
     pub fn begin_run(&self, report: &RunReport) -> Result<Begun, StateError> {
+        let own = self.own_process()?;
         let known = self.write("beginning a run", |transaction| {
             let known: Option<(String, String)> = transaction
                 .query_row(
@@ -109,7 +111,7 @@ impl State {
             match known {
                 Some((phase, text)) if phase != phase_text(Phase::Pending) => Ok(Some(text)),
                 Some(_) | None => {
-                    insert(transaction, report, "OR REPLACE")?;
+                    insert(transaction, report, &own, "OR REPLACE")?;
                     transaction.execute(
                         "UPDATE policies SET running = ?1, last_run = ?2 WHERE name = ?3",
                         params![report.id.0, encode(report), report.policy.to_string()],
@@ -258,7 +260,12 @@ impl State {
     }
 }
 
-fn insert(transaction: &Transaction<'_>, report: &RunReport, conflict: &str) -> Result<bool, rusqlite::Error> {
+fn insert(
+    transaction: &Transaction<'_>,
+    report: &RunReport,
+    process: &ProcessIdentity,
+    conflict: &str,
+) -> Result<bool, rusqlite::Error> {
     let added = transaction.execute(
         &format!(
             "INSERT {conflict} INTO runs (policy, id, started_at, phase, report, process, swept) \
@@ -270,7 +277,7 @@ fn insert(transaction: &Transaction<'_>, report: &RunReport, conflict: &str) -> 
             report.started_at.to_string(),
             phase_text(report.phase),
             encode(report),
-            encode(&ProcessIdentity::own()),
+            encode(process),
         ],
     )?;
     Ok(added > 0)
