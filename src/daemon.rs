@@ -200,7 +200,7 @@ async fn watch_and_turn<E: Engine + 'static>(
     mut wakes: mpsc::Receiver<Wake>,
 ) {
     let longest = LONGEST_WAIT.min(poll);
-    let mut recovery: Option<JoinHandle<()>> = None;
+    let mut recoveries: Vec<JoinHandle<()>> = Vec::new();
     let mut git_watcher = None;
     let mut failures: u32 = 0;
     let mut wanted = true;
@@ -238,8 +238,9 @@ async fn watch_and_turn<E: Engine + 'static>(
         if wake == Wake::Poll {
             next_poll = Instant::now() + pause(poll, failures, git_watcher.is_some());
         }
-        if wake.wants_look() && recovery.as_ref().is_none_or(JoinHandle::is_finished) {
-            recovery = Some(tokio::spawn(recover(Arc::clone(engine))));
+        recoveries.retain(|recovery| !recovery.is_finished());
+        if wake.wants_look() && recoveries.len() < engine.recovers_at_once() {
+            recoveries.push(tokio::spawn(recover(Arc::clone(engine))));
         }
         wanted |= wake.wants_turn();
         if (wanted || turns.has_news()) && turns.start() {

@@ -60,7 +60,8 @@ impl State {
         })
     }
 
-    /// Stores how far a restore is, and who carries it out.
+    /// Stores how far a restore is, and who carries it out. One that has ended stays as it ended: two guards may find
+    /// the same dead one.
     ///
     /// # Errors
     /// The state cannot be written.
@@ -73,11 +74,12 @@ impl State {
         now: Timestamp,
     ) -> Result<(), StateError> {
         self.write("writing a restore", |transaction| {
-            transaction.execute(
-                "UPDATE restores SET report = ?3, phase = ?4, process = ?5 WHERE name = ?1 AND content = ?2",
+            let updated = transaction.execute(
+                "UPDATE restores SET report = ?3, phase = ?4, process = ?5 \
+                 WHERE name = ?1 AND content = ?2 AND phase IN ('Pending', 'Running')",
                 params![name.to_string(), content, encode(report), phase_text(report.phase), encode(process)],
             )?;
-            if matches!(report.phase, Phase::Succeeded | Phase::Failed) {
+            if updated > 0 && matches!(report.phase, Phase::Succeeded | Phase::Failed) {
                 events::add(transaction, now, name, &EventKind::RestoreEnded(Box::new(report.clone())))?;
             }
             Ok(())
@@ -94,13 +96,7 @@ impl State {
             let begun = transaction.execute(
                 "UPDATE restores SET report = ?3, phase = ?4, process = ?5 \
                  WHERE name = ?1 AND content = ?2 AND phase = 'Pending'",
-                params![
-                    name.to_string(),
-                    content,
-                    encode(report),
-                    phase_text(report.phase),
-                    encode(&own)
-                ],
+                params![name.to_string(), content, encode(report), phase_text(report.phase), encode(&own)],
             )?;
             Ok(begun > 0)
         })
