@@ -131,6 +131,10 @@ async fn run(context: &Context, arguments: &Arguments) -> CommandResult {
     progress.finish();
     match end {
         RunEnd::Ended(report) => ended(&report),
+        RunEnd::Past(id) => {
+            println!("run {id} of {} was carried out already, long ago; nothing was started", arguments.policy);
+            Ok(Exit::Success)
+        }
         RunEnd::Adopted(report) if arguments.follow => {
             println!("run {} of {} is under way already; waiting for its end", report.id, report.policy);
             ended(&follow(context, &report).await?)

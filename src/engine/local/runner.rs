@@ -53,6 +53,8 @@ pub enum RunEnd {
     Ended(RunReport),
     /// This run, or another one of the policy, is or was carried out by another process.
     Adopted(RunReport),
+    /// This run was carried out so long ago that no more than that is known.
+    Past(RestorePointId),
 }
 
 /// What happens in a run, for whoever looks on.
@@ -92,15 +94,15 @@ pub async fn run(context: &Context, request: &RunRequest, notice: &mut dyn FnMut
     }
     if request.scheduled_at.is_none() {
         // Two runs by hand in one second are two runs.
-        let taken: Vec<RestorePointId> =
-            context.state.runs(&request.policy)?.into_iter().map(|run| run.report.id).collect();
-        while taken.contains(&report.id) {
+        while context.state.is_taken(&request.policy, &report.id)? {
             report.scheduled_at += jiff::SignedDuration::from_secs(1);
             report.id = RestorePointId::from_time(report.scheduled_at);
         }
     }
-    if let Begun::Theirs(report) = context.state.begin_run(&report)? {
-        return Ok(RunEnd::Adopted(*report));
+    match context.state.begin_run(&report)? {
+        Begun::Ours => {}
+        Begun::Theirs(report) => return Ok(RunEnd::Adopted(*report)),
+        Begun::Past => return Ok(RunEnd::Past(report.id)),
     }
     let limits = stored.compiled.document.spec.limits.as_ref();
     let limit = limits.and_then(|limits| limits.timeout).map_or(DEFAULT_RUN_TIMEOUT, |timeout| timeout.std());

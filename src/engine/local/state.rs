@@ -35,8 +35,8 @@ const FILE_NAME: &str = "state.sqlite";
 /// How long a call waits for another process's transaction.
 const BUSY: Duration = Duration::from_secs(30);
 /// The version of the schema, in `user_version`. 2 added the table `changes`, with which nothing but an observation by a
-/// daemon has to do.
-const VERSION: i64 = 2;
+/// daemon has to do; 3 added `past_runs`.
+const VERSION: i64 = 3;
 
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -218,6 +218,9 @@ impl State {
                 }
                 if version < 2 {
                     transaction.execute_batch(&observation::schema())?;
+                }
+                if version < 3 {
+                    transaction.execute_batch(runs::PAST_RUNS)?;
                 }
                 transaction.pragma_update(None, "user_version", VERSION.max(version))?;
                 Ok(())
