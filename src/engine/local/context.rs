@@ -4,14 +4,14 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     movers::{self, Bounds, MoverError, Word},
-    process::Stop,
+    process::{ProcessIdentity, Stop},
     repositories::{self, RepositoryError},
     state::{State, StateError, places::PlaceRecord},
 };
 use crate::{
     engine::EngineError,
     mover::job::{FailureKind, Job, Outcome, Task},
-    policy::CompiledPolicy,
+    policy::{CompiledPolicy, PolicyName},
 };
 
 /// How long a listing or a forgetting may take.
@@ -40,6 +40,16 @@ pub enum WorkError {
     /// A mover.
     #[error(transparent)]
     Mover(#[from] MoverError),
+    /// Something else of the policy is under way; later the same goes through.
+    #[error("{what} of {policy} is under way ({holder}); try again when it is done")]
+    Busy {
+        /// Whose.
+        policy: PolicyName,
+        /// What is under way, such as `run 20261121-020000`.
+        what: String,
+        /// Who does it.
+        holder: ProcessIdentity,
+    },
     /// Something that is asked for is not there, or not possible; the text says what to do.
     #[error("{0}")]
     Refused(String),
@@ -62,6 +72,10 @@ impl From<WorkError> for EngineError {
             }
             WorkError::Mover(MoverError::Failed(failure)) if failure.kind == FailureKind::Unreachable => {
                 Self::Transient { operation, source: Box::new(MoverError::Failed(failure)) }
+            }
+            WorkError::Busy { policy, what, holder } => {
+                let source = WorkError::Busy { policy, what, holder };
+                Self::Transient { operation, source: Box::new(source) }
             }
             WorkError::Mover(_) => Self::Permanent { operation, hint: "mend it and try again".into(), source: None },
         }

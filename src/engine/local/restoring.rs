@@ -33,6 +33,7 @@ mod choice;
 mod document;
 mod download;
 mod guard;
+mod waiting;
 
 pub use choice::choose;
 use choice::{place_of, tasks};
@@ -215,12 +216,10 @@ pub async fn carry_out(
             format!("restore:{}:{pid}-{namespace}", policy.name)
         }
     };
-    let lease = context.state.lease(&name, now)?.map_err(|holder| {
-        WorkError::Refused(format!(
-            "a run or another restore of {} is under way ({holder}); try again when it is done",
-            policy.name
-        ))
-    })?;
+    let lease = match context.state.lease(&name, now)? {
+        Ok(lease) => lease,
+        Err(holder) => return Err(waiting::busy(context, &policy.name, holder)?),
+    };
     if in_place && !dry_run {
         recovery::recover_policy(context, Some(&policy.name), now).await?;
     }

@@ -131,6 +131,12 @@ pub fn policy_lease(policy: &PolicyName) -> String {
     format!("policy:{policy}")
 }
 
+/// The lease of a restore that waits for a policy's own: the scheduler starts no run of it meanwhile, or a restore could
+/// wait for ever.
+pub fn waiting_lease(policy: &PolicyName) -> String {
+    format!("restore-waits:{policy}")
+}
+
 /// There is no such policy.
 pub fn no_such_policy(policy: &PolicyName) -> WorkError {
     WorkError::Refused(format!(

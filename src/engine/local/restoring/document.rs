@@ -1,12 +1,16 @@
 //! Restores that documents ask for, each in a process of its own: once for each document and content.
 //!
-//! The intent is in the state before the process exists, and the process claims it before it writes anything.
+//! The intent is in the state before the process exists, and the process claims it before it writes anything. Where a run
+//! of the policy is under way, it waits for its end.
 
 use std::process::Stdio;
 
 use jiff::Timestamp;
 
-use super::{RestoreRequest, carry_out, prepare};
+use super::{
+    RestoreRequest, carry_out, prepare,
+    waiting::{self, Waited},
+};
 use crate::{
     actual::RestoreReport,
     engine::local::{
@@ -124,20 +128,30 @@ pub async fn carry_out_document(
     if stored.report.phase != Phase::Pending {
         return Ok(stored.report);
     }
+    let mut turn = waiting::Turn::new(context, &stored);
     let own = context.state.own_process()?;
     let running = RestoreReport { phase: Phase::Running, message: "under way".to_owned(), ..stored.report.clone() };
-    if !context.state.begin_restore(name, content, &running)? {
-        // Another process was quicker; what it does is in the state.
-        return Ok(context.state.restore(name, content)?.map_or(stored.report, |restore| restore.report));
-    }
-    let report = match of_document(context, &stored).await {
-        Ok(report) => report,
-        Err(error) => RestoreReport {
-            phase: Phase::Failed,
-            finished_at: Some(to_millisecond(Timestamp::now())),
-            message: error.chain(),
-            ..running
-        },
+    let report = loop {
+        if !context.state.begin_restore(name, content, &running)? {
+            // Another process was quicker; what it does is in the state.
+            return Ok(context.state.restore(name, content)?.map_or(running, |restore| restore.report));
+        }
+        let error = match of_document(context, &stored).await {
+            Ok(report) => break report,
+            Err(error) => error,
+        };
+        match turn.wait(error, &running).await {
+            Ok(Waited::Free) => {}
+            Ok(Waited::Stopped(waiting)) => return Ok(waiting),
+            Err(error) => {
+                break RestoreReport {
+                    phase: Phase::Failed,
+                    finished_at: Some(to_millisecond(Timestamp::now())),
+                    message: error.chain(),
+                    ..running
+                };
+            }
+        }
     };
     context.state.update_restore(name, content, &report, &own, Timestamp::now())?;
     Ok(report)
