@@ -37,7 +37,7 @@ const LAST_TURN: Duration = Duration::from_secs(10);
 /// Why a daemon that has just started is not ready.
 const FIRST_TURN_TO_COME: &str = "the first turn is still to come";
 /// The name of the lease that a daemon holds.
-const LEASE: &str = "daemon";
+pub const LEASE: &str = "daemon";
 
 /// Where runs happen.
 #[derive(Debug, Clone)]
@@ -179,8 +179,10 @@ async fn on_host(work: Work) -> Result<(), DaemonError> {
     let engine = Arc::new(LocalEngine::open(&state_directory).map_err(failed)?);
     let state = Arc::clone(&engine.context().state);
     let lease = state.lease(LEASE, Timestamp::now()).map_err(|error| failed(error.into()))?;
-    let _lease =
-        lease.map_err(|holder| DaemonError::AlreadyRunning { holder: holder.to_string(), directory: state_directory.clone() })?;
+    let _lease = lease.map_err(|holder| DaemonError::AlreadyRunning {
+        holder: holder.to_string(),
+        directory: state_directory.clone(),
+    })?;
     tracing::info!(state = %state_directory.display(), "the daemon is at work");
     work.window.look().not_ready = Some(FIRST_TURN_TO_COME.to_owned());
     work.listen().await?;

@@ -7,6 +7,7 @@ mod documents;
 mod engine;
 mod examples;
 mod folder_host;
+mod frozen;
 mod git;
 mod host;
 mod kubernetes;
