@@ -6,6 +6,8 @@ use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::secret::Confidential;
+
 /// Which process this is: number, start time, boot and namespace together are never used twice. A boundary format (JSON
 /// in the state).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,6 +223,7 @@ const TAIL_BYTES: usize = 2048;
 
 /// Carries out a program in a process group of its own, at most for `limit`; then the whole group is ended.
 /// `started` learns its identity before this waits for it. What a good program leaves running in the background stays.
+/// It does not inherit what is confidential, and an error repeats nothing of that.
 ///
 /// # Errors
 /// It cannot be started, takes too long, is stopped, or ends with something else than 0.
@@ -228,6 +231,7 @@ pub async fn execute(
     arguments: &[String],
     limit: Duration,
     stop: Option<&Stop>,
+    confidential: &Confidential,
     started: impl FnOnce(&ProcessIdentity),
 ) -> Result<(), ProgramError> {
     let program = arguments.first().cloned().unwrap_or_default();
@@ -235,7 +239,11 @@ pub async fn execute(
     // A file and not a pipe: a service that the program starts keeps its output open, and must neither keep us waiting
     // nor die when nobody reads any more.
     let output = tempfile::tempfile().map_err(not_started)?;
-    let mut child = tokio::process::Command::new(&program)
+    let mut command = tokio::process::Command::new(&program);
+    for variable in confidential.variables() {
+        command.env_remove(variable);
+    }
+    let mut child = command
         .args(arguments.iter().skip(1))
         .stdin(Stdio::null())
         .stdout(output.try_clone().map_err(not_started)?)
@@ -264,7 +272,7 @@ pub async fn execute(
             if status.success() {
                 return Ok(());
             }
-            Err(ProgramError::Failed { program, status: describe(status), tail: tail(&output) })
+            Err(ProgramError::Failed { program, status: describe(status), tail: tail(&output, confidential) })
         }
         Err(error) => {
             if let Some(identity) = identity {
@@ -288,14 +296,15 @@ pub fn describe(status: std::process::ExitStatus) -> String {
 }
 
 /// The end of an output file as `: TEXT`, or nothing.
-fn tail(output: &fs::File) -> String {
+fn tail(output: &fs::File, confidential: &Confidential) -> String {
     use std::os::unix::fs::FileExt as _;
     let length = output.metadata().map_or(0, |metadata| metadata.len());
-    let mut buffer = vec![0; TAIL_BYTES];
-    let Ok(read) = output.read_at(&mut buffer, length.saturating_sub(TAIL_BYTES as u64)) else {
+    let most_bytes = TAIL_BYTES + confidential.longest_bytes();
+    let mut buffer = vec![0; most_bytes];
+    let Ok(read) = output.read_at(&mut buffer, length.saturating_sub(most_bytes as u64)) else {
         return String::new();
     };
-    let text = String::from_utf8_lossy(&buffer[..read]);
+    let text = confidential.redact_tail(&String::from_utf8_lossy(&buffer[..read]), TAIL_BYTES);
     let text = text.trim();
     if text.is_empty() { String::new() } else { format!(": {text}") }
 }
@@ -333,9 +342,17 @@ mod tests {
     #[tokio::test]
     async fn a_program_says_why_it_failed() {
         let limit = Duration::from_secs(20);
-        let error = execute(&argv(&["sh", "-c", "echo no such table >&2; exit 3"]), limit, None, |_| ()).await;
+        let error = execute(
+            &argv(&["sh", "-c", "echo no such table >&2; exit 3"]),
+            limit,
+            None,
+            &Confidential::default(),
+            |_| (),
+        )
+        .await;
         assert_eq!(error.unwrap_err().to_string(), "`sh` ended with exit status 3: no such table");
-        let error = execute(&argv(&["/nonexistent/program"]), limit, None, |_| ()).await.unwrap_err();
+        let error =
+            execute(&argv(&["/nonexistent/program"]), limit, None, &Confidential::default(), |_| ()).await.unwrap_err();
         assert!(error.to_string().contains("could not be started"), "{error}");
     }
 
@@ -343,8 +360,8 @@ mod tests {
     async fn a_program_that_takes_too_long_is_ended_with_its_children() {
         let mut identity = None;
         let program = argv(&["sh", "-c", "sleep 1000 & wait"]);
-        let error =
-            execute(&program, Duration::from_millis(50), None, |started| identity = Some(started.clone())).await;
+        let (limit, confidential) = (Duration::from_millis(50), Confidential::default());
+        let error = execute(&program, limit, None, &confidential, |started| identity = Some(started.clone())).await;
         assert!(matches!(error, Err(ProgramError::TimedOut { .. })), "{error:?}");
         assert!(!identity.unwrap().is_alive());
     }

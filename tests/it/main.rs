@@ -2,6 +2,7 @@
 
 mod apply;
 mod bad_input;
+mod canaries;
 mod daemon;
 mod documents;
 mod engine;

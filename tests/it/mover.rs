@@ -528,7 +528,7 @@ fn a_dump_that_fails_is_empty_or_cut_off_never_becomes_a_snapshot() {
         (
             Input::Streams(vec![Stream { file_name: "a".to_owned(), program: telling, check: StreamCheck::NotEmpty }]),
             FailureKind::SourceFailed,
-            "connecting with … failed",
+            "connecting with *** failed",
         ),
         (Input::Streams(Vec::new()), FailureKind::SourceFailed, "nothing to capture"),
         (

@@ -57,7 +57,8 @@ pub async fn recover_policy(
     let concerns = |policy: &PolicyName| only.is_none_or(|only| only == policy);
     let mut policies: BTreeMap<PolicyName, Vec<StoredRun>> = BTreeMap::new();
     let under_way = context.state.runs_under_way()?;
-    for run in under_way.into_iter().filter(|run| concerns(&run.report.policy) && !context.state.is_alive(&run.process)) {
+    for run in under_way.into_iter().filter(|run| concerns(&run.report.policy) && !context.state.is_alive(&run.process))
+    {
         match run.report.phase {
             Phase::Pending => {
                 // Announced, but its process never began: the scheduled time is still due.
@@ -201,6 +202,8 @@ async fn end(context: &Context, run: StoredRun, now: Timestamp) -> Result<String
     let mut journal = context.state.journal(&policy, &id)?;
     conclude_interrupted(context, &policy, &id, &mut journal)?;
     let stored = context.state.policy(&policy)?;
+    let knowing = stored.as_ref().map(|stored| context.knowing(&stored.compiled));
+    let confidential = &knowing.as_ref().unwrap_or(context).confidential;
     let shape = stored.as_ref().map(|stored| runner::shape(&stored.compiled)).unwrap_or_default();
     let workload = context.state.stopped_workloads()?.into_iter().find(|workload| workload.policy == policy);
     loop {
@@ -216,7 +219,7 @@ async fn end(context: &Context, run: StoredRun, now: Timestamp) -> Result<String
                 context.state.intend(&policy, &id, step, None, now)?;
                 journal.intend(step);
                 let result = match &workload {
-                    Some(workload) => runner::start(workload).await,
+                    Some(workload) => runner::start(workload, confidential).await,
                     None => Ok(()),
                 };
                 result.map_or_else(Outcome::Failed, |()| Outcome::Done)
@@ -226,7 +229,7 @@ async fn end(context: &Context, run: StoredRun, now: Timestamp) -> Result<String
                 journal.intend(step);
                 let after = stored.as_ref().and_then(|stored| stored.compiled.document.spec.hooks.after.get(index));
                 let result = match after {
-                    Some(after) => runner::hook(after, "after", index, None).await,
+                    Some(after) => runner::hook(after, "after", index, confidential, None).await,
                     None => Ok(()),
                 };
                 result.map_or_else(Outcome::Failed, |()| Outcome::Done)
@@ -285,19 +288,18 @@ async fn wake(context: &Context, workload: &StoppedWorkload, now: Timestamp) -> 
             None
         }
     };
-    let still =
-        context.state.stopped_workloads()?.into_iter().any(|other| {
-            other.policy == workload.policy
-                && other.process == workload.process
-                && !context.state.is_alive(&other.process)
-        });
+    let still = context.state.stopped_workloads()?.into_iter().any(|other| {
+        other.policy == workload.policy && other.process == workload.process && !context.state.is_alive(&other.process)
+    });
     if !still {
         return Ok(Ok(()));
     }
     if let Err(error) = context.state.set_start_attempt(&workload.policy, now) {
         tracing::error!(policy = %workload.policy, reason = crate::engine::chain(&error), "the attempt cannot be noted");
     }
-    let result = runner::start(workload).await;
+    let stored = context.state.policy(&workload.policy)?;
+    let knowing = stored.map(|stored| context.knowing(&stored.compiled));
+    let result = runner::start(workload, &knowing.as_ref().unwrap_or(context).confidential).await;
     if result.is_ok() {
         context.state.remove_stopped(workload)?;
         tracing::warn!(policy = %workload.policy, "started the workload that {} had left stopped", workload.owner);

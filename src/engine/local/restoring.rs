@@ -205,8 +205,9 @@ pub async fn carry_out(
     let now = Timestamp::now();
     let PreparedRestore { point, time: _, size_bytes: _, policy, place, parts, guards, quiesce, in_place, dry_run } =
         prepared;
+    let context = &context.knowing(&policy);
     for guard in &guards {
-        guard.check().await?;
+        guard.check(&context.confidential).await?;
     }
     // One elsewhere is in nobody's way; its lease only tells who writes for it.
     let name = match in_place && !dry_run {
@@ -235,7 +236,9 @@ pub async fn carry_out(
     if let Some(workload) = &quiesce {
         context.state.add_stopped(workload, now)?;
         let limit = workload.quiesce.timeout.map_or(Duration::from_secs(300), |timeout| timeout.std());
-        let stopped = process::execute(&workload.quiesce.stop, limit, context.stop.as_ref(), |_| ()).await;
+        let stopped =
+            process::execute(&workload.quiesce.stop, limit, context.stop.as_ref(), &context.confidential, |_| ());
+        let stopped = stopped.await;
         failure =
             stopped.err().map(|error| runner::chain("stopping the workload failed, so nothing was written", &error));
     }
@@ -288,7 +291,7 @@ pub async fn carry_out(
         }
     }
     if let Some(workload) = &quiesce {
-        match runner::start(workload).await {
+        match runner::start(workload, &context.confidential).await {
             Ok(()) => context.state.remove_stopped(workload)?,
             Err(reason) => failure = Some(failure.map_or(reason.clone(), |failure| format!("{failure}; {reason}"))),
         }

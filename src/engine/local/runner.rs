@@ -78,6 +78,7 @@ pub async fn run(context: &Context, request: &RunRequest, notice: &mut dyn FnMut
             request.policy
         )));
     }
+    let context = &context.knowing(&stored.compiled);
     let now = to_millisecond(Timestamp::now());
     let mut report = first_report(&stored.compiled, request, now);
     let lease_name = policy_lease(&request.policy);
@@ -205,7 +206,7 @@ impl Run<'_> {
     }
 
     async fn carry_out_step(&mut self, step: Step, notice: &mut dyn FnMut(Notice)) -> Result<(), String> {
-        let spec = &self.policy.document.spec;
+        let (spec, confidential) = (&self.policy.document.spec, &self.context.confidential);
         if !matches!(step, Step::Start | Step::HookAfter(_)) {
             self.may_go_on()?;
         }
@@ -213,14 +214,14 @@ impl Run<'_> {
             Step::HookBefore(index) => {
                 notice(Notice::Step(format!("hook {} before the capture", index + 1)));
                 match spec.hooks.before.get(index) {
-                    Some(before) => hook(before, "before", index, Some(self)).await,
+                    Some(before) => hook(before, "before", index, confidential, Some(self)).await,
                     None => Ok(()),
                 }
             }
             Step::HookAfter(index) => {
                 notice(Notice::Step(format!("hook {} after the capture", index + 1)));
                 match spec.hooks.after.get(index) {
-                    Some(after) => hook(after, "after", index, Some(self)).await,
+                    Some(after) => hook(after, "after", index, confidential, Some(self)).await,
                     None => Ok(()),
                 }
             }
@@ -231,7 +232,7 @@ impl Run<'_> {
             Step::Start => {
                 notice(Notice::Step("start the workload again".to_owned()));
                 match self.workload() {
-                    Some(workload) => start(&workload).await,
+                    Some(workload) => start(&workload, confidential).await,
                     None => Ok(()),
                 }
             }

@@ -35,7 +35,8 @@ const FILE_NAME: &str = "state.sqlite";
 /// How long a call waits for another process's transaction.
 const BUSY: Duration = Duration::from_secs(30);
 /// The version of the schema, in `user_version`. 2 added the table `changes`, with which nothing but an observation by a
-/// daemon has to do; 3 added `past_runs`.
+/// daemon has to do; 3 added `past_runs` and
+/// `secret_variables`.
 const VERSION: i64 = 3;
 
 /// Why the state could not be read or written.
@@ -221,6 +222,7 @@ impl State {
                 }
                 if version < 3 {
                     transaction.execute_batch(runs::PAST_RUNS)?;
+                    policies::add_secret_variables(transaction)?;
                 }
                 transaction.pragma_update(None, "user_version", VERSION.max(version))?;
                 Ok(())
