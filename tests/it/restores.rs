@@ -11,7 +11,10 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use mainstay::{
     actual::RestoreReport,
-    engine::{Engine as _, local::LocalEngine},
+    engine::{
+        Engine as _,
+        local::{LocalEngine, process::ProcessIdentity},
+    },
     policy::{Location, PolicyName, Restore, document::SettingsSpec},
     run::Phase,
 };
@@ -180,7 +183,7 @@ async fn a_killed_restore_in_place_writes_no_further_and_its_workload_is_started
     let recovered = host.engine().recover(Timestamp::now()).await.unwrap();
     assert_eq!(recovered.started, [Host::name()]);
     assert_eq!(host.log(), "stop\nstart\n");
-    assert!(mainstay::engine::local::process::ProcessIdentity::of(writer).is_none(), "it writes on");
+    assert!(ProcessIdentity::of(writer).is_none(), "it writes on");
     assert!(host.engine().recover(Timestamp::now()).await.unwrap().started.is_empty());
 }
 
@@ -382,7 +385,10 @@ async fn a_restore_document_that_meets_a_run_waits_for_its_end() {
     ended.recv().await.unwrap();
     let report = report(&engine, &restore).await;
     assert_eq!(report.phase, Phase::Succeeded, "{}", report.message);
-    assert_eq!((fs::read_to_string(host.path("restored")).unwrap().lines().count(), ended_restores(&engine).await), (1, 1));
+    assert_eq!(
+        (fs::read_to_string(host.path("restored")).unwrap().lines().count(), ended_restores(&engine).await),
+        (1, 1)
+    );
 }
 
 /// Nothing of it was begun, so the next process takes its place.
@@ -418,4 +424,20 @@ async fn no_run_is_started_while_a_restore_waits_for_its_turn() {
     drop(waits);
     assert_eq!(engine.schedule_turn(later, &SettingsSpec::default()).unwrap().started.len(), 1);
     ended.recv().await.unwrap();
+}
+
+/// What a restore that was killed was writing lies at its destination: the next one there removes it.
+#[tokio::test]
+async fn what_a_killed_restore_was_writing_is_removed_by_the_next() {
+    let host = host_with_a_point(json!({})).await;
+    let own = ProcessIdentity::own();
+    let draft = |ticks: u64| {
+        let name = format!(".mainstay-tmp-{}-{ticks}-{}-{}-0", own.pid, &own.boot[..8], own.namespace);
+        let path = host.path("data").join(name);
+        fs::write(&path, "half").unwrap();
+        path
+    };
+    let (of_the_living, of_the_dead) = (draft(own.started_ticks), draft(own.started_ticks - 1));
+    good(host.mainstay(&["restore", "shop/nightly", "--in-place", "--existing", "update", "--yes"]));
+    assert!(of_the_living.exists() && !of_the_dead.exists());
 }
