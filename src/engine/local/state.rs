@@ -21,6 +21,7 @@ pub mod journal;
 pub mod leases;
 mod lives;
 pub mod observation;
+mod past;
 pub mod places;
 pub mod points;
 pub mod policies;
@@ -221,7 +222,7 @@ impl State {
                     transaction.execute_batch(&observation::schema())?;
                 }
                 if version < 3 {
-                    transaction.execute_batch(runs::PAST_RUNS)?;
+                    transaction.execute_batch(past::PAST_RUNS)?;
                     policies::add_secret_variables(transaction)?;
                 }
                 transaction.pragma_update(None, "user_version", VERSION.max(version))?;
