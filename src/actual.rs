@@ -68,3 +68,19 @@ pub struct RestoreReport {
     /// Each source: how it went.
     pub sources: Vec<crate::run::SourceReport>,
 }
+
+impl RestoreReport {
+    /// How the message of one begins that has to wait.
+    const WAITS: &str = "waits for ";
+
+    /// The same, waiting for something: nothing was begun.
+    pub fn waiting(self, reason: &str) -> Self {
+        Self { phase: crate::run::Phase::Pending, message: format!("{}{reason}", Self::WAITS), ..self }
+    }
+
+    /// What it waits for; none: it does not wait.
+    pub fn waits_for(&self) -> Option<&str> {
+        let reason = self.message.strip_prefix(Self::WAITS)?;
+        (self.phase == crate::run::Phase::Pending).then_some(reason)
+    }
+}

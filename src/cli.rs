@@ -11,6 +11,7 @@ mod daemon;
 mod display;
 mod engine;
 mod explain;
+mod frozen;
 mod init;
 mod man;
 mod mover;

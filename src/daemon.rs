@@ -37,7 +37,7 @@ const LAST_TURN: Duration = Duration::from_secs(10);
 /// Why a daemon that has just started is not ready.
 const FIRST_TURN_TO_COME: &str = "the first turn is still to come";
 /// The name of the lease that a daemon holds.
-const LEASE: &str = "daemon";
+pub const LEASE: &str = "daemon";
 
 /// Where runs happen.
 #[derive(Debug, Clone)]
@@ -81,12 +81,12 @@ pub enum DaemonError {
     },
     /// Another daemon works on the same state.
     #[error(
-        "another daemon (process {pid}) works on the state in {}; end it first, or name another directory with --state",
+        "another daemon ({holder}) works on the state in {}; end it first, or name another directory with --state",
         directory.display()
     )]
     AlreadyRunning {
         /// Its process.
-        pid: i32,
+        holder: String,
         /// The state.
         directory: PathBuf,
     },
@@ -179,8 +179,10 @@ async fn on_host(work: Work) -> Result<(), DaemonError> {
     let engine = Arc::new(LocalEngine::open(&state_directory).map_err(failed)?);
     let state = Arc::clone(&engine.context().state);
     let lease = state.lease(LEASE, Timestamp::now()).map_err(|error| failed(error.into()))?;
-    let _lease =
-        lease.map_err(|holder| DaemonError::AlreadyRunning { pid: holder.pid, directory: state_directory.clone() })?;
+    let _lease = lease.map_err(|holder| DaemonError::AlreadyRunning {
+        holder: holder.to_string(),
+        directory: state_directory.clone(),
+    })?;
     tracing::info!(state = %state_directory.display(), "the daemon is at work");
     work.window.look().not_ready = Some(FIRST_TURN_TO_COME.to_owned());
     work.listen().await?;
@@ -200,7 +202,7 @@ async fn watch_and_turn<E: Engine + 'static>(
     mut wakes: mpsc::Receiver<Wake>,
 ) {
     let longest = LONGEST_WAIT.min(poll);
-    let mut recovery: Option<JoinHandle<()>> = None;
+    let mut recoveries: Vec<JoinHandle<()>> = Vec::new();
     let mut git_watcher = None;
     let mut failures: u32 = 0;
     let mut wanted = true;
@@ -238,8 +240,9 @@ async fn watch_and_turn<E: Engine + 'static>(
         if wake == Wake::Poll {
             next_poll = Instant::now() + pause(poll, failures, git_watcher.is_some());
         }
-        if wake.wants_look() && recovery.as_ref().is_none_or(JoinHandle::is_finished) {
-            recovery = Some(tokio::spawn(recover(Arc::clone(engine))));
+        recoveries.retain(|recovery| !recovery.is_finished());
+        if wake.wants_look() && recoveries.len() < engine.recovers_at_once() {
+            recoveries.push(tokio::spawn(recover(Arc::clone(engine))));
         }
         wanted |= wake.wants_turn();
         let has_started = (wanted || turns.has_news()) && turns.start();

@@ -10,7 +10,7 @@ use std::{
 use crate::{
     git::Revision,
     policy::{
-        Policy, PolicyName, RepositoryName, Restore,
+        Location, Policy, PolicyName, RepositoryName, Restore,
         document::{RepositoryDocument, SettingsSpec},
     },
 };
@@ -29,6 +29,8 @@ pub struct DesiredState {
     pub restores: BTreeMap<PolicyName, Restore>,
     /// The settings, or their defaults.
     pub settings: SettingsSpec,
+    /// Where `freeze: true` stands; none: nowhere.
+    pub frozen_by: Option<Location>,
     /// Policies whose documents are wrong, by the name that could still be read.
     pub frozen_policies: BTreeSet<PolicyName>,
     /// Files with findings: policies that were last applied from one of these are frozen, too.

@@ -68,6 +68,11 @@ pub trait Engine: Send + Sync {
         1
     }
 
+    /// How many calls of [`Engine::recover`] may go on at once: more than one where a program that hangs holds one up.
+    fn recovers_at_once(&self) -> usize {
+        1
+    }
+
     /// Looks at everything that is managed.
     fn observe(&self, now: Timestamp) -> impl Future<Output = Result<ActualState, EngineError>> + Send;
 

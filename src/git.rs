@@ -12,6 +12,7 @@ pub mod checkout;
 pub mod credentials;
 pub mod history;
 pub mod known_hosts;
+mod lock;
 pub mod remote;
 pub mod signature;
 pub mod watch;

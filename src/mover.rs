@@ -12,6 +12,7 @@ use std::{panic::AssertUnwindSafe, sync::mpsc};
 
 pub mod archive;
 mod capture;
+mod draft;
 pub mod dump;
 mod failure;
 pub mod job;

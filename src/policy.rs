@@ -20,6 +20,7 @@ pub mod document;
 pub mod load;
 pub mod parse;
 pub mod schema;
+pub mod secrets;
 pub mod validate;
 
 pub use validate::{EngineKind, PolicyError, policy_of};

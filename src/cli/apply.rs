@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::{
     CommandResult, Exit, Failure,
     engine::{EngineName, cluster, failure},
+    frozen,
     plan::{inputs, print},
 };
 use crate::{
@@ -27,11 +28,14 @@ pub struct Arguments {
     /// Carry out this plan, which `mainstay plan --out` wrote, and nothing that is not in it
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
+    /// Carry it out although everything is frozen (`Settings.freeze`)
+    #[arg(long)]
+    despite_freeze: bool,
 }
 
 /// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
-    let Arguments { inputs, plan: saved_plan } = arguments;
+    let Arguments { inputs, plan: saved_plan, despite_freeze } = arguments;
     if inputs.offline.is_some() || inputs.base.is_some() {
         return Err(Failure::new("`apply` compares with what is really there")
             .hint("leave out --offline and --base; `mainstay plan` takes them"));
@@ -40,13 +44,21 @@ pub fn execute(arguments: Arguments) -> CommandResult {
     std::fs::create_dir_all(&state_directory).map_err(|error| {
         Failure::new(format!("cannot make the state directory {}", state_directory.display())).caused_by(error)
     })?;
-    let planned = inputs::plan(&inputs)?;
+    let freeze = if despite_freeze { inputs::Freeze::Overridden } else { inputs::Freeze::Holds };
+    let planned = inputs::plan_under(&inputs, freeze)?;
     planned.report_findings();
     if let Some(file) = &saved_plan {
         refuse_stale(file, &planned.plan)?;
     }
     let inputs::Planned { plan, view, documents, .. } = &planned;
+    let is_frozen = documents.desired.settings.freeze;
+    if inputs.state.engine.engine == EngineName::Local {
+        frozen::check_apply(&state_directory, is_frozen, despite_freeze)?;
+    }
     print(&text::render(plan, view))?;
+    if let (Some(place), false) = (&documents.desired.frozen_by, despite_freeze) {
+        eprintln!("frozen by `freeze: true` in {place}: take it out, or apply all the same with --despite-freeze");
+    }
     let now = inputs.now.unwrap_or_else(Timestamp::now);
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::new("cannot start").caused_by(error))?;
     let applied = match inputs.state.engine.engine {

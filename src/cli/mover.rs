@@ -14,9 +14,12 @@ use clap::{Args, Subcommand};
 mod install;
 
 use super::{CommandResult, Exit};
-use crate::mover::{
-    self,
-    job::{Event, Job},
+use crate::{
+    engine::process::ProcessIdentity,
+    mover::{
+        self,
+        job::{Event, Job},
+    },
 };
 
 /// A job names some paths and ids; this is far more than any needs.
@@ -56,8 +59,16 @@ pub fn execute(arguments: Arguments) -> CommandResult {
 
 /// Carries one job out. The last line is `Done` or `Failed`.
 fn job(arguments: &Arguments) -> CommandResult {
+    let has_asker = arguments.job.is_none();
+    let mut hear = |event: Event| match tell(&event) {
+        // Whoever gave the job on standard input was killed. What takes its place may be in another container and not
+        // be able to end this mover, which must not write beside it.
+        Err(error) if has_asker && error.kind() == io::ErrorKind::BrokenPipe => ProcessIdentity::end_own_tree(),
+        // The log of a pod may be gone; the job goes on, and its snapshot is found by its label.
+        Err(_) | Ok(()) => {}
+    };
     let last = match read(arguments.job.as_deref()) {
-        Ok(job) => match mover::execute(job, &mut |event| tell(&event)) {
+        Ok(job) => match mover::execute(job, &mut hear) {
             Ok(outcome) => Event::Done(outcome),
             Err(failure) => Event::Failed(failure),
         },
@@ -69,7 +80,8 @@ fn job(arguments: &Arguments) -> CommandResult {
     if let Some(path) = &arguments.result {
         keep(path, &last);
     }
-    tell(&last);
+    // Who is gone needs no answer.
+    let _ = tell(&last);
     match last {
         Event::Failed(_) => Ok(Exit::Error),
         Event::Done(_) | Event::Progress { .. } | Event::Warning(_) => Ok(Exit::Success),
@@ -108,10 +120,10 @@ fn read(file: Option<&Path>) -> Result<Job, String> {
         .map_err(|error| format!("cannot read the job on {name} at line {}, column {}", error.line(), error.column()))
 }
 
-/// Writes one line. Whoever started the mover may be gone; the job goes on, and its snapshot is found by its label.
-fn tell(event: &Event) {
-    let Ok(mut line) = serde_json::to_vec(event) else { return };
+/// Writes one line.
+fn tell(event: &Event) -> io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
     line.push(b'\n');
     let mut output = io::stdout().lock();
-    let _ = output.write_all(&line).and_then(|()| output.flush());
+    output.write_all(&line).and_then(|()| output.flush())
 }

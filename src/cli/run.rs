@@ -11,6 +11,7 @@ use super::{
     CommandResult, Exit, Failure, StateArguments,
     display::files,
     engine::{self, EngineName},
+    frozen,
     progress::Progress,
 };
 use crate::{
@@ -50,6 +51,9 @@ pub struct Arguments {
     /// If a run of the policy is under way already: wait for its end, and end as it does
     #[arg(long)]
     follow: bool,
+    /// Run although everything is frozen (`Settings.freeze`)
+    #[arg(long)]
+    despite_freeze: bool,
     /// Other work of the policy instead of a run: cleanup, verify, `prune REPOSITORY` or `check REPOSITORY`
     #[arg(long, value_name = "WORK", hide = true)]
     only: Option<String>,
@@ -87,6 +91,10 @@ pub fn execute(arguments: Arguments) -> CommandResult {
         let context = Context::new(Arc::new(state), Some(stop_on_signals()?));
         if let Some(work) = &arguments.only {
             return other_work(&context, &arguments.policy, work).await.map_err(failure);
+        }
+        // What the scheduler starts, it started before the freeze.
+        if matches!(arguments.trigger, TriggerName::Manual) && !arguments.despite_freeze {
+            frozen::check_run(&context.state)?;
         }
         run(&context, &arguments).await
     })
@@ -131,6 +139,10 @@ async fn run(context: &Context, arguments: &Arguments) -> CommandResult {
     progress.finish();
     match end {
         RunEnd::Ended(report) => ended(&report),
+        RunEnd::Past(id) => {
+            println!("run {id} of {} was carried out already, long ago; nothing was started", arguments.policy);
+            Ok(Exit::Success)
+        }
         RunEnd::Adopted(report) if arguments.follow => {
             println!("run {} of {} is under way already; waiting for its end", report.id, report.policy);
             ended(&follow(context, &report).await?)

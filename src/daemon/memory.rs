@@ -8,7 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{git::Revision, policy::document::SettingsSpec};
+use crate::{
+    git::Revision,
+    policy::{Location, document::SettingsSpec},
+};
 
 /// Name of the file in the state directory.
 const FILE_NAME: &str = "last-turn.json";
@@ -23,6 +26,9 @@ pub struct Memory {
     pub applied: Option<Revision>,
     /// The settings that were in force, so that a freeze also holds while git cannot be read.
     pub settings: SettingsSpec,
+    /// Where `freeze: true` stands in the documents, for whoever is stopped by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_by: Option<Location>,
     /// The commit at which everything that was asked for was carried out, and nothing was left to approve: the consent
     /// in it and before it is used up. Were it to hold for ever, a loss that was taken back could happen again unseen.
     #[serde(default)]

@@ -40,6 +40,10 @@ pub use scheduler::ScheduleTurn;
 use scheduler::Scheduler;
 use state::State;
 
+/// Start commands that hang hold up one recovery each, if they began at different times; leases keep those that go on at
+/// the same time from doing anything twice.
+const RECOVERIES_AT_ONCE: usize = 16;
+
 /// The engine of one host.
 #[derive(Debug)]
 pub struct LocalEngine {
@@ -126,6 +130,10 @@ impl LocalEngine {
 }
 
 impl Engine for LocalEngine {
+    fn recovers_at_once(&self) -> usize {
+        RECOVERIES_AT_ONCE
+    }
+
     async fn observe(&self, now: Timestamp) -> Result<ActualState, EngineError> {
         Ok(self.context.state.observe(now)?)
     }

@@ -9,7 +9,10 @@ use tokio::{
 };
 
 use super::process::{ProcessIdentity, Stop, describe, stopped};
-use crate::mover::job::{Event, Failure, Job, Outcome, Snapshot};
+use crate::{
+    mover::job::{Event, Failure, Job, Outcome, Snapshot},
+    secret::Confidential,
+};
 
 /// How many warnings of a mover are kept in a report.
 const MOST_WARNINGS: usize = 5;
@@ -99,7 +102,8 @@ pub enum Word {
     Warning(String),
 }
 
-/// Carries out one job with `program` (this very program) as the mover.
+/// Carries out one job with `program` (this very program) as the mover. Neither it nor the programs that it starts inherit
+/// what is confidential.
 ///
 /// # Errors
 /// It failed, was ended, or could not be started.
@@ -107,11 +111,16 @@ pub async fn carry_out(
     program: &Path,
     job: &Job,
     bounds: &Bounds,
+    confidential: &Confidential,
     mut hear: impl FnMut(Word),
 ) -> Result<Outcome, MoverError> {
     let repository = job.repository.name.clone();
     let talk = |source| MoverError::Talk { repository: job.repository.name.clone(), source };
-    let mut child = tokio::process::Command::new(program)
+    let mut command = tokio::process::Command::new(program);
+    for variable in confidential.variables() {
+        command.env_remove(variable);
+    }
+    let mut child = command
         .arg("mover")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,13 +1,15 @@
 //! Processes: who one is (so that a lock is never judged by its age), and programs with a time limit.
 
-use std::{fs, process::Stdio, time::Duration};
+use std::{fmt, fs, os::unix::fs::MetadataExt as _, process::Stdio, time::Duration};
 
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-/// Which process this is: number, start time and boot together are never used twice. A boundary format (JSON in the
-/// state).
+use crate::secret::Confidential;
+
+/// Which process this is: number, start time, boot and namespace together are never used twice. A boundary format (JSON
+/// in the state).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessIdentity {
     /// Process number.
@@ -16,39 +18,67 @@ pub struct ProcessIdentity {
     pub started_ticks: u64,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot: String,
+    /// Where the number means something: the inode of `/proc/self/ns/pid`, see pid_namespaces(7). 0: an older Mainstay
+    /// wrote this, which knew of one namespace only.
+    #[serde(default)]
+    pub namespace: u64,
+}
+
+/// Where a process is, as seen from this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// Its number means here what it means there: `/proc` tells whether it is alive.
+    Here,
+    /// On this boot, but in another namespace of process numbers, such as a container: `/proc` tells nothing of it.
+    Elsewhere,
+    /// On another boot, so it is gone.
+    Gone,
 }
 
 impl ProcessIdentity {
     /// This process.
     pub fn own() -> Self {
-        let pid = std::process::id();
-        // Without /proc there are no identities; every lock then looks left behind, which the next start corrects.
-        Self::of(pid).unwrap_or(Self { pid: pid as i32, started_ticks: 0, boot: String::new() })
+        let pid = std::process::id() as i32;
+        // Not by its number: the /proc of another namespace may be mounted here. Without any /proc there are no
+        // identities; every lock then looks left behind, which the next start corrects.
+        let started_ticks = started_ticks("self").unwrap_or_default();
+        Self { pid, started_ticks, boot: own_boot().unwrap_or_default(), namespace: own_namespace() }
     }
 
     /// The process that has this number now; none: there is none, or it ended and only waits to be collected.
     pub fn of(pid: u32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The second field is the program's name in brackets and may hold spaces and brackets itself.
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        if matches!(fields.next()?, "Z" | "X") {
-            return None;
-        }
-        let started_ticks = fields.nth(18)?.parse().ok()?;
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
-        Some(Self { pid: i32::try_from(pid).ok()?, started_ticks, boot })
+        let started_ticks = started_ticks(&pid.to_string())?;
+        Some(Self { pid: i32::try_from(pid).ok()?, started_ticks, boot: own_boot()?, namespace: own_namespace() })
     }
 
     /// A child of this process that was started just now. One that ended meanwhile gets an identity that nobody has, so
     /// that it is known to be gone.
     pub fn of_child(pid: u32) -> Self {
-        let gone = || Self { pid: i32::try_from(pid).unwrap_or_default(), started_ticks: 0, boot: String::new() };
+        let gone = || Self {
+            pid: i32::try_from(pid).unwrap_or_default(),
+            started_ticks: 0,
+            boot: String::new(),
+            namespace: own_namespace(),
+        };
         Self::of(pid).unwrap_or_else(gone)
     }
 
-    /// Whether this very process is still there.
+    /// Where it is.
+    pub fn whereabouts(&self) -> Whereabouts {
+        if Some(&self.boot) != own_boot().as_ref() {
+            return Whereabouts::Gone;
+        }
+        let same = self.namespace == 0 || self.namespace == own_namespace();
+        if same && proc_is_ours() { Whereabouts::Here } else { Whereabouts::Elsewhere }
+    }
+
+    /// Whether this very process is there, as far as `/proc` tells: one in another namespace is not. Whoever must know
+    /// asks [`State::is_alive`](crate::engine::local::state::State::is_alive).
     pub fn is_alive(&self) -> bool {
-        u32::try_from(self.pid).ok().and_then(Self::of).as_ref() == Some(self)
+        let Self { pid, started_ticks, boot, namespace: _ } = self;
+        let now = u32::try_from(*pid).ok().and_then(Self::of);
+        self.whereabouts() == Whereabouts::Here
+            && now.is_some_and(|now| (now.started_ticks, &now.boot) == (*started_ticks, boot))
     }
 
     /// Ends a mover at once, and the programs that it started in groups of their own, if it is still this very process.
@@ -59,18 +89,15 @@ impl ProcessIdentity {
         let Some(pid) = Pid::from_raw(self.pid) else { return };
         // Stopped first, so that it starts nothing more while its programs are looked for.
         let _ = rustix::process::kill_process_group(pid, Signal::STOP);
-        let children = children();
-        let mut found = vec![self.pid];
-        let mut next = 0;
-        while let Some(parent) = found.get(next).copied() {
-            found.extend(children.iter().filter(|(_, of)| *of == parent).map(|(child, _)| *child));
-            next += 1;
-        }
-        for child in found.into_iter().skip(1).filter_map(Pid::from_raw) {
-            // It may have ended in between: nothing to do then.
-            let _ = rustix::process::kill_process(child, Signal::KILL);
-        }
+        kill_descendants(self.pid);
         let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+    }
+
+    /// Ends this process at once, with the programs that it started: nobody is there any more for whom it works.
+    pub fn end_own_tree() {
+        let own = rustix::process::getpid();
+        kill_descendants(own.as_raw_nonzero().get());
+        let _ = rustix::process::kill_process(own, Signal::KILL);
     }
 
     /// Ends this process and its group at once, if it is still this very process. It must lead its own group.
@@ -82,6 +109,52 @@ impl ProcessIdentity {
             // It may have ended in between: nothing to do then.
             let _ = rustix::process::kill_process_group(pid, Signal::KILL);
         }
+    }
+}
+
+impl fmt::Display for ProcessIdentity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = if self.whereabouts() == Whereabouts::Elsewhere { " in another container" } else { "" };
+        write!(formatter, "process {}{place}", self.pid)
+    }
+}
+
+/// When the process of an entry of `/proc` started; none: it is gone, or only waits to be collected.
+fn started_ticks(entry: &str) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{entry}/stat")).ok()?;
+    // The second field is the program's name in brackets and may hold spaces and brackets itself.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+fn own_boot() -> Option<String> {
+    Some(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())
+}
+
+fn own_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/pid").map_or(0, |link| link.ino())
+}
+
+/// Whether the `/proc` that is mounted here counts as this process does; after `unshare --pid` alone it does not.
+fn proc_is_ours() -> bool {
+    fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == std::process::id().to_string().as_str())
+}
+
+/// Ends everything that a process started, and what that started.
+fn kill_descendants(pid: i32) {
+    let children = children();
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(children.iter().filter(|(_, of)| *of == parent).map(|(child, _)| *child));
+        next += 1;
+    }
+    for child in found.into_iter().skip(1).filter_map(Pid::from_raw) {
+        // It may have ended in between: nothing to do then.
+        let _ = rustix::process::kill_process(child, Signal::KILL);
     }
 }
 
@@ -150,6 +223,7 @@ const TAIL_BYTES: usize = 2048;
 
 /// Carries out a program in a process group of its own, at most for `limit`; then the whole group is ended.
 /// `started` learns its identity before this waits for it. What a good program leaves running in the background stays.
+/// It does not inherit what is confidential, and an error repeats nothing of that.
 ///
 /// # Errors
 /// It cannot be started, takes too long, is stopped, or ends with something else than 0.
@@ -157,6 +231,7 @@ pub async fn execute(
     arguments: &[String],
     limit: Duration,
     stop: Option<&Stop>,
+    confidential: &Confidential,
     started: impl FnOnce(&ProcessIdentity),
 ) -> Result<(), ProgramError> {
     let program = arguments.first().cloned().unwrap_or_default();
@@ -164,7 +239,11 @@ pub async fn execute(
     // A file and not a pipe: a service that the program starts keeps its output open, and must neither keep us waiting
     // nor die when nobody reads any more.
     let output = tempfile::tempfile().map_err(not_started)?;
-    let mut child = tokio::process::Command::new(&program)
+    let mut command = tokio::process::Command::new(&program);
+    for variable in confidential.variables() {
+        command.env_remove(variable);
+    }
+    let mut child = command
         .args(arguments.iter().skip(1))
         .stdin(Stdio::null())
         .stdout(output.try_clone().map_err(not_started)?)
@@ -193,7 +272,7 @@ pub async fn execute(
             if status.success() {
                 return Ok(());
             }
-            Err(ProgramError::Failed { program, status: describe(status), tail: tail(&output) })
+            Err(ProgramError::Failed { program, status: describe(status), tail: tail(&output, confidential) })
         }
         Err(error) => {
             if let Some(identity) = identity {
@@ -217,14 +296,15 @@ pub fn describe(status: std::process::ExitStatus) -> String {
 }
 
 /// The end of an output file as `: TEXT`, or nothing.
-fn tail(output: &fs::File) -> String {
+fn tail(output: &fs::File, confidential: &Confidential) -> String {
     use std::os::unix::fs::FileExt as _;
     let length = output.metadata().map_or(0, |metadata| metadata.len());
-    let mut buffer = vec![0; TAIL_BYTES];
-    let Ok(read) = output.read_at(&mut buffer, length.saturating_sub(TAIL_BYTES as u64)) else {
+    let most_bytes = TAIL_BYTES + confidential.longest_bytes();
+    let mut buffer = vec![0; most_bytes];
+    let Ok(read) = output.read_at(&mut buffer, length.saturating_sub(most_bytes as u64)) else {
         return String::new();
     };
-    let text = String::from_utf8_lossy(&buffer[..read]);
+    let text = confidential.redact_tail(&String::from_utf8_lossy(&buffer[..read]), TAIL_BYTES);
     let text = text.trim();
     if text.is_empty() { String::new() } else { format!(": {text}") }
 }
@@ -251,15 +331,28 @@ mod tests {
         let own = ProcessIdentity::own();
         assert!(own.is_alive());
         assert!(!ProcessIdentity { started_ticks: own.started_ticks + 1, ..own.clone() }.is_alive());
-        assert!(!ProcessIdentity { boot: "another".into(), ..own }.is_alive());
+        assert!(!ProcessIdentity { boot: "another".into(), ..own.clone() }.is_alive());
+        // Its number is that of another process there.
+        let elsewhere = ProcessIdentity { namespace: own.namespace + 1, ..own.clone() };
+        assert_eq!((elsewhere.is_alive(), elsewhere.whereabouts()), (false, Whereabouts::Elsewhere));
+        assert_eq!(elsewhere.to_string(), format!("process {} in another container", own.pid));
+        assert!(ProcessIdentity { namespace: 0, ..own }.is_alive(), "of an older Mainstay");
     }
 
     #[tokio::test]
     async fn a_program_says_why_it_failed() {
         let limit = Duration::from_secs(20);
-        let error = execute(&argv(&["sh", "-c", "echo no such table >&2; exit 3"]), limit, None, |_| ()).await;
+        let error = execute(
+            &argv(&["sh", "-c", "echo no such table >&2; exit 3"]),
+            limit,
+            None,
+            &Confidential::default(),
+            |_| (),
+        )
+        .await;
         assert_eq!(error.unwrap_err().to_string(), "`sh` ended with exit status 3: no such table");
-        let error = execute(&argv(&["/nonexistent/program"]), limit, None, |_| ()).await.unwrap_err();
+        let error =
+            execute(&argv(&["/nonexistent/program"]), limit, None, &Confidential::default(), |_| ()).await.unwrap_err();
         assert!(error.to_string().contains("could not be started"), "{error}");
     }
 
@@ -267,8 +360,8 @@ mod tests {
     async fn a_program_that_takes_too_long_is_ended_with_its_children() {
         let mut identity = None;
         let program = argv(&["sh", "-c", "sleep 1000 & wait"]);
-        let error =
-            execute(&program, Duration::from_millis(50), None, |started| identity = Some(started.clone())).await;
+        let (limit, confidential) = (Duration::from_millis(50), Confidential::default());
+        let error = execute(&program, limit, None, &confidential, |started| identity = Some(started.clone())).await;
         assert!(matches!(error, Err(ProgramError::TimedOut { .. })), "{error:?}");
         assert!(!identity.unwrap().is_alive());
     }

@@ -18,6 +18,7 @@ use super::{
     GitError, Revision,
     credentials::{Credentials, Offer},
     known_hosts::{Host, HostKey, KnownHosts, Verdict},
+    lock,
 };
 
 /// How long one fetch may take.
@@ -109,8 +110,7 @@ impl Remote {
             let refspec = format!("+{name}:{local}");
             connection.remote().download(&[&refspec], Some(&mut options)).map_err(fail)?;
             // The reference keeps the objects from garbage collection, and tells the next call that nothing moved.
-            mirror
-                .reference(&local, tip, true, "fetched")
+            lock::past_abandoned(mirror, &local, || mirror.reference(&local, tip, true, "fetched"))
                 .map_err(|source| GitError::Read { operation: format!("writing {local} of the mirror"), source })?;
         }
         Ok(Fetched::Tip(tip))
@@ -145,8 +145,7 @@ impl Remote {
                 }
                 // The next fetch need not bring back what has just gone there.
                 let local = fetched(branch);
-                mirror
-                    .reference(&local, commit, true, "pushed")
+                lock::past_abandoned(mirror, &local, || mirror.reference(&local, commit, true, "pushed"))
                     .map_err(|source| GitError::Read { operation: format!("writing {local} of the mirror"), source })?;
                 Ok(Pushed::Accepted)
             }

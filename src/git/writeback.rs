@@ -16,6 +16,7 @@ use rustix::fs::FlockOperation;
 use super::{
     GitError, Retry, Revision,
     checkout::Checkout,
+    lock,
     remote::{Fetched, Pushed},
 };
 use crate::status::{self, Edit, StatusInput, memo::Memo};
@@ -343,19 +344,17 @@ fn swap(options: &PublishOptions<'_>, tip: Option<Oid>, commit: Oid) -> Result<S
         };
     }
     let name = reference_name(branch);
-    let moved = match tip {
+    // libgit2 looks whether a new reference exists before it locks it, so of two that make the branch at the same time both
+    // would succeed. This lock ends with its process, whichever way that ends.
+    let lock = std::fs::File::create(repository.commondir().join("mainstay-status.lock"));
+    let lock = lock.and_then(|file| Ok(rustix::fs::flock(&file, FlockOperation::LockExclusive).map(|()| file)?));
+    let _lock =
+        lock.map_err(|source| write("locking the status branch", git2::Error::from_str(&source.to_string())))?;
+    // No Mainstay can hold git's own lock now.
+    let moved = lock::past_abandoned(repository, &name, || match tip {
         Some(tip) => repository.reference_matching(&name, commit, true, tip, "mainstay: status"),
-        None => {
-            // libgit2 looks whether a new reference exists before it locks it, so of two that make the branch at the same
-            // time both would succeed. This lock ends with its process, whichever way that ends.
-            let lock = std::fs::File::create(repository.path().join("mainstay-status.lock"));
-            let lock =
-                lock.and_then(|file| Ok(rustix::fs::flock(&file, FlockOperation::LockExclusive).map(|()| file)?));
-            let _lock =
-                lock.map_err(|source| write("locking the status branch", git2::Error::from_str(&source.to_string())))?;
-            repository.reference(&name, commit, false, "mainstay: status")
-        }
-    };
+        None => repository.reference(&name, commit, false, "mainstay: status"),
+    });
     match moved {
         Ok(_) => Ok(Swapped::Done),
         // NotFound: the branch was deleted between reading and writing.

@@ -27,7 +27,7 @@ mod survey;
 mod write;
 
 use survey::{Existing, Missing, Survey, is_same, obstacle, survey};
-use write::{Numbers, Writer, refused};
+use write::{Drafts, Writer, refused};
 
 /// Files are written by this many threads: small ones wait for the disk, not for us.
 const WRITERS: usize = 4;
@@ -177,7 +177,7 @@ fn write_all(
         stop.store(true, Ordering::SeqCst);
     };
     let (files, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-    let numbers = Numbers::default();
+    let drafts = Drafts::own();
     // Directories get their metadata last: writing into them changes their times, and may need more permission.
     let mut directories: Vec<Entry> = Vec::new();
     let mut links: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
@@ -192,8 +192,8 @@ fn write_all(
         // Dropped at the end of this scope at the latest: that is what ends the writers.
         let sender = sender;
         made?;
-        let (receiver, numbers, files, bytes, stop, fail) = (&receiver, &numbers, &files, &bytes, &stop, &fail);
-        let mut writers = (0..WRITERS).map(|_| Writer::new(snapshot, numbers)).collect::<Result<Vec<_>, _>>()?;
+        let (receiver, drafts, files, bytes, stop, fail) = (&receiver, &drafts, &files, &bytes, &stop, &fail);
+        let mut writers = (0..WRITERS).map(|_| Writer::new(snapshot, drafts)).collect::<Result<Vec<_>, _>>()?;
         let handles: Vec<_> = writers
             .drain(..)
             .map(|mut writer| {
@@ -243,6 +243,8 @@ fn write_all(
                     let is_new = write::make_directory(&path)?;
                     if is_new {
                         missing.look(&entry, || Ok(Existing::Nothing))?;
+                    } else {
+                        drafts.sweep(&path);
                     }
                     if is_new || !selection.is_frame(&entry) {
                         directories.push(entry);
@@ -291,7 +293,7 @@ fn write_all(
     })
     .unwrap_or_else(fail);
 
-    let writer = Writer::new(snapshot, &numbers)?;
+    let writer = Writer::new(snapshot, &drafts)?;
     if !stop.load(Ordering::SeqCst) {
         for (first, path) in &further_links {
             match writer.link(first, path) {

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use super::job::{Failure, FailureKind, Place};
 
 mod directory;
-mod draft;
 mod s3;
 
 use directory::Directory;

@@ -4,6 +4,7 @@
 //! error are part of the failure, with every secret of its environment cut out.
 
 use std::{
+    collections::BTreeSet,
     io::{self, ErrorKind, Read},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
@@ -12,7 +13,7 @@ use std::{
 };
 
 use super::job::{Failure, FailureKind, Program, Stream};
-use crate::secret::Secret;
+use crate::secret::Confidential;
 
 mod wholeness;
 
@@ -29,7 +30,7 @@ pub struct Running {
     name: String,
     child: Child,
     last_words: Receiver<Vec<u8>>,
-    secrets: Vec<Secret>,
+    confidential: Confidential,
     ended: bool,
 }
 
@@ -74,14 +75,15 @@ impl Running {
             .spawn()
             .map_err(|error| cannot_start(name, &error))?;
         let (sender, last_words) = mpsc::channel();
+        let confidential = Confidential::new(BTreeSet::new(), program.environment.values().cloned().collect());
+        let most_bytes = LAST_WORDS_BYTES + confidential.longest_bytes();
         if let Some(stderr) = child.stderr.take() {
             std::thread::spawn(move || {
                 // Nobody listens any more once the program was given up.
-                let _ = sender.send(tail_of(stderr));
+                let _ = sender.send(tail_of(stderr, most_bytes));
             });
         }
-        let secrets = program.environment.values().cloned().collect();
-        Ok(Self { name: name.clone(), child, last_words, secrets, ended: false })
+        Ok(Self { name: name.clone(), child, last_words, confidential, ended: false })
     }
 
     /// Waits for the end.
@@ -116,10 +118,11 @@ impl Running {
         let mut message = format!("`{}` {what}", self.name);
         let words = self.last_words.recv_timeout(LAST_WORDS_WAIT).unwrap_or_default();
         let words = String::from_utf8_lossy(&words);
-        let words = redact(words.trim(), &self.secrets);
+        let words = self.confidential.redact_tail(&words, LAST_WORDS_BYTES);
+        let words = words.trim();
         if !words.is_empty() {
             message.push_str("; it said: ");
-            message.push_str(&words);
+            message.push_str(words);
         }
         Failure::new(FailureKind::SourceFailed, message)
     }
@@ -214,7 +217,7 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-fn tail_of(mut reader: impl Read) -> Vec<u8> {
+fn tail_of(mut reader: impl Read, most_bytes: usize) -> Vec<u8> {
     let mut tail = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -222,21 +225,11 @@ fn tail_of(mut reader: impl Read) -> Vec<u8> {
             Ok(0) => return tail,
             Ok(length) => {
                 tail.extend_from_slice(&buffer[..length]);
-                let surplus = tail.len().saturating_sub(LAST_WORDS_BYTES);
+                let surplus = tail.len().saturating_sub(most_bytes);
                 tail.drain(..surplus);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => return tail,
         }
     }
-}
-
-fn redact(text: &str, secrets: &[Secret]) -> String {
-    let mut text = text.to_owned();
-    for secret in secrets {
-        if !secret.expose().is_empty() {
-            text = text.replace(secret.expose(), "…");
-        }
-    }
-    text
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Approvals, Change, Digest, Effect, Refusal, digest};
+use super::{Action, Approvals, Change, Digest, Effect, Refusal, digest};
 
 /// A change that `diff` would like to make.
 #[derive(Debug, Clone)]
@@ -40,7 +40,8 @@ pub struct Judgement {
 }
 
 /// Sorts proposals into those that go ahead and those that are refused. `losses_allowed` is how many restore points
-/// all edits together may lose without approval; `frozen` refuses everything.
+/// all edits together may lose without approval; `frozen` refuses everything but restores, which are needed most when
+/// something is wrong, and which change no policy.
 pub fn judge(proposals: Vec<Proposal>, losses_allowed: u32, frozen: bool, approvals: &Approvals) -> Judgement {
     let mut judgement = Judgement::default();
     let over_budget = |open: usize| open > losses_allowed as usize;
@@ -63,7 +64,7 @@ pub fn judge(proposals: Vec<Proposal>, losses_allowed: u32, frozen: bool, approv
         .sum();
     for Proposal { change, needs } in proposals {
         let refused = match needs {
-            _ if frozen => Some((
+            _ if frozen && change.action != Action::Restore => Some((
                 "frozen: Settings.freeze is true; nothing is changed until it is taken out".to_owned(),
                 BTreeSet::new(),
             )),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::StatusInput;
 use crate::{
+    actual::RestoreReport,
     plan::Refusal,
     policy::PolicyName,
     retention::remarks,
@@ -170,6 +171,27 @@ pub fn conditions(health: Health, message: &str, before: &[Condition], now: Time
                 message: message.to_owned(),
                 last_transition_time: same.map_or(now, |condition| condition.last_transition_time),
             }
+        })
+        .collect()
+}
+
+/// The three conditions of a restore that a document asks for.
+pub fn of_restore(report: &RestoreReport) -> Vec<Condition> {
+    use ConditionStatus::{False, True, Unknown};
+    let (reason, ready, reconciling, stalled) = match (report.phase, report.waits_for()) {
+        (Phase::Succeeded, _) => ("Restored", True, False, False),
+        (Phase::Failed, _) => ("RestoreFailed", False, False, True),
+        (Phase::Pending, Some(_)) => ("Waiting", Unknown, True, False),
+        (Phase::Pending | Phase::Running, _) => ("UnderWay", Unknown, True, False),
+    };
+    [(ConditionType::Ready, ready), (ConditionType::Reconciling, reconciling), (ConditionType::Stalled, stalled)]
+        .into_iter()
+        .map(|(r#type, status)| Condition {
+            r#type,
+            status,
+            reason: reason.to_owned(),
+            message: report.message.clone(),
+            last_transition_time: report.finished_at.unwrap_or(report.started_at),
         })
         .collect()
 }

@@ -131,6 +131,8 @@ struct Names {
 
 #[derive(Debug, Serialize)]
 struct RestoreStatus<'a> {
+    /// Of the content that was asked for last: Ready, Reconciling, Stalled.
+    conditions: Vec<Condition>,
     /// By the hash of the document's content.
     restores: BTreeMap<&'a str, &'a RestoreReport>,
 }
@@ -164,17 +166,21 @@ pub(super) fn policies(
     names.into_iter().map(|name| (name.clone(), status(name))).collect()
 }
 
-/// The documents for restores that ended.
+/// The documents for restores that ended, or that wait for something.
 pub fn restores(actual: &ActualState) -> BTreeMap<String, Vec<u8>> {
     let mut by_name: BTreeMap<&PolicyName, BTreeMap<&str, &RestoreReport>> = BTreeMap::new();
     for ((name, content), report) in &actual.restores {
-        if has_ended(report.phase) {
+        if has_ended(report.phase) || report.waits_for().is_some() {
             by_name.entry(name).or_default().insert(content, report);
         }
     }
     by_name
         .into_iter()
-        .map(|(name, restores)| (path("restores", name), render("RestoreStatus", name, &RestoreStatus { restores })))
+        .map(|(name, restores)| {
+            let newest = restores.values().max_by_key(|report| report.started_at);
+            let conditions = newest.map(|report| conditions::of_restore(report)).unwrap_or_default();
+            (path("restores", name), render("RestoreStatus", name, &RestoreStatus { conditions, restores }))
+        })
         .collect()
 }
 

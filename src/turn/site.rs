@@ -292,6 +292,10 @@ impl Site {
 
         let mut memory = self.memory.clone();
         memory.settings = desired.settings.clone();
+        // Settings that cannot be read stay in force, and so does where they stood.
+        if desired.frozen_by.is_some() || !desired.settings.freeze {
+            memory.frozen_by.clone_from(&desired.frozen_by);
+        }
         if desired.deletion_blocked.is_none() {
             memory.applied = desired.revision.clone();
             if settled {

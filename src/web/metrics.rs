@@ -243,6 +243,8 @@ mod tests {
             size_bytes: 1,
             verified_at: None,
             held: false,
+            found: false,
+            missing_since: None,
             expired_since: None,
             parts: Vec::new(),
         });

@@ -6,11 +6,16 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpListener,
     process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use jiff::{SignedDuration, Timestamp};
 use mainstay::{
-    engine::{Engine as _, local::process::ProcessIdentity},
+    engine::{
+        Engine as _,
+        local::{process::ProcessIdentity, state::stopped::StoppedWorkload},
+    },
+    policy::PolicyName,
     run::Phase,
     status::ledger::EventKind,
 };
@@ -274,4 +279,57 @@ async fn what_the_repository_does_not_list_is_no_restore_point() {
     let (_, said) = bad(host.mainstay(&["run", "shop/nightly"]));
     assert!(said.contains("repository disk does not list what source files was captured into"), "{said}");
     assert!(host.actual().await.inventory.points.is_empty());
+}
+
+/// A workload that a process which is gone left stopped.
+fn stopped(host: &Host, policy: &str, start: &str, timeout: &str) -> StoppedWorkload {
+    let start = start.replace("HOST", &host.text(""));
+    let quiesce = json!({"stop": ["true"], "start": ["sh", "-c", start], "timeout": timeout});
+    StoppedWorkload {
+        policy: PolicyName::new("shop", policy),
+        owner: "a run".to_owned(),
+        process: ProcessIdentity { started_ticks: 1, ..ProcessIdentity::own() },
+        quiesce: serde_json::from_value(quiesce).unwrap(),
+        attempted_at: None,
+    }
+}
+
+/// The first start command goes on only when the second has been carried out.
+#[tokio::test]
+async fn a_start_command_that_hangs_keeps_no_other_workload_down() {
+    let host = Host::new();
+    host.fifo("go-on");
+    let engine = host.engine();
+    let state = &engine.context().state;
+    let now = Timestamp::now();
+    state.add_stopped(&stopped(&host, "a-hangs", "read line < HOST/go-on", "30s"), now).unwrap();
+    state.add_stopped(&stopped(&host, "b-good", "echo > HOST/go-on", "30s"), now).unwrap();
+    let recovered = engine.recover(now).await.unwrap();
+    let expected = ["a-hangs", "b-good"].map(|name| PolicyName::new("shop", name));
+    assert_eq!(recovered.started, expected, "{recovered:?}");
+    assert!(state.stopped_workloads().unwrap().is_empty());
+}
+
+/// The daemon looks after what is left stopped while an earlier look still waits.
+#[tokio::test]
+async fn a_workload_is_woken_while_the_start_of_another_hangs() {
+    let host = Host::new();
+    let begun = host.fifo("begun");
+    host.put(json!({})).await;
+    documents(&host);
+    let engine = host.engine();
+    let state = &engine.context().state;
+    state
+        .add_stopped(&stopped(&host, "a-hangs", "echo > HOST/begun; exec sleep 1000", "1h"), Timestamp::now())
+        .unwrap();
+    let mut daemon = spawn(&host, &["daemon", "--no-write-back", "--poll", "1s", "--repo", &host.text("documents")]);
+    fs::read(begun).unwrap();
+    state.add_stopped(&stopped(&host, "b-good", "echo woken >> HOST/log", "1h"), Timestamp::now()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while host.log() != "woken\n" && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20)); // the pause of a poll, not a guess at how long it takes
+    }
+    assert_eq!(host.log(), "woken\n");
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
 }

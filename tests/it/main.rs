@@ -2,11 +2,13 @@
 
 mod apply;
 mod bad_input;
+mod canaries;
 mod daemon;
 mod documents;
 mod engine;
 mod examples;
 mod folder_host;
+mod frozen;
 mod git;
 mod host;
 mod kubernetes;
@@ -14,6 +16,7 @@ mod limits;
 mod lost_state;
 mod mover;
 mod mover_install;
+mod namespaces;
 mod plan;
 mod plan_cases;
 mod quickstart;

@@ -4,16 +4,21 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    process::Stdio,
+    process::{Child, Stdio},
+    time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mainstay::{
     actual::RestoreReport,
-    engine::{Engine as _, local::LocalEngine},
-    policy::{Location, PolicyName, Restore},
+    engine::{
+        Engine as _,
+        local::{LocalEngine, process::ProcessIdentity},
+    },
+    policy::{Location, PolicyName, Restore, document::SettingsSpec},
     run::Phase,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -178,7 +183,7 @@ async fn a_killed_restore_in_place_writes_no_further_and_its_workload_is_started
     let recovered = host.engine().recover(Timestamp::now()).await.unwrap();
     assert_eq!(recovered.started, [Host::name()]);
     assert_eq!(host.log(), "stop\nstart\n");
-    assert!(mainstay::engine::local::process::ProcessIdentity::of(writer).is_none(), "it writes on");
+    assert!(ProcessIdentity::of(writer).is_none(), "it writes on");
     assert!(host.engine().recover(Timestamp::now()).await.unwrap().started.is_empty());
 }
 
@@ -330,4 +335,109 @@ async fn two_processes_of_one_restore_document_write_once() {
     }
     assert_eq!(host.log(), "written\n");
     assert_eq!(report(&announcer, &restore).await.phase, Phase::Succeeded);
+}
+
+/// A host with a restore point of a dump, whose next run stands in its dump until the FIFO `go-on` is written to.
+async fn host_with_a_run_that_stands() -> (Host, Child) {
+    let host = Host::new();
+    let (begun, go_on) = (host.fifo("begun"), host.fifo("go-on"));
+    let restore = format!("cat > {}", host.text("restored"));
+    let source = |dump: &str| json!({"sources": [{"name": "dump", "command": {"dump": ["sh", "-c", dump], "restore": ["sh", "-c", restore]}}]});
+    host.put(source("echo rows")).await;
+    good(host.mainstay(&["run", "shop/nightly"]));
+    host.put(source(&format!("echo > {}; cat {}", begun.display(), go_on.display()))).await;
+    let run = host.command(&["run", "shop/nightly"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    fs::read(begun).unwrap();
+    (host, run)
+}
+
+/// Waits until a restore waits; for what.
+async fn waits_for(engine: &LocalEngine, restore: &Restore) -> String {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let report = report(engine, restore).await;
+        if let Some(reason) = report.waits_for() {
+            return reason.to_owned();
+        }
+        assert!(report.phase != Phase::Failed && Instant::now() < deadline, "{report:?}");
+        std::thread::sleep(Duration::from_millis(20)); // the pause of a poll, not a guess at how long it takes
+    }
+}
+
+/// It would have failed for ever: it is carried out once only.
+#[tokio::test]
+async fn a_restore_document_that_meets_a_run_waits_for_its_end() {
+    let (host, mut run) = host_with_a_run_that_stands().await;
+    let restore = document(&host, json!({"into": null, "existing": "Update"}));
+    let (engine, mut ended) = telling(&host);
+    engine.restore(&restore, Timestamp::now()).await.unwrap();
+    let under_way = engine.context().state.runs_under_way().unwrap().remove(0);
+    let reason = waits_for(&engine, &restore).await;
+    assert_eq!(reason, format!("run {} of shop/nightly ({}) to end", under_way.report.id, under_way.process));
+    let shown = good(host.mainstay(&["status"]));
+    assert!(shown.contains("restore shop/rescue: Pending: waits for run"), "{shown}");
+    let published = mainstay::status::documents::restores(&engine.observe(Timestamp::now()).await.unwrap());
+    let published = String::from_utf8(published.into_values().next().unwrap()).unwrap();
+    assert!(published.contains("reason: Waiting\n") && published.contains("message: waits for run"), "{published}");
+    assert!(!host.path("restored").exists());
+    fs::write(host.path("go-on"), "newer rows\n").unwrap();
+    assert!(run.wait().unwrap().success());
+    ended.recv().await.unwrap();
+    let report = report(&engine, &restore).await;
+    assert_eq!(report.phase, Phase::Succeeded, "{}", report.message);
+    assert_eq!(
+        (fs::read_to_string(host.path("restored")).unwrap().lines().count(), ended_restores(&engine).await),
+        (1, 1)
+    );
+}
+
+/// Nothing of it was begun, so the next process takes its place.
+#[tokio::test]
+async fn a_restore_document_that_is_killed_while_it_waits_is_taken_up() {
+    let (host, mut run) = host_with_a_run_that_stands().await;
+    let restore = document(&host, json!({"into": null, "existing": "Update"}));
+    let (engine, mut ended) = telling(&host);
+    engine.restore(&restore, Timestamp::now()).await.unwrap();
+    waits_for(&engine, &restore).await;
+    let stored = engine.context().state.restore(&restore.name, &restore.content_hash()).unwrap().unwrap();
+    kill_process(Pid::from_raw(stored.process.pid).unwrap(), Signal::KILL).unwrap();
+    ended.recv().await.unwrap();
+    engine.recover(Timestamp::now()).await.unwrap();
+    fs::write(host.path("go-on"), "newer rows\n").unwrap();
+    assert!(run.wait().unwrap().success());
+    ended.recv().await.unwrap();
+    let report = report(&engine, &restore).await;
+    assert_eq!(report.phase, Phase::Succeeded, "{}", report.message);
+}
+
+/// A policy that runs all the time gives a restore its turn.
+#[tokio::test]
+async fn no_run_is_started_while_a_restore_waits_for_its_turn() {
+    let host = Host::new();
+    host.put(json!({})).await;
+    let (engine, mut ended) = telling(&host);
+    let later = Timestamp::now() + SignedDuration::from_hours(25);
+    let state = &engine.context().state;
+    let waits = state.lease("restore-waits:shop/nightly", Timestamp::now()).unwrap().unwrap();
+    let turn = engine.schedule_turn(later, &SettingsSpec::default()).unwrap();
+    assert!(turn.started.is_empty() && turn.next_due.is_some(), "{turn:?}");
+    drop(waits);
+    assert_eq!(engine.schedule_turn(later, &SettingsSpec::default()).unwrap().started.len(), 1);
+    ended.recv().await.unwrap();
+}
+
+/// What a restore that was killed was writing lies at its destination: the next one there removes it.
+#[tokio::test]
+async fn what_a_killed_restore_was_writing_is_removed_by_the_next() {
+    let host = host_with_a_point(json!({})).await;
+    let own = ProcessIdentity::own();
+    let draft = |ticks: u64| {
+        let name = format!(".mainstay-tmp-{}-{ticks}-{}-{}-0", own.pid, &own.boot[..8], own.namespace);
+        let path = host.path("data").join(name);
+        fs::write(&path, "half").unwrap();
+        path
+    };
+    let (of_the_living, of_the_dead) = (draft(own.started_ticks), draft(own.started_ticks - 1));
+    good(host.mainstay(&["restore", "shop/nightly", "--in-place", "--existing", "update", "--yes"]));
+    assert!(of_the_living.exists() && !of_the_dead.exists());
 }

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, SystemTime},
 };
 
 use jiff::Timestamp;
@@ -372,4 +373,40 @@ fn a_rule_that_forbids_the_push_is_told_from_a_race() {
     let error = publish(&options(&checkout), &files(&[("README.md", "")]), "status").expect_err("refused");
     assert!(matches!(error, WritebackError::Refused { .. }), "{error:?}");
     assert_eq!(error.retry(), Retry::AfterRepair);
+}
+
+/// git and libgit2 lock a branch by a file, which a process that is killed leaves for ever.
+#[test]
+fn a_lock_that_a_killed_process_left_is_taken_over_and_a_young_one_is_not() {
+    for exists in [false, true] {
+        let tree = WorkTree::with(&[("backup.yaml", "a")]);
+        let checkout = tree.checkout();
+        if exists {
+            publish(&options(&checkout), &files(&[("README.md", "one")]), "status").expect("published");
+        }
+        let path = tree.path().join(".git/refs/heads/mainstay/status.lock");
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        let lock = std::fs::File::create(&path).expect("a lock");
+        let two = files(&[("README.md", "two")]);
+        let error = publish(&options(&checkout), &two, "status").expect_err("somebody holds it");
+        assert!(matches!(error, WritebackError::Contended { .. }) && path.exists(), "{error}");
+        lock.set_modified(SystemTime::now() - Duration::from_secs(3600)).expect("a time");
+        publish(&options(&checkout), &two, "status").expect("published");
+        assert_eq!((show(tree.path(), "README.md").as_str(), path.exists()), ("two", false));
+    }
+}
+
+/// A daemon that is killed while it writes a reference of the mirror leaves a lock there, which nothing else removes.
+#[test]
+fn a_lock_that_a_killed_process_left_in_the_mirror_ends() {
+    let remote = Remote::new();
+    let mut checkout = remote.checkout("policies.git", "cache", "good-token");
+    checkout.fetch().expect("a revision");
+    let second = remote.commit("b.backup.yaml", "b");
+    let cache = std::fs::read_dir(remote.root.path().join("cache")).expect("the cache");
+    let mirror = cache.filter_map(Result::ok).next().expect("the mirror").path();
+    let lock = std::fs::File::create(mirror.join("refs/mainstay/fetched/main.lock")).expect("a lock");
+    checkout.fetch().expect_err("somebody holds it");
+    lock.set_modified(SystemTime::now() - Duration::from_secs(3600)).expect("a time");
+    assert_eq!(checkout.fetch().expect("a revision"), second);
 }

@@ -66,6 +66,32 @@ fn a_destroyed_database_comes_back_row_for_row() {
     }
 }
 
+/// Nothing is written into a database that is not empty, or of which nobody can tell, unless that is asked for.
+#[test]
+fn a_database_that_is_not_empty_is_not_written_into_unasked() {
+    let server = Peers::mariadb();
+    for kind in ["mariadb", "mysql"] {
+        let world = World::new(&format!("{kind}-existing"));
+        let [guarded, other, empty] = ["guarded", "other", "empty"].map(|name| format!("{name}_of_{kind}"));
+        shop(&server, &guarded);
+        world.policy(&source(&world, &server, kind, &guarded, ""), "");
+        world.apply();
+        world.run();
+        let restore = ["restore", "shop/nightly", "latest", "--database"];
+        server.sql(&format!("CREATE DATABASE {other}; CREATE VIEW {other}.mine AS SELECT 1 AS a"));
+        let before = server.content(&other);
+        let said = world.bad(&[&restore[..], &[&other]].concat());
+        assert!(said.contains(&format!("database {other} is not empty (1 tables")), "{said}");
+        assert_eq!(server.content(&other), before);
+        world.good(&[&restore[..], &[&other, "--existing", "update"]].concat());
+        assert_eq!(server.sql(&format!("SELECT a FROM {other}.mine")).trim(), "1");
+
+        server.sql(&format!("CREATE DATABASE {empty}"));
+        world.good(&[&restore[..], &[&empty]].concat());
+        assert_eq!(server.sql(&format!("SELECT COUNT(*) FROM {empty}.item")).trim(), "20002");
+    }
+}
+
 #[test]
 fn a_dump_is_downloaded_as_sql_that_the_real_client_takes() {
     let (world, server) = (World::new("mariadb-download"), Peers::mariadb());

@@ -92,6 +92,39 @@ fn a_dump_restores_into_another_database_and_the_first_stays_as_it_is() {
     assert_eq!(server.content("original"), changed);
 }
 
+/// Nothing is written into a database that is not empty, or of which nobody can tell, unless that is asked for.
+#[test]
+fn a_database_that_is_not_empty_is_not_written_into_unasked() {
+    let (world, server) = (World::new("pg-existing"), Peers::postgres());
+    shop(&server, "guarded");
+    world.policy(&source(&world, &server, "guarded", ""), "");
+    world.apply();
+    world.run();
+    let restore = |database: &str| world.bad(&["restore", "shop/nightly", "latest", "--database", database]);
+    let said = restore("not_there");
+    assert!(
+        said.contains("nobody can tell whether database not_there is empty") && said.contains("not exist"),
+        "{said}"
+    );
+    // The least that a person can have made: one row of a table, a view of nothing, a sequence in a schema of its own.
+    for (database, made) in [
+        ("has_table", "CREATE TABLE mine AS SELECT 1 AS a"),
+        ("has_view", "CREATE VIEW mine AS SELECT 1 AS a"),
+        ("has_sequence", "CREATE SCHEMA other; CREATE SEQUENCE other.mine"),
+    ] {
+        server.sql("postgres", &format!("CREATE DATABASE {database}"));
+        server.sql(database, made);
+        let before = server.content(database);
+        let said = restore(database);
+        assert!(said.contains(&format!("database {database} is not empty (1 tables")), "{said}");
+        assert_eq!(server.content(database), before);
+    }
+    let update = ["restore", "shop/nightly", "latest", "--database", "has_table", "--existing", "update"];
+    world.good(&update);
+    assert_eq!(server.sql("has_table", "SELECT a FROM mine").trim(), "1");
+    assert_eq!(server.sql("has_table", "SELECT count(*) FROM item").trim(), "20003");
+}
+
 #[test]
 fn the_real_restic_gives_a_dump_that_the_real_pg_restore_takes() {
     let (world, server) = (World::new("pg-restic"), Peers::postgres());

@@ -72,11 +72,28 @@ impl Planned {
     }
 }
 
+/// Whether a freeze in the documents refuses changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freeze {
+    /// It does.
+    Holds,
+    /// Not this time.
+    Overridden,
+}
+
 /// Reads everything and plans.
 ///
 /// # Errors
 /// The documents, the revisions or the inventory cannot be read. Documents that are wrong are no error here.
 pub fn plan(arguments: &InputArguments) -> Result<Planned, Failure> {
+    plan_under(arguments, Freeze::Holds)
+}
+
+/// The same, and a freeze holds or not.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_under(arguments: &InputArguments, freeze: Freeze) -> Result<Planned, Failure> {
     let now = arguments.now.unwrap_or_else(Timestamp::now);
     let mut documents = documents(arguments)?;
     let mut actual = actual(arguments, now)?;
@@ -89,7 +106,10 @@ pub fn plan(arguments: &InputArguments) -> Result<Planned, Failure> {
         }
     };
     let approvals = approvals(arguments, documents.desired.revision.as_ref())?;
+    let is_frozen = documents.desired.settings.freeze;
+    documents.desired.settings.freeze &= freeze == Freeze::Holds;
     let plan = diff::plan(&documents.desired, &actual, &approvals, now);
+    documents.desired.settings.freeze = is_frozen;
     let approve_arguments = approve_arguments(arguments);
     let view = View { compared_with, approve_arguments, errored: documents.is_wrong() };
     Ok(Planned { plan, view, documents })

@@ -82,6 +82,10 @@ async fn run(site: &Site, arguments: &Arguments) -> Result<CommandResult, SiteEr
     progress.finish();
     Ok(match end {
         RunEnd::Ended(report) => ended(&report),
+        RunEnd::Past(id) => {
+            println!("run {id} of {} was carried out already, long ago; nothing was started", arguments.policy);
+            Ok(Exit::Success)
+        }
         RunEnd::Adopted(report) => match report.phase {
             Phase::Pending | Phase::Running => {
                 println!("run {} of {} is under way already; nothing was started", report.id, report.policy);

@@ -143,7 +143,14 @@ impl Site {
         let repository = access::repository(self.client(), self.store.namespace(), place).await?;
         let job = Job { repository, cache_directory: None, bandwidth_bytes_per_second: None, task };
         let Some(nfs) = access::nfs(place) else {
-            return Ok(crate::engine::movers::carry_out(&self.program, &job, bounds, hear).await?);
+            return Ok(crate::engine::movers::carry_out(
+                &self.program,
+                &job,
+                bounds,
+                &crate::secret::Confidential::default(),
+                hear,
+            )
+            .await?);
         };
         let identity = snapshot::Identity {
             name: format!("repository-{:016x}", rand::random::<u64>()),

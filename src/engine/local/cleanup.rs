@@ -214,8 +214,8 @@ pub async fn maintenance<'a>(
         let asked_to_stop = bounds.stop.as_ref().is_some_and(|stop| *stop.borrow());
         if asked_to_stop || Instant::now() >= until {
             return Err(WorkError::Refused(format!(
-                "another maintenance of repository {} is under way (process {}); it is done at the next cleanup",
-                place.repository, holder.pid
+                "another maintenance of repository {} is under way ({}); it is done at the next cleanup",
+                place.repository, holder
             )));
         }
         tokio::time::sleep(BETWEEN_LOOKS).await;

@@ -1,19 +1,22 @@
 //! What every piece of work of this engine needs: the state, this program, limits, and who looks on.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     movers::{self, Bounds, MoverError, Word},
-    process::Stop,
+    process::{ProcessIdentity, Stop},
     repositories::{self, RepositoryError},
     state::{State, StateError, places::PlaceRecord},
 };
 use crate::{
     engine::EngineError,
-    mover::job::{FailureKind, Job, Outcome, Task},
-    policy::CompiledPolicy,
+    mover::job::{Failure, FailureKind, Job, Outcome, Task},
+    policy::{CompiledPolicy, PolicyName, secrets},
+    secret::{Confidential, Secret},
 };
 
+/// The environment variables in which this program itself is given secrets.
+const OWN_SECRETS: [&str; 1] = ["MAINSTAY_GIT_TOKEN"];
 /// How long a listing or a forgetting may take.
 const SMALL_WORK: Duration = Duration::from_secs(3600);
 
@@ -26,6 +29,8 @@ pub struct Context {
     pub program: PathBuf,
     /// Asked to stop; none: never.
     pub stop: Option<Stop>,
+    /// What no program inherits, and what is kept of nothing that one says.
+    pub confidential: Arc<Confidential>,
 }
 
 /// Why a piece of work failed. Display is a sentence for a person, and says what to do.
@@ -40,6 +45,16 @@ pub enum WorkError {
     /// A mover.
     #[error(transparent)]
     Mover(#[from] MoverError),
+    /// Something else of the policy is under way; later the same goes through.
+    #[error("{what} of {policy} is under way ({holder}); try again when it is done")]
+    Busy {
+        /// Whose.
+        policy: PolicyName,
+        /// What is under way, such as `run 20261121-020000`.
+        what: String,
+        /// Who does it.
+        holder: ProcessIdentity,
+    },
     /// Something that is asked for is not there, or not possible; the text says what to do.
     #[error("{0}")]
     Refused(String),
@@ -63,6 +78,10 @@ impl From<WorkError> for EngineError {
             WorkError::Mover(MoverError::Failed(failure)) if failure.kind == FailureKind::Unreachable => {
                 Self::Transient { operation, source: Box::new(MoverError::Failed(failure)) }
             }
+            WorkError::Busy { policy, what, holder } => {
+                let source = WorkError::Busy { policy, what, holder };
+                Self::Transient { operation, source: Box::new(source) }
+            }
             WorkError::Mover(_) => Self::Permanent { operation, hint: "mend it and try again".into(), source: None },
         }
     }
@@ -71,7 +90,22 @@ impl From<WorkError> for EngineError {
 impl Context {
     /// For this program and a state.
     pub fn new(state: Arc<State>, stop: Option<Stop>) -> Self {
-        Self { state, program: own_program(), stop }
+        let confidential = Arc::new(Confidential::new(secret_variables(&state), Vec::new()));
+        Self { state, program: own_program(), stop, confidential }
+    }
+
+    /// The same for work on one policy, which resolves the secrets that its documents name. One that is not there is
+    /// told when it is needed.
+    pub fn knowing(&self, policy: &CompiledPolicy) -> Self {
+        let mut values: Vec<Secret> =
+            secrets::named(policy).iter().filter_map(|named| repositories::resolve("a secret", named).ok()).collect();
+        let directory = self.state.directory();
+        let generated = policy.repositories.iter().filter(|repository| repository.spec.password.generate);
+        values.extend(
+            generated.filter_map(|repository| repositories::generated_password(directory, &repository.metadata.name)),
+        );
+        let confidential = Arc::new(Confidential::new(secret_variables(&self.state), values));
+        Self { confidential, ..self.clone() }
     }
 
     /// Limits for listing and forgetting.
@@ -89,7 +123,7 @@ impl Context {
         task: Task,
         bandwidth_bytes_per_second: Option<u64>,
         bounds: &Bounds,
-        hear: impl FnMut(Word),
+        mut hear: impl FnMut(Word),
     ) -> Result<Outcome, WorkError> {
         let directory = self.state.directory();
         let job = Job {
@@ -98,8 +132,31 @@ impl Context {
             bandwidth_bytes_per_second,
             task,
         };
-        Ok(movers::carry_out(&self.program, &job, bounds, hear).await?)
+        let hear = |word| match word {
+            Word::Warning(text) => hear(Word::Warning(self.confidential.redact(&text))),
+            Word::Started(_) | Word::Progress { .. } => hear(word),
+        };
+        let result = movers::carry_out(&self.program, &job, bounds, &self.confidential, hear).await;
+        result.map_err(|error| match error {
+            MoverError::Failed(Failure { kind, message, hint }) => {
+                let message = self.confidential.redact(&message);
+                MoverError::Failed(Failure { kind, message, hint }).into()
+            }
+            MoverError::Talk { .. }
+            | MoverError::Vanished { .. }
+            | MoverError::TimedOut { .. }
+            | MoverError::Stopped { .. }
+            | MoverError::WrongAnswer { .. } => error.into(),
+        })
     }
+}
+
+/// The variables that no program inherits: what documents name, and Mainstay's own.
+fn secret_variables(state: &State) -> BTreeSet<String> {
+    // A state that cannot be read, or that an older Mainstay wrote, starts nothing.
+    let mut variables = state.secret_variables().unwrap_or_default();
+    variables.extend(OWN_SECRETS.map(str::to_owned));
+    variables
 }
 
 /// This program, also after its file was replaced by a newer one.

@@ -1,6 +1,9 @@
 //! Recovery: runs and restores whose process is gone are brought to their end, and workloads that they stopped are
 //! started again. Who is gone is told by identity, never by age.
 
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -19,6 +22,8 @@ use crate::{
 
 /// How often a guard tries to start a workload whose start command fails.
 const BETWEEN_ATTEMPTS: SignedDuration = SignedDuration::from_secs(60);
+/// How many policies are recovered at once: many start commands may hang, each until its own limit.
+const AT_ONCE: usize = 64;
 
 /// What a recovery did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +44,8 @@ pub async fn recover(context: &Context, now: Timestamp) -> Result<Recovered, Wor
     recover_policy(context, None, now).await
 }
 
-/// Recovers one policy, or everything. Nothing to do: nothing is written.
+/// Recovers one policy, or everything. Nothing to do: nothing is written. Policies are recovered side by side: a start
+/// command that hangs keeps no other workload down.
 ///
 /// # Errors
 /// The state cannot be used.
@@ -48,15 +54,11 @@ pub async fn recover_policy(
     only: Option<&PolicyName>,
     now: Timestamp,
 ) -> Result<Recovered, WorkError> {
-    let mut recovered = Recovered::default();
     let concerns = |policy: &PolicyName| only.is_none_or(|only| only == policy);
-    let gone = context
-        .state
-        .runs_under_way()?
-        .into_iter()
-        .filter(|run| concerns(&run.report.policy) && !run.process.is_alive());
-    for run in gone {
-        let policy = run.report.policy.clone();
+    let mut policies: BTreeMap<PolicyName, Vec<StoredRun>> = BTreeMap::new();
+    let under_way = context.state.runs_under_way()?;
+    for run in under_way.into_iter().filter(|run| concerns(&run.report.policy) && !context.state.is_alive(&run.process))
+    {
         match run.report.phase {
             Phase::Pending => {
                 // Announced, but its process never began: the scheduled time is still due.
@@ -64,27 +66,48 @@ pub async fn recover_policy(
                 context.state.withdraw_announcement(&run.report, before)?;
             }
             Phase::Running | Phase::Succeeded | Phase::Failed => {
-                // One run that cannot be ended (a full disk, for example) keeps no workload down.
-                match end_once(context, run, now).await {
-                    Ok(Ending::Ended(message)) => recovered.ended.push((policy, message)),
-                    Ok(Ending::Over) => {}
-                    Ok(Ending::UnderWay(holder)) => {
-                        let reason = format!("process {} is ending its last run", holder.pid);
-                        recovered.still_stopped.push((policy, reason));
-                    }
-                    Err(error) => {
-                        tracing::error!(%policy, reason = error.chain(), "a run that is gone cannot be ended")
-                    }
-                }
+                policies.entry(run.report.policy.clone()).or_default().push(run);
             }
         }
     }
-    // Before anything else is started: what writes for a restore that is gone must not write on.
+    // Before anything is started: what writes for a restore that is gone must not write on.
     context.state.end_abandoned()?;
-    for restore in context.state.restores_under_way()?.into_iter().filter(|restore| !restore.process.is_alive()) {
-        // One that did not begin is taken up by the engine, see `restoring::take_up`.
+    let mut recovered = fail_restores(context, &concerns, now)?;
+    for workload in context.state.stopped_workloads()?.into_iter().filter(|workload| concerns(&workload.policy)) {
+        policies.entry(workload.policy).or_default();
+    }
+    let each = policies.into_iter().map(|(policy, runs)| recover_one(context, policy, runs, now));
+    let mut results = stream::iter(each).buffer_unordered(AT_ONCE);
+    let mut failure = None;
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(Recovered { ended, started, still_stopped }) => {
+                recovered.ended.extend(ended);
+                recovered.started.extend(started);
+                recovered.still_stopped.extend(still_stopped);
+            }
+            // The others are recovered all the same.
+            Err(error) => failure = Some(error),
+        }
+    }
+    let Recovered { ended, started, still_stopped } = &mut recovered;
+    ended.sort();
+    started.sort();
+    still_stopped.sort();
+    failure.map_or(Ok(recovered), Err)
+}
+
+/// Fails restores that had begun and whose process is gone. One that did not begin is taken up by the engine, see
+/// `restoring::take_up`.
+fn fail_restores(
+    context: &Context,
+    concerns: &dyn Fn(&PolicyName) -> bool,
+    now: Timestamp,
+) -> Result<Recovered, WorkError> {
+    let mut recovered = Recovered::default();
+    for restore in context.state.restores_under_way()? {
         let of_policy = restore.document.spec.policy.parse().is_ok_and(|policy| concerns(&policy));
-        if restore.report.phase == Phase::Pending || !of_policy {
+        if restore.report.phase == Phase::Pending || !of_policy || context.state.is_alive(&restore.process) {
             continue;
         }
         let mut report = restore.report;
@@ -97,13 +120,36 @@ pub async fn recover_policy(
         context.state.update_restore(&restore.name, &restore.content, &report, &restore.process, now)?;
         recovered.ended.push((restore.name, report.message));
     }
-    for workload in context.state.stopped_workloads()? {
-        let is_being_ended = recovered.still_stopped.iter().any(|(policy, _)| *policy == workload.policy);
-        if !concerns(&workload.policy) || workload.process.is_alive() || is_being_ended {
-            continue;
+    Ok(recovered)
+}
+
+/// Ends the runs of one policy whose processes are gone, and starts its workload.
+async fn recover_one(
+    context: &Context,
+    policy: PolicyName,
+    gone: Vec<StoredRun>,
+    now: Timestamp,
+) -> Result<Recovered, WorkError> {
+    let mut recovered = Recovered::default();
+    for run in gone {
+        // One run that cannot be ended (a full disk, for example) keeps no workload down.
+        match end_once(context, run, now).await {
+            Ok(Ending::Ended(message)) => recovered.ended.push((policy.clone(), message)),
+            Ok(Ending::Over) => {}
+            Ok(Ending::UnderWay(holder)) => {
+                recovered.still_stopped.push((policy.clone(), format!("{holder} is ending its last run")));
+            }
+            Err(error) => {
+                tracing::error!(%policy, reason = error.chain(), "a run that is gone cannot be ended")
+            }
         }
+    }
+    if !recovered.still_stopped.is_empty() {
+        return Ok(recovered);
+    }
+    for workload in context.state.stopped_workloads()?.into_iter().filter(|workload| workload.policy == policy) {
         let waits = |at: Timestamp| now >= at && now.duration_since(at) < BETWEEN_ATTEMPTS;
-        if workload.attempted_at.is_some_and(waits) {
+        if context.state.is_alive(&workload.process) || workload.attempted_at.is_some_and(waits) {
             continue;
         }
         match wake(context, &workload, now).await? {
@@ -156,6 +202,8 @@ async fn end(context: &Context, run: StoredRun, now: Timestamp) -> Result<String
     let mut journal = context.state.journal(&policy, &id)?;
     conclude_interrupted(context, &policy, &id, &mut journal)?;
     let stored = context.state.policy(&policy)?;
+    let knowing = stored.as_ref().map(|stored| context.knowing(&stored.compiled));
+    let confidential = &knowing.as_ref().unwrap_or(context).confidential;
     let shape = stored.as_ref().map(|stored| runner::shape(&stored.compiled)).unwrap_or_default();
     let workload = context.state.stopped_workloads()?.into_iter().find(|workload| workload.policy == policy);
     loop {
@@ -171,7 +219,7 @@ async fn end(context: &Context, run: StoredRun, now: Timestamp) -> Result<String
                 context.state.intend(&policy, &id, step, None, now)?;
                 journal.intend(step);
                 let result = match &workload {
-                    Some(workload) => runner::start(workload).await,
+                    Some(workload) => runner::start(workload, confidential).await,
                     None => Ok(()),
                 };
                 result.map_or_else(Outcome::Failed, |()| Outcome::Done)
@@ -181,7 +229,7 @@ async fn end(context: &Context, run: StoredRun, now: Timestamp) -> Result<String
                 journal.intend(step);
                 let after = stored.as_ref().and_then(|stored| stored.compiled.document.spec.hooks.after.get(index));
                 let result = match after {
-                    Some(after) => runner::hook(after, "after", index, None).await,
+                    Some(after) => runner::hook(after, "after", index, confidential, None).await,
                     None => Ok(()),
                 };
                 result.map_or_else(Outcome::Failed, |()| Outcome::Done)
@@ -233,24 +281,25 @@ async fn wake(context: &Context, workload: &StoppedWorkload, now: Timestamp) -> 
     let name = format!("wake:{}", workload.policy);
     let _lease = match context.state.lease(&name, now) {
         Ok(Ok(lease)) => Some(lease),
-        Ok(Err(holder)) => return Ok(Err(format!("process {} is starting it", holder.pid))),
+        Ok(Err(holder)) => return Ok(Err(format!("{holder} is starting it"))),
         // Starting it twice is better than leaving it down because nothing can be written.
         Err(error) => {
             tracing::error!(policy = %workload.policy, reason = crate::engine::chain(&error), "starting without a lease");
             None
         }
     };
-    let still =
-        context.state.stopped_workloads()?.into_iter().any(|other| {
-            other.policy == workload.policy && other.process == workload.process && !other.process.is_alive()
-        });
+    let still = context.state.stopped_workloads()?.into_iter().any(|other| {
+        other.policy == workload.policy && other.process == workload.process && !context.state.is_alive(&other.process)
+    });
     if !still {
         return Ok(Ok(()));
     }
     if let Err(error) = context.state.set_start_attempt(&workload.policy, now) {
         tracing::error!(policy = %workload.policy, reason = crate::engine::chain(&error), "the attempt cannot be noted");
     }
-    let result = runner::start(workload).await;
+    let stored = context.state.policy(&workload.policy)?;
+    let knowing = stored.map(|stored| context.knowing(&stored.compiled));
+    let result = runner::start(workload, &knowing.as_ref().unwrap_or(context).confidential).await;
     if result.is_ok() {
         context.state.remove_stopped(workload)?;
         tracing::warn!(policy = %workload.policy, "started the workload that {} had left stopped", workload.owner);

@@ -148,6 +148,12 @@ pub fn generated_password_file(state_directory: &Path, repository: &str) -> Path
     state_directory.join("keys").join(format!("{repository}.password"))
 }
 
+/// The password that was generated for a repository without a named file; none: it was not.
+pub fn generated_password(state_directory: &Path, repository: &str) -> Option<Secret> {
+    let path = generated_password_file(state_directory, repository);
+    is_name(repository).then(|| read_secret("a password", &path).ok()).flatten()
+}
+
 fn password(repository: &str, password: &Password, state_directory: &Path) -> Result<Secret, RepositoryError> {
     let what = format!("the password of repository {repository}");
     match password {

@@ -34,6 +34,7 @@ mod choice;
 mod document;
 mod download;
 mod guard;
+mod waiting;
 
 pub use choice::choose;
 use choice::{place_of, tasks};
@@ -217,20 +218,22 @@ pub async fn carry_out(
     let now = Timestamp::now();
     let PreparedRestore { point, time: _, size_bytes: _, policy, place, parts, guards, quiesce, in_place, dry_run } =
         prepared;
+    let context = &context.knowing(&policy);
     for guard in &guards {
-        guard.check().await?;
+        guard.check(&context.confidential).await?;
     }
     // One elsewhere is in nobody's way; its lease only tells who writes for it.
     let name = match in_place && !dry_run {
         true => runner::policy_lease(&policy.name),
-        false => format!("restore:{}:{}", policy.name, ProcessIdentity::own().pid),
+        false => {
+            let ProcessIdentity { pid, namespace, .. } = ProcessIdentity::own();
+            format!("restore:{}:{pid}-{namespace}", policy.name)
+        }
     };
-    let lease = context.state.lease(&name, now)?.map_err(|holder| {
-        WorkError::Refused(format!(
-            "a run or another restore of {} is under way (process {}); try again when it is done",
-            policy.name, holder.pid
-        ))
-    })?;
+    let lease = match context.state.lease(&name, now)? {
+        Ok(lease) => lease,
+        Err(holder) => return Err(waiting::busy(context, &policy.name, holder)?),
+    };
     if in_place && !dry_run {
         recovery::recover_policy(context, Some(&policy.name), now).await?;
     }
@@ -246,7 +249,9 @@ pub async fn carry_out(
     if let Some(workload) = &quiesce {
         context.state.add_stopped(workload, now)?;
         let limit = workload.quiesce.timeout.map_or(Duration::from_secs(300), |timeout| timeout.std());
-        let stopped = process::execute(&workload.quiesce.stop, limit, context.stop.as_ref(), |_| ()).await;
+        let stopped =
+            process::execute(&workload.quiesce.stop, limit, context.stop.as_ref(), &context.confidential, |_| ());
+        let stopped = stopped.await;
         failure =
             stopped.err().map(|error| runner::chain("stopping the workload failed, so nothing was written", &error));
     }
@@ -299,7 +304,7 @@ pub async fn carry_out(
         }
     }
     if let Some(workload) = &quiesce {
-        match runner::start(workload).await {
+        match runner::start(workload, &context.confidential).await {
             Ok(()) => context.state.remove_stopped(workload)?,
             Err(reason) => failure = Some(failure.map_or(reason.clone(), |failure| format!("{failure}; {reason}"))),
         }

@@ -54,6 +54,8 @@ pub enum RunEnd {
     Ended(RunReport),
     /// This run, or another one of the policy, is or was carried out by another process.
     Adopted(RunReport),
+    /// This run was carried out so long ago that no more than that is known.
+    Past(RestorePointId),
 }
 
 /// What happens in a run, for whoever looks on.
@@ -77,6 +79,7 @@ pub async fn run(context: &Context, request: &RunRequest, notice: &mut dyn FnMut
             request.policy
         )));
     }
+    let context = &context.knowing(&stored.compiled);
     let now = to_millisecond(Timestamp::now());
     let mut report = first_report(&stored.compiled, request, now);
     let lease_name = policy_lease(&request.policy);
@@ -93,15 +96,15 @@ pub async fn run(context: &Context, request: &RunRequest, notice: &mut dyn FnMut
     }
     if request.scheduled_at.is_none() {
         // Two runs by hand in one second are two runs.
-        let taken: Vec<RestorePointId> =
-            context.state.runs(&request.policy)?.into_iter().map(|run| run.report.id).collect();
-        while taken.contains(&report.id) {
+        while context.state.is_taken(&request.policy, &report.id)? {
             report.scheduled_at += jiff::SignedDuration::from_secs(1);
             report.id = RestorePointId::from_time(report.scheduled_at);
         }
     }
-    if let Begun::Theirs(report) = context.state.begin_run(&report)? {
-        return Ok(RunEnd::Adopted(*report));
+    match context.state.begin_run(&report)? {
+        Begun::Ours => {}
+        Begun::Theirs(report) => return Ok(RunEnd::Adopted(*report)),
+        Begun::Past => return Ok(RunEnd::Past(report.id)),
     }
     let limits = stored.compiled.document.spec.limits.as_ref();
     let limit = limits.and_then(|limits| limits.timeout).map_or(DEFAULT_RUN_TIMEOUT, |timeout| timeout.std());
@@ -129,6 +132,12 @@ pub async fn run(context: &Context, request: &RunRequest, notice: &mut dyn FnMut
 /// The lease that makes a policy's runs and restores in place one at a time.
 pub fn policy_lease(policy: &PolicyName) -> String {
     format!("policy:{policy}")
+}
+
+/// The lease of a restore that waits for a policy's own: the scheduler starts no run of it meanwhile, or a restore could
+/// wait for ever.
+pub fn waiting_lease(policy: &PolicyName) -> String {
+    format!("restore-waits:{policy}")
 }
 
 /// There is no such policy.
@@ -207,7 +216,7 @@ impl Run<'_> {
     }
 
     async fn carry_out_step(&mut self, step: Step, notice: &mut dyn FnMut(Notice)) -> Result<(), String> {
-        let spec = &self.policy.document.spec;
+        let (spec, confidential) = (&self.policy.document.spec, &self.context.confidential);
         if !matches!(step, Step::Start | Step::HookAfter(_)) {
             self.may_go_on()?;
         }
@@ -215,14 +224,14 @@ impl Run<'_> {
             Step::HookBefore(index) => {
                 notice(Notice::Step(format!("hook {} before the capture", index + 1)));
                 match spec.hooks.before.get(index) {
-                    Some(before) => hook(before, "before", index, Some(self)).await,
+                    Some(before) => hook(before, "before", index, confidential, Some(self)).await,
                     None => Ok(()),
                 }
             }
             Step::HookAfter(index) => {
                 notice(Notice::Step(format!("hook {} after the capture", index + 1)));
                 match spec.hooks.after.get(index) {
-                    Some(after) => hook(after, "after", index, Some(self)).await,
+                    Some(after) => hook(after, "after", index, confidential, Some(self)).await,
                     None => Ok(()),
                 }
             }
@@ -233,7 +242,7 @@ impl Run<'_> {
             Step::Start => {
                 notice(Notice::Step("start the workload again".to_owned()));
                 match self.workload() {
-                    Some(workload) => start(&workload).await,
+                    Some(workload) => start(&workload, confidential).await,
                     None => Ok(()),
                 }
             }
@@ -363,8 +372,8 @@ fn overlap(
     match other {
         Some(other) => Ok(RunEnd::Adopted(other.report)),
         None => Err(WorkError::Refused(format!(
-            "a restore of {} is under way (process {}); start the run again when it is done",
-            request.policy, holder.pid
+            "a restore of {} is under way ({holder}); start the run again when it is done",
+            request.policy
         ))),
     }
 }

@@ -192,8 +192,11 @@ impl Scheduler {
             Due::Now { scheduled, missed: _, catch_up } => {
                 look.has_work = true;
                 // One run for each policy: a time that comes while one is under way waits for its end.
-                // A restore in place ends by itself, too; its policy is looked at again after it.
-                if context.state.lease_holder(&runner::policy_lease(name))?.is_some() {
+                // A restore in place ends by itself, too; its policy is looked at again after it. One that waits comes
+                // first.
+                let leases = [runner::policy_lease(name), runner::waiting_lease(name)];
+                let mut holders = leases.iter().map(|lease| context.state.lease_holder(lease));
+                if holders.any(|holder| !matches!(holder, Ok(None))) {
                     look.again(now + LOOK_AGAIN);
                 } else if !is_running {
                     look.due = Some(DueRun { scheduled, catch_up, last_scheduled });

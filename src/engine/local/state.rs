@@ -6,7 +6,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +19,9 @@ use crate::{engine::EngineError, restore_point::MakerId};
 pub mod events;
 pub mod journal;
 pub mod leases;
+mod lives;
 pub mod observation;
+mod past;
 pub mod places;
 pub mod points;
 pub mod policies;
@@ -34,7 +36,7 @@ const FILE_NAME: &str = "state.sqlite";
 /// How long a call waits for another process's transaction.
 const BUSY: Duration = Duration::from_secs(30);
 /// The version of the schema, in `user_version`. 2 added the table `changes`, with which nothing but an observation by a
-/// daemon has to do; 3 added what [`points::ADDED`] says.
+/// daemon has to do; 3 added what [`points::ADDED`] says, `past_runs` and `secret_variables`.
 const VERSION: i64 = 3;
 /// The note that says who this installation is, see [`MakerId`].
 const MAKER_NOTE: &str = "maker";
@@ -68,6 +70,15 @@ pub enum StateError {
         #[source]
         source: rusqlite::Error,
     },
+    /// Others could not tell whether this process is alive.
+    #[error("the lock {} of this process cannot be taken; check that this user may write there, and that the disk has room", path.display())]
+    Life {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Something stored cannot be read back.
     #[error("{what} in the state cannot be read; apply the documents again, or restore the state directory")]
     Decode {
@@ -94,6 +105,7 @@ impl From<StateError> for EngineError {
             StateError::Open { source, .. } => {
                 Self::Permanent { operation, hint: "name another directory with --state".into(), source: Some(source) }
             }
+            StateError::Life { source, .. } => Self::Transient { operation, source: Box::new(source) },
             StateError::Newer { .. } => {
                 Self::Permanent { operation, hint: "update this Mainstay".into(), source: None }
             }
@@ -115,6 +127,8 @@ pub struct State {
     /// None: the state is only looked at, once.
     observer: Option<Mutex<Observer>>,
     directory: PathBuf,
+    /// None: this process stands for nothing in the state so far.
+    life: Mutex<Option<Arc<lives::Life>>>,
 }
 
 impl State {
@@ -133,7 +147,12 @@ impl State {
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
             .map_err(|error| open_error(error.into()))?;
         let observer = Some(Mutex::default());
-        let state = Self { connection: Mutex::new(connection), observer, directory: directory.to_owned() };
+        let state = Self {
+            connection: Mutex::new(connection),
+            observer,
+            directory: directory.to_owned(),
+            life: Mutex::default(),
+        };
         state.migrate()?;
         Ok(state)
     }
@@ -180,7 +199,12 @@ impl State {
     }
 
     fn looked_at(connection: Connection, directory: &Path) -> Self {
-        Self { connection: Mutex::new(connection), observer: None, directory: directory.to_owned() }
+        Self {
+            connection: Mutex::new(connection),
+            observer: None,
+            directory: directory.to_owned(),
+            life: Mutex::default(),
+        }
     }
 
     /// The directory.
@@ -212,6 +236,8 @@ impl State {
                     transaction.execute_batch(points::ADDED)?;
                     let maker = format!("{:016x}", rand::random::<u64>());
                     transaction.execute("INSERT OR IGNORE INTO notes VALUES (?1, ?2)", [MAKER_NOTE, &maker])?;
+                    transaction.execute_batch(past::PAST_RUNS)?;
+                    policies::add_secret_variables(transaction)?;
                 }
                 transaction.pragma_update(None, "user_version", VERSION.max(version))?;
                 Ok(())

@@ -57,7 +57,11 @@ impl From<WorkError> for Problem {
                 let hint = if is_usual { DAMAGED.to_owned() } else { failure.hint };
                 Self { what: failure.message, hint }
             }
-            WorkError::State(_) | WorkError::Repository(_) | WorkError::Mover(_) | WorkError::Refused(_) => {
+            WorkError::State(_)
+            | WorkError::Repository(_)
+            | WorkError::Mover(_)
+            | WorkError::Busy { .. }
+            | WorkError::Refused(_) => {
                 Self { what: error.chain(), hint: "nothing was proven; verify it again".to_owned() }
             }
         }

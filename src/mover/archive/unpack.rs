@@ -13,6 +13,8 @@ use std::{
 use flate2::read::MultiGzDecoder;
 use tar::EntryType;
 
+use crate::mover::draft::{self, Author};
+
 /// More entries than this are no upload.
 const ENTRIES: u64 = 10_000_000;
 
@@ -81,6 +83,8 @@ pub fn unpack(archive: &Path, into: &Path, overwrite: bool) -> Result<Unpacked, 
     survey(archive, into, overwrite)?;
     let made = DirBuilder::new().recursive(true).mode(0o755).create(into);
     made.map_err(|source| UnpackError::Destination { path: into.to_owned(), source })?;
+    let author = Author::own();
+    draft::sweep(into, &author);
     let mut unpacked = Unpacked::default();
     // Links wait: a file below a link would be written wherever the link leads.
     let mut links: Vec<(EntryType, PathBuf, PathBuf)> = Vec::new();
@@ -92,12 +96,13 @@ pub fn unpack(archive: &Path, into: &Path, overwrite: bool) -> Result<Unpacked, 
         let destination = |source| UnpackError::Destination { path: path.clone(), source };
         make_directories(into, if kind.is_dir() { name } else { name.parent().unwrap_or(name) })?;
         if kind.is_dir() {
+            draft::sweep(&path, &author);
             directories.push((path, mode, time));
         } else if kind.is_symlink() || kind.is_hard_link() {
             let target = entry.link_name().ok().flatten().unwrap_or_default().into_owned();
             links.push((kind, path, target));
         } else {
-            let temporary = temporary(&path);
+            let temporary = author.beside(&path, 0);
             let mut write = || -> io::Result<u64> {
                 let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
                 let length = io::copy(entry, &mut file)?;
@@ -121,7 +126,7 @@ pub fn unpack(archive: &Path, into: &Path, overwrite: bool) -> Result<Unpacked, 
         Ok(())
     })?;
     for (kind, path, target) in links {
-        make_link(into, kind, &path, &target)?;
+        make_link(into, kind, &path, &target, &author)?;
         unpacked.files += 1;
     }
     for (path, mode, time) in directories.into_iter().rev() {
@@ -221,12 +226,12 @@ fn make_directories(into: &Path, name: &Path) -> Result<(), UnpackError> {
     Ok(())
 }
 
-fn make_link(into: &Path, kind: EntryType, path: &Path, target: &Path) -> Result<(), UnpackError> {
+fn make_link(into: &Path, kind: EntryType, path: &Path, target: &Path, author: &Author) -> Result<(), UnpackError> {
     // The links made before this one could lead the way to this one elsewhere.
     if let Some(directory) = path.parent().and_then(|parent| parent.strip_prefix(into).ok()) {
         make_directories(into, directory)?;
     }
-    let temporary = temporary(path);
+    let temporary = author.beside(path, 0);
     let make = || {
         if kind.is_symlink() {
             std::os::unix::fs::symlink(target, &temporary)?;
@@ -246,10 +251,6 @@ fn make_link(into: &Path, kind: EntryType, path: &Path, target: &Path) -> Result
         let _ = fs::remove_file(&temporary);
         UnpackError::Destination { path: path.to_owned(), source }
     })
-}
-
-fn temporary(path: &Path) -> PathBuf {
-    path.parent().unwrap_or(path).join(format!(".mainstay-upload-{}", std::process::id()))
 }
 
 fn set_time(path: &Path, seconds: u64) -> io::Result<()> {

@@ -12,8 +12,8 @@ use filetime::FileTime;
 use jiff::Timestamp;
 use rustix::fs::{CWD, FileType, Mode};
 
-use super::parent;
 use crate::mover::{
+    draft::{self, Author},
     job::{Failure, FailureKind},
     repository::{Content, Contents, Entry, EntryKind, OpenSnapshot, xattrs},
 };
@@ -24,15 +24,34 @@ const HOLE_BYTES: usize = 64 << 10;
 /// Files with more pieces than this are read ahead by further threads.
 const MANY_PIECES: usize = 16;
 
-/// Tells the temporary files of a restore apart. Shared by its threads.
-#[derive(Debug, Default)]
-pub struct Numbers(AtomicU64);
+/// Names the temporary files of a restore. Shared by its threads.
+#[derive(Debug)]
+pub struct Drafts {
+    author: Author,
+    next: AtomicU64,
+}
+
+impl Drafts {
+    /// Those of this process.
+    pub fn own() -> Self {
+        Self { author: Author::own(), next: AtomicU64::new(0) }
+    }
+
+    /// Removes those of killed restores from a directory.
+    pub fn sweep(&self, directory: &Path) {
+        draft::sweep(directory, &self.author);
+    }
+
+    fn beside(&self, path: &Path) -> PathBuf {
+        self.author.beside(path, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// Writes entries; each thread of a restore has its own.
 pub struct Writer<'a> {
     snapshot: &'a OpenSnapshot,
     contents: Contents<'a>,
-    numbers: &'a Numbers,
+    drafts: &'a Drafts,
     is_root: bool,
 }
 
@@ -41,9 +60,9 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// There is no memory for it.
-    pub fn new(snapshot: &'a OpenSnapshot, numbers: &'a Numbers) -> Result<Self, Failure> {
+    pub fn new(snapshot: &'a OpenSnapshot, drafts: &'a Drafts) -> Result<Self, Failure> {
         let contents = snapshot.contents()?;
-        Ok(Self { snapshot, contents, numbers, is_root: rustix::process::geteuid().is_root() })
+        Ok(Self { snapshot, contents, drafts, is_root: rustix::process::geteuid().is_root() })
     }
 
     /// Writes an entry beside its destination and then moves it there, over what is there.
@@ -51,7 +70,7 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// The destination or the repository refuses.
     pub fn write(&mut self, entry: &Entry, path: &Path) -> Result<(), Failure> {
-        let temporary = self.temporary(path);
+        let temporary = self.drafts.beside(path);
         let written = self
             .write_to(entry, &temporary)
             .and_then(|()| fs::rename(&temporary, path).map_err(|error| refused("write", path, &error)));
@@ -67,7 +86,7 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// The destination refuses.
     pub fn link(&self, first: &Path, path: &Path) -> Result<(), Failure> {
-        let temporary = self.temporary(path);
+        let temporary = self.drafts.beside(path);
         fs::hard_link(first, &temporary)
             .and_then(|()| fs::rename(&temporary, path))
             .and_then(|()| match fs::remove_file(&temporary) {
@@ -172,11 +191,6 @@ impl<'a> Writer<'a> {
             file.set_len(offset).map_err(failed)?;
         }
         Ok(file)
-    }
-
-    fn temporary(&self, path: &Path) -> PathBuf {
-        let number = self.numbers.0.fetch_add(1, Ordering::Relaxed);
-        parent(path).join(format!(".mainstay-{}-{number}", std::process::id()))
     }
 }
 

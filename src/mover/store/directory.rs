@@ -10,10 +10,8 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{
-    FileKind, MOST_BESIDE, StoreError,
-    draft::{Author, is_abandoned, is_draft},
-};
+use super::{FileKind, MOST_BESIDE, StoreError};
+use crate::mover::draft::{Author, is_abandoned, is_draft};
 
 /// A repository in a directory of this host.
 #[derive(Debug)]

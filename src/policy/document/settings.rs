@@ -12,7 +12,8 @@ pub struct SettingsSpec {
     /// Name of this host or cluster; part of the path of repositories with `layout: PerPolicy`. Default `local`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
-    /// Change nothing and start no scheduled run while true. The plan still says what would change.
+    /// Change nothing, let nothing expire and start no run while true. The plan still says what would change; restores go
+    /// on. `mainstay run` and `mainstay apply` do their work all the same with `--despite-freeze`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub freeze: bool,
     /// Limits of what a plan may do without approval.

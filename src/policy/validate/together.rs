@@ -82,6 +82,8 @@ pub fn together(files: &[(&Path, &CheckedFile)]) -> (DesiredState, Vec<Diagnosti
         }
     }
     desired.settings = settings(&everything.settings);
+    let freezes = everything.settings.iter().find(|settings| settings.document.spec.freeze);
+    desired.frozen_by = freezes.map(|settings| settings.name.location.clone());
     desired.deletion_blocked = deletion_blocked(files, &everything);
     (desired, findings)
 }

@@ -1,5 +1,7 @@
 //! A prune by somebody who keeps no lock, in the middle of a capture.
 
+use std::fs;
+
 use super::*;
 
 /// A capture that found all of its data in the repository, of which no snapshot refers to any, stands before its end

@@ -1,12 +1,16 @@
 //! Restores that documents ask for, each in a process of its own: once for each document and content.
 //!
-//! The intent is in the state before the process exists, and the process claims it before it writes anything.
+//! The intent is in the state before the process exists, and the process claims it before it writes anything. Where a run
+//! of the policy is under way, it waits for its end.
 
 use std::process::Stdio;
 
 use jiff::Timestamp;
 
-use super::{RestoreRequest, carry_out, prepare};
+use super::{
+    RestoreRequest, carry_out, prepare,
+    waiting::{self, Waited},
+};
 use crate::{
     actual::RestoreReport,
     engine::local::{
@@ -56,10 +60,10 @@ pub fn take_up<T: FnOnce(PolicyName) + Send + 'static>(
     now: Timestamp,
     tell: impl Fn() -> T,
 ) -> Result<(), WorkError> {
-    let own = ProcessIdentity::own();
+    let own = context.state.own_process()?;
     for restore in context.state.restores_under_way()? {
         let StoredRestore { name, content, document: _, report, process } = restore;
-        let waits = report.phase == Phase::Pending && !process.is_alive();
+        let waits = report.phase == Phase::Pending && !context.state.is_alive(&process);
         // Of two daemons one gets it.
         if waits && context.state.pass_restore(&name, &content, &process, &own)? {
             tracing::warn!(restore = %name, "the process of this restore was gone before it began; it is started again");
@@ -79,7 +83,7 @@ fn start_process(
     tell: impl FnOnce(PolicyName) + Send + 'static,
 ) -> Result<(), WorkError> {
     use std::os::unix::process::CommandExt as _;
-    let own = ProcessIdentity::own();
+    let own = context.state.own_process()?;
     let child = std::process::Command::new(&context.program)
         .args(["restore", "--document", &name.to_string(), "--content", content, "--state"])
         .arg(context.state.directory())
@@ -124,20 +128,30 @@ pub async fn carry_out_document(
     if stored.report.phase != Phase::Pending {
         return Ok(stored.report);
     }
-    let own = ProcessIdentity::own();
+    let mut turn = waiting::Turn::new(context, &stored);
+    let own = context.state.own_process()?;
     let running = RestoreReport { phase: Phase::Running, message: "under way".to_owned(), ..stored.report.clone() };
-    if !context.state.begin_restore(name, content, &running)? {
-        // Another process was quicker; what it does is in the state.
-        return Ok(context.state.restore(name, content)?.map_or(stored.report, |restore| restore.report));
-    }
-    let report = match of_document(context, &stored).await {
-        Ok(report) => report,
-        Err(error) => RestoreReport {
-            phase: Phase::Failed,
-            finished_at: Some(to_millisecond(Timestamp::now())),
-            message: error.chain(),
-            ..running
-        },
+    let report = loop {
+        if !context.state.begin_restore(name, content, &running)? {
+            // Another process was quicker; what it does is in the state.
+            return Ok(context.state.restore(name, content)?.map_or(running, |restore| restore.report));
+        }
+        let error = match of_document(context, &stored).await {
+            Ok(report) => break report,
+            Err(error) => error,
+        };
+        match turn.wait(error, &running).await {
+            Ok(Waited::Free) => {}
+            Ok(Waited::Stopped(waiting)) => return Ok(waiting),
+            Err(error) => {
+                break RestoreReport {
+                    phase: Phase::Failed,
+                    finished_at: Some(to_millisecond(Timestamp::now())),
+                    message: error.chain(),
+                    ..running
+                };
+            }
+        }
     };
     context.state.update_restore(name, content, &report, &own, Timestamp::now())?;
     Ok(report)

@@ -5,6 +5,7 @@ use std::{process::Stdio, time::Duration};
 use crate::{
     engine::local::{context::WorkError, process},
     mover::job::Program,
+    secret::Confidential,
 };
 
 /// How long one look may take.
@@ -26,7 +27,7 @@ impl Guard {
     ///
     /// # Errors
     /// It is not empty, or nobody can tell.
-    pub async fn check(&self) -> Result<(), WorkError> {
+    pub async fn check(&self, confidential: &Confidential) -> Result<(), WorkError> {
         let database = &self.database;
         let unknown = |why: String| {
             WorkError::Refused(format!(
@@ -35,7 +36,11 @@ impl Guard {
             ))
         };
         let Some((name, arguments)) = self.program.arguments.split_first() else { return Ok(()) };
-        let child = tokio::process::Command::new(name)
+        let mut command = tokio::process::Command::new(name);
+        for variable in confidential.variables() {
+            command.env_remove(variable);
+        }
+        let child = command
             .args(arguments)
             .envs(self.program.environment.iter().map(|(name, value)| (name, value.expose())))
             .stdin(Stdio::null())
@@ -49,7 +54,8 @@ impl Guard {
             Err(_) => return Err(unknown(format!("`{name}` took longer than {} s", LIMIT.as_secs()))),
         };
         if !output.status.success() {
-            let said = self.without_secrets(&String::from_utf8_lossy(&output.stderr));
+            let said = confidential.redact(String::from_utf8_lossy(&output.stderr).trim());
+            let said: String = said.chars().take(MOST_CHARACTERS).collect();
             let status = process::describe(output.status);
             return Err(unknown(format!("`{name}` ended with {status}: {said}")));
         }
@@ -62,13 +68,5 @@ impl Guard {
             ))),
             Err(_) => Err(unknown(format!("`{name}` did not print a number"))),
         }
-    }
-
-    fn without_secrets(&self, said: &str) -> String {
-        let mut said: String = said.trim().to_owned();
-        for secret in self.program.environment.values().filter(|secret| !secret.expose().is_empty()) {
-            said = said.replace(secret.expose(), "…");
-        }
-        said.chars().take(MOST_CHARACTERS).collect()
     }
 }

@@ -34,14 +34,14 @@ impl State {
         excluded: Option<&str>,
         now: Timestamp,
     ) -> Result<Result<Lease<'_>, ProcessIdentity>, StateError> {
-        let own = ProcessIdentity::own();
+        let own = self.own_process()?;
         let holder = self.write("taking a lease", |transaction| {
             if let Some(excluded) = excluded {
                 let mut others =
                     transaction.prepare_cached("SELECT process FROM leases WHERE substr(name, 1, length(?1)) = ?1")?;
                 let others = others.query_map([excluded], |row| row.get::<_, String>(0))?;
                 for other in others {
-                    if let Some(other) = identity(&other?).filter(ProcessIdentity::is_alive) {
+                    if let Some(other) = identity(&other?).filter(|other| self.is_alive(other)) {
                         return Ok(Some(other));
                     }
                 }
@@ -52,7 +52,7 @@ impl State {
                 })
                 .optional()?;
             let (holder, child) = known.unzip();
-            if let Some(holder) = holder.as_deref().and_then(identity).filter(ProcessIdentity::is_alive) {
+            if let Some(holder) = holder.as_deref().and_then(identity).filter(|holder| self.is_alive(holder)) {
                 return Ok(Some(holder));
             }
             // What works for a holder that is gone must not work beside us.
@@ -81,7 +81,7 @@ impl State {
             .query_row("SELECT process FROM leases WHERE name = ?1", [name], |row| row.get(0))
             .optional()
             .map_err(StateError::query("reading a lease"))?;
-        Ok(holder.as_deref().and_then(identity).filter(ProcessIdentity::is_alive))
+        Ok(holder.as_deref().and_then(identity).filter(|holder| self.is_alive(holder)))
     }
 
     /// Ends the movers that work on under leases whose holders are gone.
@@ -97,7 +97,7 @@ impl State {
             })
             .map_err(StateError::query("reading leases"))?;
         for (name, process, child) in held {
-            if identity(&process).is_some_and(|holder| holder.is_alive()) {
+            if identity(&process).is_some_and(|holder| self.is_alive(&holder)) {
                 continue;
             }
             if let Some(child) = identity(&child) {

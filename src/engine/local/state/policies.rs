@@ -1,11 +1,13 @@
 //! Compiled policies.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use super::{State, StateError, decode, encode, places, time};
 use crate::{
-    policy::{CompiledPolicy, PolicyName, PolicyNameError},
+    policy::{CompiledPolicy, PolicyName, PolicyNameError, secrets},
     restore_point::RestorePointId,
 };
 
@@ -44,6 +46,7 @@ impl State {
                  ON CONFLICT (name) DO UPDATE SET compiled = ?2, withdrawn = 0, last_scheduled = ?3",
                 params![policy.name.to_string(), encode(policy), last_scheduled.to_string()],
             )?;
+            note_secret_variables(transaction, policy)?;
             places::put(transaction, policy)
         })
     }
@@ -99,6 +102,46 @@ impl State {
             Ok(())
         })
     }
+}
+
+impl State {
+    /// The environment variables that the documents of any policy name, or ever named, as secrets.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn secret_variables(&self) -> Result<BTreeSet<String>, StateError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached("SELECT name FROM secret_variables")
+            .map_err(StateError::query("reading the names of secrets"))?;
+        let names = statement
+            .query_map([], |row| row.get(0))
+            .and_then(Iterator::collect::<Result<_, _>>)
+            .map_err(StateError::query("reading the names of secrets"))?;
+        Ok(names)
+    }
+}
+
+/// Makes the table of variables that hold secrets, and fills it from the policies that are there.
+pub(super) fn add_secret_variables(transaction: &Transaction<'_>) -> Result<(), rusqlite::Error> {
+    transaction.execute_batch("CREATE TABLE secret_variables (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;")?;
+    let texts: Vec<String> = transaction
+        .prepare("SELECT compiled FROM policies")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    // One that cannot be read does not run either.
+    for policy in texts.iter().filter_map(|text| serde_json::from_str(text).ok()) {
+        note_secret_variables(transaction, &policy)?;
+    }
+    Ok(())
+}
+
+/// Names are never taken out again: a process that was started with one before keeps it.
+fn note_secret_variables(transaction: &Transaction<'_>, policy: &CompiledPolicy) -> Result<(), rusqlite::Error> {
+    for name in secrets::named(policy).into_iter().filter_map(|reference| reference.env) {
+        transaction.execute("INSERT OR IGNORE INTO secret_variables (name) VALUES (?1)", [name])?;
+    }
+    Ok(())
 }
 
 /// A stored name.

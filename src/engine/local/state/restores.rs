@@ -42,6 +42,7 @@ impl State {
         document: &RestoreDocument,
         report: &RestoreReport,
     ) -> Result<bool, StateError> {
+        let own = self.own_process()?;
         self.write("announcing a restore", |transaction| {
             let added = transaction.execute(
                 "INSERT OR IGNORE INTO restores (name, content, document, report, phase, process) \
@@ -52,14 +53,15 @@ impl State {
                     encode(document),
                     encode(report),
                     phase_text(report.phase),
-                    encode(&ProcessIdentity::own())
+                    encode(&own)
                 ],
             )?;
             Ok(added > 0)
         })
     }
 
-    /// Stores how far a restore is, and who carries it out.
+    /// Stores how far a restore is, and who carries it out. One that has ended stays as it ended: two guards may find
+    /// the same dead one.
     ///
     /// # Errors
     /// The state cannot be written.
@@ -72,11 +74,12 @@ impl State {
         now: Timestamp,
     ) -> Result<(), StateError> {
         self.write("writing a restore", |transaction| {
-            transaction.execute(
-                "UPDATE restores SET report = ?3, phase = ?4, process = ?5 WHERE name = ?1 AND content = ?2",
+            let updated = transaction.execute(
+                "UPDATE restores SET report = ?3, phase = ?4, process = ?5 \
+                 WHERE name = ?1 AND content = ?2 AND phase IN ('Pending', 'Running')",
                 params![name.to_string(), content, encode(report), phase_text(report.phase), encode(process)],
             )?;
-            if matches!(report.phase, Phase::Succeeded | Phase::Failed) {
+            if updated > 0 && matches!(report.phase, Phase::Succeeded | Phase::Failed) {
                 events::add(transaction, now, name, &EventKind::RestoreEnded(Box::new(report.clone())))?;
             }
             Ok(())
@@ -88,17 +91,12 @@ impl State {
     /// # Errors
     /// The state cannot be written.
     pub fn begin_restore(&self, name: &PolicyName, content: &str, report: &RestoreReport) -> Result<bool, StateError> {
+        let own = self.own_process()?;
         self.write("beginning a restore", |transaction| {
             let begun = transaction.execute(
                 "UPDATE restores SET report = ?3, phase = ?4, process = ?5 \
                  WHERE name = ?1 AND content = ?2 AND phase = 'Pending'",
-                params![
-                    name.to_string(),
-                    content,
-                    encode(report),
-                    phase_text(report.phase),
-                    encode(&ProcessIdentity::own())
-                ],
+                params![name.to_string(), content, encode(report), phase_text(report.phase), encode(&own)],
             )?;
             Ok(begun > 0)
         })

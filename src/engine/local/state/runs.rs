@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
-use super::{State, StateError, decode, encode, events, points, points::StoredPoint};
+use super::{State, StateError, decode, encode, events, past, points, points::StoredPoint};
 use crate::{
     engine::local::process::ProcessIdentity,
     policy::PolicyName,
@@ -11,9 +11,6 @@ use crate::{
     run::{Phase, RunReport},
     status::ledger::EventKind,
 };
-
-/// How many ended runs of a policy are remembered.
-const MOST_RUNS: usize = 200;
 
 /// A run as it is stored.
 #[derive(Debug, Clone)]
@@ -33,19 +30,22 @@ pub enum Begun {
     Ours,
     /// It is under way in another process, or was; here is what is known of it.
     Theirs(Box<RunReport>),
+    /// It was carried out so long ago that no more than that is known.
+    Past,
 }
 
 const COLUMNS: &str = "report, process, child";
 
 impl State {
     /// Announces a run that is about to be started, together with the scheduled time that it deals with. False: the
-    /// run is known already.
+    /// run is known already, or was once.
     ///
     /// # Errors
     /// The state cannot be written.
     pub fn announce_run(&self, report: &RunReport) -> Result<bool, StateError> {
+        let own = self.own_process()?;
         self.write("announcing a run", |transaction| {
-            let added = insert(transaction, report, "OR IGNORE")?;
+            let added = !past::is_past(transaction, report)? && insert(transaction, report, &own, "OR IGNORE")?;
             transaction.execute(
                 "UPDATE policies SET last_scheduled = ?1 WHERE name = ?2",
                 params![report.scheduled_at.to_string(), report.policy.to_string()],
@@ -98,6 +98,7 @@ impl State {
     /// # Errors
     /// The state cannot be written.
     pub fn begin_run(&self, report: &RunReport) -> Result<Begun, StateError> {
+        let own = self.own_process()?;
         let known = self.write("beginning a run", |transaction| {
             let known: Option<(String, String)> = transaction
                 .query_row(
@@ -107,9 +108,10 @@ impl State {
                 )
                 .optional()?;
             match known {
-                Some((phase, text)) if phase != phase_text(Phase::Pending) => Ok(Some(text)),
+                Some((phase, text)) if phase != phase_text(Phase::Pending) => Ok(Some(Some(text))),
+                None if past::is_past(transaction, report)? => Ok(Some(None)),
                 Some(_) | None => {
-                    insert(transaction, report, "OR REPLACE")?;
+                    insert(transaction, report, &own, "OR REPLACE")?;
                     transaction.execute(
                         "UPDATE policies SET running = ?1, last_run = ?2 WHERE name = ?3",
                         params![report.id.0, encode(report), report.policy.to_string()],
@@ -120,7 +122,8 @@ impl State {
         })?;
         match known {
             None => Ok(Begun::Ours),
-            Some(text) => Ok(Begun::Theirs(decode(|| format!("run {} of {}", report.id, report.policy), &text)?)),
+            Some(None) => Ok(Begun::Past),
+            Some(Some(text)) => Ok(Begun::Theirs(decode(|| format!("run {} of {}", report.id, report.policy), &text)?)),
         }
     }
 
@@ -172,11 +175,7 @@ impl State {
             )?;
             // A journal is needed only while its run is under way.
             transaction.execute("DELETE FROM journal WHERE policy = ?1 AND run = ?2", params![name, report.id.0])?;
-            transaction.execute(
-                "DELETE FROM runs WHERE policy = ?1 AND (phase = 'Succeeded' OR swept = 1) AND id NOT IN \
-                 (SELECT id FROM runs WHERE policy = ?1 ORDER BY started_at DESC LIMIT ?2)",
-                params![name, MOST_RUNS as i64],
-            )?;
+            past::drop_old(transaction, &name)?;
             events::add(transaction, now, &report.policy, &EventKind::RunEnded(Box::new(report.clone())))
         })
     }
@@ -263,7 +262,12 @@ impl State {
     }
 }
 
-fn insert(transaction: &Transaction<'_>, report: &RunReport, conflict: &str) -> Result<bool, rusqlite::Error> {
+fn insert(
+    transaction: &Transaction<'_>,
+    report: &RunReport,
+    process: &ProcessIdentity,
+    conflict: &str,
+) -> Result<bool, rusqlite::Error> {
     let added = transaction.execute(
         &format!(
             "INSERT {conflict} INTO runs (policy, id, started_at, phase, report, process, swept) \
@@ -275,7 +279,7 @@ fn insert(transaction: &Transaction<'_>, report: &RunReport, conflict: &str) -> 
             report.started_at.to_string(),
             phase_text(report.phase),
             encode(report),
-            encode(&ProcessIdentity::own()),
+            encode(process),
         ],
     )?;
     Ok(added > 0)

@@ -207,11 +207,13 @@ fn a_failed_observation_is_made_anew() {
     assert_eq!(state.observe(now()).unwrap(), State::open_read_only(directory.path()).unwrap().observe(now()).unwrap());
 }
 
-/// A state as the version before this table left it, and then another database in its place.
+/// A state as the first version left it, and then another database in its place.
 #[test]
 fn an_older_state_is_brought_up_to_date() {
     let directory = TempDir::new().unwrap();
-    State::open(directory.path()).unwrap().put_policy(&compiled("a", json!({})), now()).unwrap();
+    let dump = json!({"name": "dump", "command": {"dump": ["true"], "environment": {"TOKEN": {"env": "SHOP_TOKEN"}}}});
+    let policy = compiled("a", json!({"sources": [dump]}));
+    State::open(directory.path()).unwrap().put_policy(&policy, now()).unwrap();
     let hand = Connection::open(directory.path().join(FILE_NAME)).unwrap();
     let triggers: Vec<String> = hand
         .prepare("SELECT name FROM sqlite_master WHERE type = 'trigger'")
@@ -225,10 +227,14 @@ fn an_older_state_is_brought_up_to_date() {
         hand.execute(&format!("DROP TRIGGER {trigger}"), []).unwrap();
     }
     hand.execute_batch("ALTER TABLE points DROP COLUMN found; ALTER TABLE points DROP COLUMN missing_since").unwrap();
-    hand.execute_batch("DROP TABLE changes; PRAGMA user_version = 1").unwrap();
+    hand.execute_batch(
+        "DROP TABLE changes; DROP TABLE past_runs; DROP TABLE secret_variables; PRAGMA user_version = 1",
+    )
+    .unwrap();
     assert_eq!(State::open_read_only(directory.path()).unwrap().observe(now()).unwrap().policies.len(), 1);
     let state = State::open(directory.path()).unwrap();
     assert_eq!(state.observe(now()).unwrap().policies.len(), 1);
+    assert!(state.secret_variables().unwrap().contains("SHOP_TOKEN"), "of a policy that was there before");
     state.withdraw_policy(&name("a")).unwrap();
     assert_eq!(state.observe(now()).unwrap().policies.len(), 0);
     hand.execute_batch("UPDATE policies SET withdrawn = 0; DELETE FROM changes; DELETE FROM sqlite_sequence").unwrap();

@@ -1,15 +1,17 @@
-//! Files of a repository that are being written: their names say by whom, so that what a killed mover left is told from
-//! what another one is writing just now.
+//! Files that are being written, in a repository or where a restore goes: their names say by whom, so that what a killed
+//! mover left is told from what another one is writing just now.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use crate::engine::local::process::ProcessIdentity;
 
+/// How the names of drafts begin where a restore goes.
+const RESTORED: &str = ".mainstay";
 /// Marks files that are being written; such a name is never listed.
 const MARK: &str = "-tmp-";
 /// So much of the boot's id is in a name.
@@ -31,15 +33,21 @@ pub struct Author {
 impl Author {
     /// This process.
     pub fn own() -> Self {
-        let ProcessIdentity { pid, started_ticks, boot } = ProcessIdentity::own();
+        let ProcessIdentity { pid, started_ticks, boot, namespace } = ProcessIdentity::own();
         let boot = boot.chars().take(BOOT_DIGITS).collect();
-        Self { pid, started_ticks, boot, namespace: fs::metadata("/proc/self/ns/pid").map_or(0, |link| link.ino()) }
+        Self { pid, started_ticks, boot, namespace }
     }
 
     /// The name under which the file `name` is written; `number` tells several apart.
     pub fn draft(&self, name: &str, number: u64) -> String {
         let Self { pid, started_ticks, boot, namespace } = self;
         format!("{name}{MARK}{pid}-{started_ticks}-{boot}-{namespace}-{number}")
+    }
+
+    /// Where an entry is written before it is moved to `path`; `number` tells several apart.
+    pub fn beside(&self, path: &Path, number: u64) -> PathBuf {
+        // Not with the name of the entry in it, which may be as long as a name can be.
+        path.parent().unwrap_or(path).join(self.draft(RESTORED, number))
     }
 
     fn of(name: &str) -> Option<Self> {
@@ -66,13 +74,36 @@ pub fn is_draft(name: &str) -> bool {
     name.contains(MARK)
 }
 
-/// Whether nobody writes this draft any more.
+/// Whether nobody writes this draft of a repository's file any more.
 pub fn is_abandoned(path: &Path, name: &str, own: &Author) -> bool {
+    has_no_writer(name, own, || fs::symlink_metadata(path)?.modified())
+}
+
+/// Removes what killed movers left of files and links in a directory that is restored into.
+pub fn sweep(directory: &Path, own: &Author) {
+    // What cannot be looked at or removed is in nobody's way; the restore itself tells of what is.
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| name.starts_with(RESTORED) && is_draft(name)) else { continue };
+        let path = entry.path();
+        // A file that is whole already has the time of the one that it replaces; its own status was changed just now.
+        let touched = || {
+            let metadata = fs::symlink_metadata(&path)?;
+            Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or_default()))
+        };
+        if Author::of(name).is_some() && has_no_writer(name, own, touched) {
+            // Another restore may have been quicker.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn has_no_writer(name: &str, own: &Author, touched: impl FnOnce() -> io::Result<SystemTime>) -> bool {
     match Author::of(name) {
         Some(author) if (&author.boot, author.namespace) == (&own.boot, own.namespace) => !author.is_alive(),
         Some(_) | None => {
-            let age = fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
-            age.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > LONG_AGO))
+            touched().is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > LONG_AGO))
         }
     }
 }
@@ -103,5 +134,29 @@ mod tests {
         }
         assert!(!check("ab-tmp-nonsense", 1));
         assert_eq!(Author::of(&own.draft("ab", 7)), Some(own.clone()));
+    }
+
+    #[test]
+    fn what_a_killed_restore_left_is_removed_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = Author::own();
+        let dead = Author { started_ticks: own.started_ticks + 1, ..own.clone() };
+        let target = directory.path().join("file");
+        let other_boot = Author { boot: "00000000".into(), ..dead.clone() };
+        let kept =
+            [own.beside(&target, 1), other_boot.beside(&target, 2), directory.path().join(".mainstay-tmp-notes")];
+        let foreign = directory.path().join(dead.draft("file", 3));
+        let left = [dead.beside(&target, 4), dead.beside(&target, 5)];
+        for path in kept.iter().chain([&foreign, &left[0]]) {
+            fs::File::create(path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        }
+        std::os::unix::fs::symlink("nowhere", &left[1]).unwrap();
+        sweep(directory.path(), &own);
+        for path in kept.iter().chain([&foreign]) {
+            assert!(path.exists(), "{} is gone", path.display());
+        }
+        for path in left {
+            assert!(fs::symlink_metadata(&path).is_err(), "{} is left", path.display());
+        }
     }
 }
