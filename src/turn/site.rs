@@ -11,6 +11,7 @@ use crate::{
     apply::Applied,
     daemon::{Wake, memory::Memory, turns::GitClock},
     desired::DesiredState,
+    forge::{self, memory::ForgeMemory},
     git::{
         GitError, Revision,
         checkout::{Checkout, CheckoutOptions, Files, files_at},
@@ -50,6 +51,8 @@ pub struct Site {
     checkout: Option<Checkout>,
     cache: ParseCache,
     memory: Memory,
+    /// What hinders the work with the forge, as the last look at it said.
+    forge_problem: Option<String>,
     status_memo: Memo,
     ended_runs: Vec<RunReport>,
     /// The sequence up to which ended runs were counted by this process.
@@ -92,6 +95,7 @@ impl Site {
             checkout: None,
             cache: ParseCache::default(),
             memory,
+            forge_problem: None,
             status_memo: Memo::default(),
             ended_runs: Vec::new(),
             counted_sequence,
@@ -154,13 +158,24 @@ impl Site {
     /// The documents cannot be known. A branch or directory that vanished, one without documents, a rewritten history
     /// and a commit that is not believed are no errors here: they block deletion.
     pub fn fetch(&mut self) -> Result<Fetched, TurnError> {
-        let Self { options, clock, checkout, memory, .. } = self;
+        let Self { options, clock, checkout, memory, forge_problem, .. } = self;
+        let forge = ForgeMemory::load(&options.state_directory).map_err(|error| {
+            format!(
+                "consent given on change requests is not known: {} cannot be read: {error}",
+                forge::memory::FILE_NAME
+            )
+        });
+        *forge_problem = match &forge {
+            Ok(forge) => forge.problem.clone(),
+            Err(problem) => Some(problem.clone()),
+        };
+        let forge = forge.unwrap_or_default();
         let fetched = clock.time(|| {
             let checkout = match checkout {
                 Some(checkout) => checkout,
                 none => none.insert(Checkout::open(options.checkout.clone())?),
             };
-            fetch(checkout, memory)
+            fetch(checkout, memory, &forge)
         });
         let fetched = fetched.unwrap_or(Err(TurnError::GivenUp));
         if fetched.is_err() {
@@ -208,7 +223,9 @@ impl Site {
                     .to_owned()
             });
         }
-        let problems = [&fetched.deletion_blocked, &desired.deletion_blocked].into_iter().flatten().cloned().collect();
+        let forge_problem = desired.settings.forge.as_ref().and(self.forge_problem.as_ref());
+        let problems = [fetched.deletion_blocked.as_ref(), desired.deletion_blocked.as_ref(), forge_problem];
+        let problems = problems.into_iter().flatten().cloned().collect();
         if let Some(reason) = &fetched.deletion_blocked {
             desired.deletion_blocked = Some(reason.clone());
         }
@@ -323,7 +340,7 @@ impl Site {
     }
 }
 
-fn fetch(checkout: &mut Checkout, memory: &Memory) -> Result<Fetched, TurnError> {
+fn fetch(checkout: &mut Checkout, memory: &Memory, forge: &ForgeMemory) -> Result<Fetched, TurnError> {
     let revision = match checkout.fetch() {
         Ok(revision) => revision,
         // The repository answers, so the dashboard can say what is wrong with it.
@@ -348,8 +365,14 @@ fn fetch(checkout: &mut Checkout, memory: &Memory) -> Result<Fetched, TurnError>
             Err(error) => return Err(error.into()),
         }
     }
-    let approvals =
-        checkout.approvals_since(&revision, memory.consented.as_ref(), COMMITS_LIMIT, approval::parse_message)?;
+    let untrusted = forge.untrusted();
+    let mut approvals = Approvals::default();
+    for (commit, message) in checkout.messages(&revision, memory.consented.as_ref(), COMMITS_LIMIT)? {
+        if !untrusted.contains(&commit) {
+            approvals.extend(approval::parse_message(&message));
+        }
+    }
+    approvals.extend(forge.approvals(checkout.repository(), &revision, memory.consented.as_ref())?);
     Ok(Fetched { revision: Some(revision), files, approvals, deletion_blocked })
 }
 
