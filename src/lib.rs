@@ -21,7 +21,8 @@
 //! - [`policy::Policy`] is made by validation only, so code that has one need not check it again.
 //! - Nothing but a [`plan::Plan`] reaches the engine, and a plan names exact restore points: apply has no choice left.
 //! - [`forge`] brings plans to change requests and consent back. What it hears is untrusted: only approvals, which are
-//!   bound to exact restore points, reach a turn. Its `command`, `comment`, `consent` and `done` are pure.
+//!   bound to exact restore points, reach a turn. Its `command`, `comment`, `consent`, `done` and `webhook` are pure.
+//! - [`notify`] tells people of failure and silence, once each. Its `judge` and `message` are pure.
 //! - `mover::repository` is the only file that imports rustic_core.
 
 pub mod actual;

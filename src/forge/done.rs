@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Unit};
 
 use super::{
     APPLY_CHECK, Check, CheckState,
@@ -135,7 +135,9 @@ fn row(name: &PolicyName, action: Action, report: &TurnReport, events: &[Event],
     }
     let mut row = Row { state: CheckState::Success, words: Vec::new(), is_waited_for: false };
     let own = || events.iter().filter(|event| event.policy == *name);
-    for event in own() {
+    // What was done comes before what it lost, whichever was written down first.
+    let is_applied = |event: &&Event| matches!(event.kind, EventKind::Applied { .. });
+    for event in own().filter(is_applied).chain(own().filter(|event| !is_applied(event))) {
         row.words.extend(told(event, actual));
     }
     match action {
@@ -163,6 +165,7 @@ fn told(event: &Event, actual: &ActualState) -> Option<String> {
                 .and_then(|compiled| compiled.document.spec.retention.grace)
                 .unwrap_or(DEFAULT_GRACE);
             let until = event.at.checked_add(grace.duration()).unwrap_or(event.at);
+            let until = until.round(Unit::Second).unwrap_or(until);
             let points = wording::count(points.len(), "restore point is", "restore points are");
             format!("{points} marked as expired; until {until} reverting this merge takes them back")
         }

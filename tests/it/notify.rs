@@ -143,14 +143,15 @@ fn a_failure_silence_and_their_end_are_told_once_each() {
     for event in ["failed", "succeeded"] {
         assert_eq!(events.iter().filter(|told| *told == event).count(), 1, "{events:?}");
     }
+    let chat = || -> Vec<String> {
+        let posts = told.posts().into_iter().filter(|(path, _)| path.starts_with("/slack"));
+        posts.map(|(_, body)| body["text"].as_str().expect("a text").to_owned()).collect()
+    };
+    wait_for("the chat", || chat().iter().any(|text| text.contains("succeeds again")).then_some(()));
+    let chat = chat();
+    assert_eq!(chat.iter().filter(|text| text.contains("shop/nightly failed")).count(), 1, "{chat:?}");
+    assert_eq!(chat.iter().filter(|text| text.contains("succeeds again")).count(), 1, "{chat:?}");
     let posts = told.posts();
-    let slack: Vec<&str> = posts
-        .iter()
-        .filter(|(path, _)| path.starts_with("/slack"))
-        .map(|(_, body)| body["text"].as_str().expect("a text"))
-        .collect();
-    assert!(slack.iter().any(|text| text.contains("shop/nightly failed")), "{slack:?}");
-    assert_eq!(slack.iter().filter(|text| text.contains("succeeds again")).count(), 1, "{slack:?}");
     assert!(posts.iter().any(|(path, _)| path == "/ping/canary-7f3d"), "a ping of a success");
     // The addresses are secrets.
     assert!(!daemon.log().contains("canary-7f3d"), "{}", daemon.log());

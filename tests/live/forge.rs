@@ -19,11 +19,12 @@ const WEBHOOK_SECRET: &str = "canary-webhook-6a1f";
 
 /// A daemon that watches a repository on a Gitea.
 struct Site {
-    world: World,
+    // In this order they end: whoever is at work goes before what it works on.
+    _daemon: Started,
     gitea: Gitea,
     ada: Clone,
     port: u16,
-    _daemon: Started,
+    world: World,
 }
 
 impl Site {
@@ -36,7 +37,7 @@ impl Site {
     fn polled(name: &str, poll: &str) -> Self {
         let world = World::new(name);
         let gitea = Gitea::start(&world.path("gitea"));
-        world.write("site/a", "a");
+        world.write("site/a", "a line of the shop\n".repeat(40_000));
         world.write("webhook-secret", format!("{WEBHOOK_SECRET}\n"));
         let ada = Clone::new(&gitea, world.path("ada"), "ada", "ada/backups");
         let port = free_port();

@@ -58,10 +58,12 @@ impl App {
             why: why.to_owned(),
         };
         let der = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).map_err(|_| bad("it is not a key in PEM"))?;
-        let key = match &der {
-            PrivateKeyDer::Pkcs1(der) => KeyPair::from_der(der.secret_pkcs1_der()),
-            PrivateKeyDer::Pkcs8(der) => KeyPair::from_pkcs8(der.secret_pkcs8_der()),
-            _ => return Err(bad("it is not an RSA key")),
+        let key = if let PrivateKeyDer::Pkcs1(der) = &der {
+            KeyPair::from_der(der.secret_pkcs1_der())
+        } else if let PrivateKeyDer::Pkcs8(der) = &der {
+            KeyPair::from_pkcs8(der.secret_pkcs8_der())
+        } else {
+            return Err(bad("it is not an RSA key"));
         };
         let key = key.map_err(|_| bad("it is not an RSA key"))?;
         let client = Client::new(base, Scheme::Bearer, Secret::new(""), &HEADERS)?;

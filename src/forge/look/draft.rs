@@ -74,7 +74,10 @@ impl<F: Forge> Eye<F> {
         desired.revision = Some(request.head.clone());
         let findings = findings(&diagnostics, &files.content, &unread, &self.checkout.path);
 
-        let used_up = Memory::load(&self.state_directory)?.consented;
+        let Memory { consented: used_up, settings, .. } = Memory::load(&self.state_directory)?;
+        // A change request that raises what may be lost without approval cannot use that for itself.
+        let safety = &mut desired.settings.safety;
+        safety.losses = safety.losses.min(settings.safety.losses);
         // What a fork's author writes into a commit message is no consent.
         let trusted = if request.is_fork { base } else { &merged };
         let by_trailer = checkout.approvals_since(trusted, used_up.as_ref(), COMMITS_LIMIT, approval::parse_message)?;
