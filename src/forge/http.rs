@@ -56,9 +56,17 @@ pub struct Client {
     scheme: Scheme,
     token: Mutex<Secret>,
     headers: HeaderMap,
-    /// What it answered last, with the tag that asks whether it changed.
-    tags: Mutex<BTreeMap<String, (HeaderValue, Vec<u8>, bool)>>,
+    /// What it answered last, by path.
+    tags: Mutex<BTreeMap<String, Tagged>>,
     silent_until: Mutex<Option<Timestamp>>,
+}
+
+/// An answer that is kept, with the tag that asks whether it changed.
+#[derive(Debug, Clone)]
+struct Tagged {
+    tag: HeaderValue,
+    body: Vec<u8>,
+    has_next: bool,
 }
 
 /// An answer.
@@ -200,12 +208,12 @@ impl Client {
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
         }
-        if let Some((tag, _, _)) = &known {
-            request = request.header(IF_NONE_MATCH, tag);
+        if let Some(known) = &known {
+            request = request.header(IF_NONE_MATCH, &known.tag);
         }
         let response = request.send().await.map_err(|error| self.unreachable(operation, error))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        if let (StatusCode::NOT_MODIFIED, Some((_, body, has_next))) = (status, known) {
+        if let (StatusCode::NOT_MODIFIED, Some(Tagged { tag: _, body, has_next })) = (status, known) {
             return Ok(Answer { body, is_same: true, has_next });
         }
         let body = self.body(operation, response).await?;
@@ -218,7 +226,7 @@ impl Client {
             if tags.len() >= TAGS_LIMIT {
                 tags.clear();
             }
-            tags.insert(path.to_owned(), (tag.clone(), body.clone(), has_next));
+            tags.insert(path.to_owned(), Tagged { tag: tag.clone(), body: body.clone(), has_next });
         }
         Ok(Answer { body, is_same: false, has_next })
     }

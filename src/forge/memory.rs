@@ -25,6 +25,8 @@ use crate::{
 pub const FILE_NAME: &str = "forge.json";
 /// A larger file is not ours.
 const LONGEST_BYTES: u64 = 64 << 20;
+/// The most that a turn keeps of it: it goes into one object of the cluster, beside the rest.
+const KEPT_BYTES: usize = 256 << 10;
 /// How many versions of our comment are remembered for each change request.
 const SHOWN_LIMIT: usize = 16;
 
@@ -133,6 +135,22 @@ impl ForgeMemory {
             Ok(_) => {}
         }
         Ok(serde_json::from_slice(&fs::read(&path)?)?)
+    }
+
+    /// Reads what the last look left; where there is no file, takes what a turn kept of it.
+    ///
+    /// # Errors
+    /// The file is there but cannot be read.
+    pub fn load_or(state_directory: &Path, kept: Option<&Self>) -> io::Result<Self> {
+        let found = Self::load(state_directory)?;
+        Ok(if found == Self::default() { kept.cloned().unwrap_or_default() } else { found })
+    }
+
+    /// What a turn keeps beside its own memory, for a daemon that starts without this file. None where it is too much to
+    /// be kept there.
+    pub fn kept(&self) -> Option<Self> {
+        let size_bytes = serde_json::to_vec(self).map_or(usize::MAX, |bytes| bytes.len());
+        (*self != Self::default() && size_bytes <= KEPT_BYTES).then(|| self.clone())
     }
 
     /// Replaces the file in one step.

@@ -19,7 +19,7 @@ use super::{
     memory::ForgeMemory,
 };
 use crate::{
-    daemon::Wake,
+    daemon::{Wake, memory::Memory},
     engine::{Engine, local::repositories::resolve},
     git::{Retry, checkout::CheckoutOptions},
     policy::{
@@ -257,7 +257,8 @@ impl AnyEye {
 
 fn eye<E, F>(place: &Place<E>, settings: &Forge, forge: F) -> Result<Eye<F>, LookError> {
     let Place { checkout, state_directory, engine_kind, .. } = place;
-    let memory = ForgeMemory::load(state_directory)
+    let kept = Memory::load(state_directory)?.forge;
+    let memory = ForgeMemory::load_or(state_directory, kept.as_ref())
         .map_err(|source| LookError::Memory { path: state_directory.join(super::memory::FILE_NAME), source })?;
     let cache_directory = checkout.cache_directory.join(MIRROR);
     Ok(Eye {

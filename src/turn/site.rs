@@ -53,6 +53,8 @@ pub struct Site {
     memory: Memory,
     /// What hinders the work with the forge, as the last look at it said.
     forge_problem: Option<String>,
+    /// What is kept of the memory of the forge.
+    forge_kept: Option<ForgeMemory>,
     status_memo: Memo,
     ended_runs: Vec<RunReport>,
     /// The sequence up to which ended runs were counted by this process.
@@ -96,6 +98,7 @@ impl Site {
             cache: ParseCache::default(),
             memory,
             forge_problem: None,
+            forge_kept: None,
             status_memo: Memo::default(),
             ended_runs: Vec::new(),
             counted_sequence,
@@ -158,8 +161,8 @@ impl Site {
     /// The documents cannot be known. A branch or directory that vanished, one without documents, a rewritten history
     /// and a commit that is not believed are no errors here: they block deletion.
     pub fn fetch(&mut self) -> Result<Fetched, TurnError> {
-        let Self { options, clock, checkout, memory, forge_problem, .. } = self;
-        let forge = ForgeMemory::load(&options.state_directory).map_err(|error| {
+        let Self { options, clock, checkout, memory, forge_problem, forge_kept, .. } = self;
+        let forge = ForgeMemory::load_or(&options.state_directory, memory.forge.as_ref()).map_err(|error| {
             format!(
                 "consent given on change requests is not known: {} cannot be read: {error}",
                 forge::memory::FILE_NAME
@@ -170,6 +173,11 @@ impl Site {
             Err(problem) => Some(problem.clone()),
         };
         let forge = forge.unwrap_or_default();
+        *forge_kept = match options.engine {
+            // The state directory of a host stays.
+            EngineKind::Local => None,
+            EngineKind::Kubernetes => forge.kept(),
+        };
         let fetched = clock.time(|| {
             let checkout = match checkout {
                 Some(checkout) => checkout,
@@ -309,6 +317,7 @@ impl Site {
 
         let mut memory = self.memory.clone();
         memory.settings = desired.settings.clone();
+        memory.forge = self.forge_kept.clone();
         if desired.deletion_blocked.is_none() {
             memory.applied = desired.revision.clone();
             if settled {

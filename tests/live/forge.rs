@@ -325,9 +325,15 @@ fn a_fork_is_planned_without_trust() {
     assert_ne!(head, trailer);
     gitea.wait_for_check(&trailer, "mainstay/plan", "failure", "approval needed: 1 restore point would be lost");
 
+    // Not even if it is merged so: nothing is lost.
+    let merged = gitea.merge("ada", number, "merge");
+    site.wait_for_comment(number, &["### Mainstay: held back"]);
+    gitea.wait_for_check(&merged, "mainstay/apply", "failure", "held back");
+
     // Wrong documents, and text that would like to be more, stay in their place.
     let hostile = format!("{text}\n---\nkind: \"@ada closes #1 ``` <img src=x> | [a](http://evil.example)\"\n");
     let broken = eve.push("main", &[("backup.yaml", &hostile)], "broken");
+    let number = gitea.open("eve", "eve:main");
     gitea.wait_for_check(&broken, "mainstay/plan", "failure", "in the documents");
     let shown = site.wait_for_comment(number, &["#### Findings in the documents"]);
     let outside = outside_code(&shown);

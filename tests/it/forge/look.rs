@@ -9,10 +9,11 @@ use jiff::Timestamp;
 use mainstay::{
     engine::local::LocalEngine,
     forge::{
+        consent::{Consent, Way},
         done::TurnReport,
         github::GitHub,
         look::{Eye, Looked},
-        memory::ForgeMemory,
+        memory::{ForgeMemory, Merged, Tracked},
     },
     git::Revision,
     policy::EngineKind,
@@ -272,4 +273,49 @@ async fn what_is_too_large_is_not_unpacked() {
     scene.look().await;
     let (state, why) = scene.check(&head);
     assert!(state == "failure" && why.contains("more than 32 MiB"), "{state}: {why}");
+}
+
+/// A memory with consent to one loss, given on a change request that was merged as `commit`.
+fn merged(commit: &Revision) -> ForgeMemory {
+    let effects = std::collections::BTreeSet::from(["lose shop/nightly 1".parse().expect("an effect")]);
+    let consent = Consent { effects, by: "bob".to_owned(), way: Way::Review(1) };
+    let merged = Merged { commit: commit.clone(), seen_at: Timestamp::UNIX_EPOCH, is_recorded: true };
+    let tracked = Tracked { consents: vec![consent], merged: Some(merged), ..Tracked::default() };
+    ForgeMemory { requests: BTreeMap::from([(1, tracked)]), ..ForgeMemory::default() }
+}
+
+#[test]
+fn consent_counts_from_the_merge_until_it_was_carried_out() {
+    let documents = WorkTree::with(&[("backup.yaml", "x")]);
+    let before = documents.head();
+    let commit = documents.commit(&[("backup.yaml", "y")], "merge");
+    let later = documents.commit(&[("backup.yaml", "z")], "later");
+    let repository = git2::Repository::open(documents.path()).expect("a repository");
+    let count = |memory: &ForgeMemory, head: &Revision, used_up: Option<&Revision>| {
+        memory.approvals(&repository, head, used_up).expect("approvals").effects.len()
+    };
+    let memory = merged(&commit);
+    assert_eq!(count(&memory, &before, None), 0, "not merged yet");
+    assert_eq!(count(&memory, &commit, None), 1);
+    assert_eq!(count(&memory, &later, Some(&before)), 1, "what was used up before does not matter");
+    assert_eq!(count(&memory, &later, Some(&commit)), 0, "consent holds once");
+    let mut open = memory.clone();
+    open.requests.get_mut(&1).expect("it is there").merged = None;
+    assert_eq!(count(&open, &later, None), 0, "an open change request consents to nothing");
+    assert_eq!(count(&merged(&Revision("1".repeat(40))), &later, None), 0, "a commit that nobody has");
+}
+
+#[test]
+fn a_daemon_without_its_file_goes_on_with_what_a_turn_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let memory = merged(&Revision("1".repeat(40)));
+    let kept = memory.kept().expect("it is small");
+    assert_eq!(ForgeMemory::load_or(directory.path(), Some(&kept)).expect("a memory"), memory);
+    let own = ForgeMemory { place: "elsewhere".to_owned(), ..ForgeMemory::default() };
+    own.save(directory.path()).expect("a file");
+    assert_eq!(ForgeMemory::load_or(directory.path(), Some(&kept)).expect("a memory"), own);
+    let large = ForgeMemory { place: "x".repeat(1 << 20), ..memory };
+    assert_eq!(large.kept(), None, "it would not fit into an object of the cluster");
+    std::fs::write(directory.path().join("forge.json"), "{").expect("a file");
+    assert!(ForgeMemory::load_or(directory.path(), Some(&kept)).is_err(), "a damaged one is no empty one");
 }
