@@ -11,7 +11,9 @@ use tokio::{
 
 use crate::{
     engine::{Engine, EngineError, kubernetes::manifests::policy::Installation, local::LocalEngine},
+    forge::{self, reviewer::Reviewer},
     git::checkout::CheckoutOptions,
+    notify::watcher::Watcher,
     policy::{EngineKind, PolicyName, document::SettingsSpec},
     turn::{SiteOptions, TurnError},
     web::{self, Window},
@@ -163,9 +165,20 @@ impl Work {
     /// Turns until a signal asks for the end.
     async fn turn<E: Engine + 'static>(self, engine: Arc<E>) -> Result<(), DaemonError> {
         let Self { window, site, poll, git_timeout, wake_sender, wakes, .. } = self;
+        let reviewer = Reviewer::start(forge::reviewer::Place {
+            engine: Arc::clone(&engine),
+            checkout: site.checkout.clone(),
+            state_directory: site.state_directory.clone(),
+            engine_kind: site.engine,
+            poll,
+            window: window.clone(),
+            wake: wake_sender.clone(),
+        });
+        let watcher = Watcher::start(Arc::clone(&engine), site.state_directory.clone());
         let turns = Turns::new(Arc::clone(&engine), window, site, git_timeout, wake_sender.clone());
         let mut turns = turns.map_err(DaemonError::Site)?;
-        watch_and_turn(&engine, &mut turns, poll, wake_sender, wakes).await;
+        let beside = Beside { reviewer, watcher };
+        watch_and_turn(&engine, &mut turns, &beside, poll, wake_sender, wakes).await;
         tracing::info!("asked to end; runs that are under way go on by themselves");
         turns.finish(LAST_TURN).await;
         Ok(())
@@ -193,10 +206,17 @@ async fn on_host(work: Work) -> Result<(), DaemonError> {
     work.turn(Arc::clone(&engine)).await
 }
 
+/// What goes on beside the loop, in tasks of their own.
+struct Beside {
+    reviewer: Reviewer,
+    watcher: Watcher,
+}
+
 /// The loop.
 async fn watch_and_turn<E: Engine + 'static>(
     engine: &Arc<E>,
     turns: &mut Turns<E>,
+    beside: &Beside,
     poll: Duration,
     wake_sender: mpsc::Sender<Wake>,
     mut wakes: mpsc::Receiver<Wake>,
@@ -215,6 +235,9 @@ async fn watch_and_turn<E: Engine + 'static>(
         let outcome = turns.ended();
         if let Some(outcome) = outcome {
             runs_wait_until = None;
+            let settings = turns.settings();
+            beside.reviewer.turn_ended(settings.forge.as_ref(), turns.report());
+            beside.watcher.turn_ended(&settings.notifications);
             failures = if outcome == Outcome::Good { 0 } else { failures.saturating_add(1) };
             if outcome == Outcome::NoGit {
                 // What was watched may be gone, or another repository may stand in its place.
@@ -225,6 +248,9 @@ async fn watch_and_turn<E: Engine + 'static>(
                 wanted |= git_watcher.is_some();
             }
             next_poll = Instant::now() + pause(poll, failures, git_watcher.is_some());
+        }
+        if wake == Wake::Webhook {
+            beside.reviewer.look_now();
         }
         if wake == Wake::WatchLost {
             git_watcher = None;

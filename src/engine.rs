@@ -120,6 +120,15 @@ pub trait Engine: Send + Sync {
     /// do it writes nothing.
     fn recover(&self, now: Timestamp) -> impl Future<Output = Result<(), EngineError>> + Send;
 
+    /// Starts a run that a person asked for, as the policy is applied. One that is under way already is enough.
+    fn run_now(&self, policy: &PolicyName, _now: Timestamp) -> impl Future<Output = Result<(), EngineError>> + Send {
+        let operation = format!("running policy {policy}");
+        async move {
+            let hint = "this engine starts runs by their schedules only".to_owned();
+            Err(EngineError::Permanent { operation, hint, source: None })
+        }
+    }
+
     /// Keeps what a turn left in the state directory where the next daemon finds it, if that may be elsewhere.
     fn turn_ended(&self, _state_directory: &Path) -> impl Future<Output = Result<(), EngineError>> + Send {
         async { Ok(()) }

@@ -20,6 +20,9 @@
 //!   [`engine::kubernetes`] `names`, `labels`, `manifests`, `index` and the records of `store` are pure, too.
 //! - [`policy::Policy`] is made by validation only, so code that has one need not check it again.
 //! - Nothing but a [`plan::Plan`] reaches the engine, and a plan names exact restore points: apply has no choice left.
+//! - [`forge`] brings plans to change requests and consent back. What it hears is untrusted: only approvals, which are
+//!   bound to exact restore points, reach a turn. Its `command`, `comment`, `consent`, `done` and `webhook` are pure.
+//! - [`notify`] tells people of failure and silence, once each. Its `judge` and `message` are pure.
 //! - `mover::repository` is the only file that imports rustic_core.
 
 pub mod actual;
@@ -29,8 +32,10 @@ pub mod daemon;
 pub mod desired;
 pub mod engine;
 pub mod forecast;
+pub mod forge;
 pub mod git;
 pub mod mover;
+pub mod notify;
 pub mod plan;
 pub mod policy;
 pub mod restore_point;

@@ -37,7 +37,7 @@ pub struct Arguments {
     /// How long one exchange with a remote git repository may take before it is given up and tried again
     #[arg(long, value_name = "DURATION", default_value = "15m", env = "MAINSTAY_GIT_TIMEOUT")]
     git_timeout: DurationText,
-    /// Serve /healthz, /readyz and /metrics here, such as 127.0.0.1:9797
+    /// Serve /healthz, /readyz, /metrics and /webhook here, such as 127.0.0.1:9797
     #[arg(long, value_name = "ADDRESS:PORT", env = "MAINSTAY_LISTEN")]
     listen: Option<SocketAddr>,
     /// Do not write the status to the branch mainstay/status

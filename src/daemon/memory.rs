@@ -9,6 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    forge::memory::ForgeMemory,
     git::Revision,
     policy::{Location, document::SettingsSpec},
 };
@@ -33,6 +34,9 @@ pub struct Memory {
     /// in it and before it is used up. Were it to hold for ever, a loss that was taken back could happen again unseen.
     #[serde(default)]
     pub consented: Option<Revision>,
+    /// What is remembered of the forge, where the state directory may not outlive the daemon; see [`ForgeMemory::kept`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forge: Option<ForgeMemory>,
     /// Number of the newest ledger event that is in the status branch.
     pub published_sequence: u64,
 }

@@ -16,6 +16,7 @@ use tokio::{
 use super::wake::Wake;
 use crate::{
     engine::Engine,
+    forge::done::TurnReport,
     policy::document::SettingsSpec,
     run::Phase,
     turn::{Site, SiteOptions, Turn, TurnError, turn},
@@ -76,6 +77,8 @@ pub struct Turns<E> {
     under_way: Option<UnderWay>,
     given_up: Vec<JoinHandle<()>>,
     settings: SettingsSpec,
+    /// What the last turn that went through came to.
+    report: TurnReport,
     /// The newest event that a turn has seen.
     seen_sequence: u64,
     /// The newest event that is in the metrics; none: none of this process.
@@ -94,6 +97,7 @@ struct UnderWay {
 struct Ended {
     site: Site,
     newest_sequence: Option<u64>,
+    report: Option<TurnReport>,
     outcome: Outcome,
 }
 
@@ -134,6 +138,7 @@ impl<E: Engine + 'static> Turns<E> {
             under_way: None,
             given_up: Vec::new(),
             settings,
+            report: TurnReport::default(),
             seen_sequence: 0,
             counted_sequence: None,
         })
@@ -142,6 +147,11 @@ impl<E: Engine + 'static> Turns<E> {
     /// The settings in force.
     pub fn settings(&self) -> &SettingsSpec {
         &self.settings
+    }
+
+    /// What the last turn that went through came to.
+    pub fn report(&self) -> &TurnReport {
+        &self.report
     }
 
     /// The site; none: a turn has it.
@@ -162,7 +172,8 @@ impl<E: Engine + 'static> Turns<E> {
         let state_directory = self.options.state_directory.clone();
         let (sender, ended) = oneshot::channel();
         let task = tokio::spawn(async move {
-            let (outcome, newest_sequence) = one_turn(&mut site, engine.as_ref(), &window, Timestamp::now()).await;
+            let (outcome, newest_sequence, report) =
+                one_turn(&mut site, engine.as_ref(), &window, Timestamp::now()).await;
             if let Err(error) = engine.turn_ended(&state_directory).await {
                 tracing::warn!(
                     reason = crate::engine::chain(&error),
@@ -170,7 +181,7 @@ impl<E: Engine + 'static> Turns<E> {
                 );
             }
             // Nobody takes what was given up.
-            let _ = sender.send(Ended { site, newest_sequence, outcome });
+            let _ = sender.send(Ended { site, newest_sequence, report, outcome });
             // A full queue means that the loop is about to look anyway.
             let _ = wake.try_send(Wake::TurnEnded);
         });
@@ -187,7 +198,9 @@ impl<E: Engine + 'static> Turns<E> {
     pub fn ended(&mut self) -> Option<Outcome> {
         let mut turn = self.under_way.take()?;
         match turn.ended.try_recv() {
-            Ok(Ended { site, newest_sequence, outcome }) => {
+            Ok(Ended { site, newest_sequence, report, outcome }) => {
+                let number = self.report.number + 1;
+                self.report = TurnReport { number, ..report.unwrap_or_else(|| std::mem::take(&mut self.report)) };
                 self.settings = site.settings().clone();
                 self.seen_sequence = newest_sequence.unwrap_or(turn.newest_sequence).max(self.seen_sequence);
                 self.counted_sequence = newest_sequence.or(self.counted_sequence);
@@ -254,12 +267,18 @@ impl<E: Engine + 'static> Turns<E> {
     }
 }
 
-/// One turn, told to the log and the metrics: how it went, and the newest event that it saw if it went through.
-async fn one_turn<E: Engine>(site: &mut Site, engine: &E, window: &Window, now: Timestamp) -> (Outcome, Option<u64>) {
+/// One turn, told to the log and the metrics: how it went, and, if it went through, the newest event that it saw and
+/// what it came to.
+async fn one_turn<E: Engine>(
+    site: &mut Site,
+    engine: &E,
+    window: &Window,
+    now: Timestamp,
+) -> (Outcome, Option<u64>, Option<TurnReport>) {
     let began = Instant::now();
     let result = turn(site, engine, now).await;
     if matches!(result, Err(TurnError::GivenUp)) {
-        return (Outcome::NoGit, None);
+        return (Outcome::NoGit, None, None);
     }
     let mut shown = window.look();
     shown.metrics.turn_ended(result.is_ok(), began.elapsed().as_secs_f64());
@@ -283,7 +302,15 @@ async fn one_turn<E: Engine>(site: &mut Site, engine: &E, window: &Window, now: 
                 "turn"
             );
             let is_good = published.is_ok() && applied.failed.is_empty();
-            (if is_good { Outcome::Good } else { Outcome::Incomplete }, Some(newest_sequence))
+            let refused = plan.refusals.iter().map(|refusal| (refusal.change.policy.clone(), refusal.reason.clone()));
+            let report = TurnReport {
+                number: 0,
+                revision: plan.revision.clone(),
+                refused: refused.collect(),
+                failed: applied.failed,
+                frozen: plan.frozen.clone(),
+            };
+            (if is_good { Outcome::Good } else { Outcome::Incomplete }, Some(newest_sequence), Some(report))
         }
         Err(error) => {
             let is_git = matches!(error, TurnError::Git(_));
@@ -293,7 +320,7 @@ async fn one_turn<E: Engine>(site: &mut Site, engine: &E, window: &Window, now: 
             let reason = crate::engine::chain(&error);
             tracing::error!(%reason, "this turn changed nothing; schedules go on as they are");
             shown.not_ready = Some(reason);
-            (if is_git { Outcome::NoGit } else { Outcome::Incomplete }, None)
+            (if is_git { Outcome::NoGit } else { Outcome::Incomplete }, None, None)
         }
     }
 }

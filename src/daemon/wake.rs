@@ -28,6 +28,8 @@ pub enum Wake {
     Poll,
     /// The forge said that something was pushed.
     Webhook,
+    /// The forge has consent that the last turn did not know.
+    Reviewed,
     /// A policy is due, or it is time to look at the clock.
     Due,
     /// A child of this daemon ended: a run, a restore or a cleanup.
@@ -46,7 +48,7 @@ impl Wake {
     /// Whether the documents may have changed.
     pub fn wants_turn(self) -> bool {
         match self {
-            Self::GitChanged | Self::WatchLost | Self::Poll | Self::Webhook | Self::Drifted => true,
+            Self::GitChanged | Self::WatchLost | Self::Poll | Self::Webhook | Self::Reviewed | Self::Drifted => true,
             // A turn follows only if the history has something new.
             Self::Due | Self::RunEnded | Self::StateChanged | Self::TurnEnded | Self::Shutdown => false,
         }
@@ -57,7 +59,7 @@ impl Wake {
     pub fn wants_look(self) -> bool {
         match self {
             Self::GitChanged | Self::WatchLost | Self::Poll | Self::Webhook | Self::Due | Self::RunEnded => true,
-            Self::StateChanged | Self::Drifted | Self::TurnEnded | Self::Shutdown => false,
+            Self::StateChanged | Self::Reviewed | Self::Drifted | Self::TurnEnded | Self::Shutdown => false,
         }
     }
 }

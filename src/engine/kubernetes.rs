@@ -358,6 +358,10 @@ impl Engine for KubernetesEngine {
         })
     }
 
+    async fn run_now(&self, policy: &PolicyName, now: Timestamp) -> Result<(), EngineError> {
+        run_now::ask(&self.store, policy, now).await.map(|_| ())
+    }
+
     async fn turn_ended(&self, state_directory: &Path) -> Result<(), EngineError> {
         // A commit that changed nothing is no reason to write: a successor that starts from an older one judges what
         // follows as this daemon did, and finds nothing to do in it either.

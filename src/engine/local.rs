@@ -176,4 +176,8 @@ impl Engine for LocalEngine {
     async fn recover(&self, now: Timestamp) -> Result<(), EngineError> {
         Self::recover(self, now).await.map(|_| ())
     }
+
+    async fn run_now(&self, policy: &PolicyName, _now: Timestamp) -> Result<(), EngineError> {
+        Ok(block_in_place(|| self.scheduler.run_now(&self.context, policy))?)
+    }
 }

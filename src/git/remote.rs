@@ -6,6 +6,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     path::{Path, PathBuf},
     rc::Rc,
     time::{Duration, Instant},
@@ -23,6 +24,8 @@ use super::{
 
 /// How long one fetch may take.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// How much one fetch of references takes that anybody may write, such as the heads of change requests.
+pub const FOREIGN_BYTES: usize = 256 << 20;
 
 /// A repository on another host, and what opens it.
 #[derive(Debug, Clone)]
@@ -114,6 +117,51 @@ impl Remote {
                 .map_err(|source| GitError::Read { operation: format!("writing {local} of the mirror"), source })?;
         }
         Ok(Fetched::Tip(tip))
+    }
+
+    /// Brings references of any kind into the mirror, in one exchange: each from its name over there to its name here.
+    /// Gives where they are over there; one that is not there is left out.
+    ///
+    /// # Errors
+    /// The remote cannot be used, or sends more than [`FOREIGN_BYTES`].
+    pub fn fetch_references(
+        &self,
+        mirror: &Repository,
+        names: &[(String, String)],
+    ) -> Result<BTreeMap<String, git2::Oid>, GitError> {
+        let session = Session::new(self)?;
+        let fail = |error| session.explain(self, error);
+        let mut remote = mirror.remote_anonymous(&self.url).map_err(fail)?;
+        let mut connection =
+            remote.connect_auth(Direction::Fetch, Some(session.callbacks()), Some(proxy())).map_err(fail)?;
+        let heads = connection.list().map_err(fail)?;
+        let there: BTreeMap<String, git2::Oid> = heads
+            .iter()
+            .filter(|head| names.iter().any(|(name, _)| name == head.name()))
+            .map(|head| (head.name().to_owned(), head.oid()))
+            .collect();
+        let moved: Vec<&(String, String)> = names
+            .iter()
+            .filter(|(name, local)| there.get(name).is_some_and(|tip| mirror.refname_to_id(local).ok() != Some(*tip)))
+            .collect();
+        if moved.is_empty() {
+            return Ok(there);
+        }
+        let mut callbacks = session.callbacks();
+        let end = session.timed_out_at;
+        callbacks.transfer_progress(move |progress| Instant::now() < end && progress.received_bytes() <= FOREIGN_BYTES);
+        let mut options = FetchOptions::new();
+        options.remote_callbacks(callbacks).proxy_options(proxy()).download_tags(git2::AutotagOption::None);
+        let refspecs: Vec<String> = moved.iter().map(|(name, local)| format!("+{name}:{local}")).collect();
+        connection.remote().download(&refspecs, Some(&mut options)).map_err(fail)?;
+        for (name, local) in moved {
+            if let Some(tip) = there.get(name) {
+                mirror
+                    .reference(local, *tip, true, "fetched")
+                    .map_err(|source| GitError::Read { operation: format!("writing {local} of the mirror"), source })?;
+            }
+        }
+        Ok(there)
     }
 
     /// Pushes a commit to a branch over there, without force.

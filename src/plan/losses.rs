@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The grace time of a policy that names none.
-const DEFAULT_GRACE: DurationText = DurationText::from_seconds(24 * 3600);
+pub const DEFAULT_GRACE: DurationText = DurationText::from_seconds(24 * 3600);
 
 /// What kept the restore points until now.
 #[derive(Debug, Clone, Copy)]

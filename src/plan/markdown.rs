@@ -15,9 +15,27 @@ pub const LIMIT_BYTES: usize = 64_000;
 /// What each section leaves for the ends of those after it.
 const RESERVE_BYTES: usize = 4_000;
 
+/// How the reader consents.
+#[derive(Clone, Copy)]
+enum Asking<'a> {
+    /// By a command, on a host that has the documents.
+    Command(&'a View),
+    /// On the change request itself.
+    Here,
+}
+
 /// Renders a plan.
 pub fn render(plan: &Plan, view: &View) -> String {
-    let mut comment = Comment::default();
+    rendered(plan, view, Asking::Command(view), LIMIT_BYTES)
+}
+
+/// Renders the plan of a change request, for a comment on it, where consent is given, too.
+pub fn render_on_request(plan: &Plan, limit_bytes: usize) -> String {
+    rendered(plan, &View::default(), Asking::Here, limit_bytes)
+}
+
+fn rendered(plan: &Plan, view: &View, asking: Asking<'_>, limit_bytes: usize) -> String {
+    let mut comment = Comment { text: String::new(), limit_bytes };
     comment.line(&format!("### Mainstay: {}", headline(plan)));
     comment.line("");
     comment.line(&format!("**{}**", wording::losses_summary(plan)));
@@ -25,7 +43,7 @@ pub fn render(plan: &Plan, view: &View) -> String {
         comment.line("");
         comment.line(&code(compared_with));
     }
-    refusals(&mut comment, plan, view);
+    refusals(&mut comment, plan, asking);
     changes(&mut comment, plan);
     losses(&mut comment, plan);
     drift(&mut comment, plan);
@@ -54,23 +72,29 @@ fn headline(plan: &Plan) -> String {
     }
 }
 
-fn refusals(comment: &mut Comment, plan: &Plan, view: &View) {
+fn refusals(comment: &mut Comment, plan: &Plan, asking: Asking<'_>) {
     if plan.refusals.is_empty() {
         return;
     }
     comment.line("");
     comment.line("#### Refused");
     comment.line("");
-    comment.items(plan.refusals.iter().map(|refusal| refused(refusal, view)), "refusals");
+    comment.items(plan.refusals.iter().map(|refusal| refused(refusal, asking)), "refusals");
     if plan.refusals.iter().any(Refusal::can_be_approved) {
         comment.line("");
-        comment.line(
-            "To consent, push the commit that the command writes, or one with the trailer `Mainstay-Approve: DIGEST`.",
-        );
+        comment.line(match asking {
+            Asking::Command(_) => {
+                "To consent, push the commit that the command writes, or one with the trailer `Mainstay-Approve: DIGEST`."
+            }
+            Asking::Here => {
+                "To consent to exactly this, someone else who may merge approves the change request, or writes the line \
+                 above as a comment. What is lost can be taken back within its grace time by reverting the merge."
+            }
+        });
     }
 }
 
-fn refused(refusal: &Refusal, view: &View) -> String {
+fn refused(refusal: &Refusal, asking: Asking<'_>) -> String {
     let change = &refusal.change;
     let what = format!(
         "- {} {}: {}",
@@ -79,7 +103,13 @@ fn refused(refusal: &Refusal, view: &View) -> String {
         code(&refusal.reason)
     );
     match refusal.can_be_approved() {
-        true => format!("{what}<br>{}", code(&wording::approve_command(&refusal.digest, view))),
+        true => format!(
+            "{what}<br>{}",
+            code(&match asking {
+                Asking::Command(view) => wording::approve_command(&refusal.digest, view),
+                Asking::Here => format!("/mainstay approve {}", refusal.digest),
+            })
+        ),
         false => what,
     }
 }
@@ -169,9 +199,9 @@ fn drift(comment: &mut Comment, plan: &Plan) {
 }
 
 /// A comment that grows up to the limit.
-#[derive(Default)]
 struct Comment {
     text: String,
+    limit_bytes: usize,
 }
 
 impl Comment {
@@ -184,7 +214,7 @@ impl Comment {
     fn items(&mut self, items: impl ExactSizeIterator<Item = String>, what: &str) {
         let total = items.len();
         for (index, item) in items.enumerate() {
-            if self.text.len() + item.len() + RESERVE_BYTES > LIMIT_BYTES {
+            if self.text.len() + item.len() + RESERVE_BYTES > self.limit_bytes {
                 self.line("");
                 self.line(&format!("… and {} more {what}; `mainstay plan` lists them.", total - index));
                 return;
@@ -195,7 +225,7 @@ impl Comment {
 }
 
 /// Text in a code span, whose fence is longer than any run of backticks in it.
-fn code(text: &str) -> String {
+pub fn code(text: &str) -> String {
     let text = wording::plain_long(text);
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest + 1);
@@ -204,7 +234,7 @@ fn code(text: &str) -> String {
 }
 
 /// The same inside of a table, where `|` ends a cell even in code.
-fn cell(text: &str) -> String {
+pub fn cell(text: &str) -> String {
     code(text).replace('|', "\\|")
 }
 

@@ -52,6 +52,15 @@ pub enum EventKind {
     RunEnded(Box<RunReport>),
     /// A restore ended.
     RestoreEnded(Box<RestoreReport>),
+    /// Somebody consented on a change request to what it does to this policy.
+    Approved {
+        /// Digest of everything that was consented to.
+        digest: Digest,
+        /// Who, and how: `bob by review 12`.
+        by: String,
+        /// The number of the change request.
+        request: u64,
+    },
     /// Restore points were marked as expired by an edit.
     LostByEdit {
         /// Which.

@@ -11,6 +11,7 @@ use crate::{
     apply::Applied,
     daemon::{Wake, memory::Memory, turns::GitClock},
     desired::DesiredState,
+    forge::{self, memory::ForgeMemory},
     git::{
         GitError, Revision,
         checkout::{Checkout, CheckoutOptions, Files, files_at},
@@ -50,6 +51,10 @@ pub struct Site {
     checkout: Option<Checkout>,
     cache: ParseCache,
     memory: Memory,
+    /// What hinders the work with the forge, as the last look at it said.
+    forge_problem: Option<String>,
+    /// What is kept of the memory of the forge.
+    forge_kept: Option<ForgeMemory>,
     status_memo: Memo,
     ended_runs: Vec<RunReport>,
     /// The sequence up to which ended runs were counted by this process.
@@ -92,6 +97,8 @@ impl Site {
             checkout: None,
             cache: ParseCache::default(),
             memory,
+            forge_problem: None,
+            forge_kept: None,
             status_memo: Memo::default(),
             ended_runs: Vec::new(),
             counted_sequence,
@@ -154,13 +161,29 @@ impl Site {
     /// The documents cannot be known. A branch or directory that vanished, one without documents, a rewritten history
     /// and a commit that is not believed are no errors here: they block deletion.
     pub fn fetch(&mut self) -> Result<Fetched, TurnError> {
-        let Self { options, clock, checkout, memory, .. } = self;
+        let Self { options, clock, checkout, memory, forge_problem, forge_kept, .. } = self;
+        let forge = ForgeMemory::load_or(&options.state_directory, memory.forge.as_ref()).map_err(|error| {
+            format!(
+                "consent given on change requests is not known: {} cannot be read: {error}",
+                forge::memory::FILE_NAME
+            )
+        });
+        *forge_problem = match &forge {
+            Ok(forge) => forge.problem.clone(),
+            Err(problem) => Some(problem.clone()),
+        };
+        let forge = forge.unwrap_or_default();
+        *forge_kept = match options.engine {
+            // The state directory of a host stays.
+            EngineKind::Local => None,
+            EngineKind::Kubernetes => forge.kept(),
+        };
         let fetched = clock.time(|| {
             let checkout = match checkout {
                 Some(checkout) => checkout,
                 none => none.insert(Checkout::open(options.checkout.clone())?),
             };
-            fetch(checkout, memory)
+            fetch(checkout, memory, &forge)
         });
         let fetched = fetched.unwrap_or(Err(TurnError::GivenUp));
         if fetched.is_err() {
@@ -208,7 +231,9 @@ impl Site {
                     .to_owned()
             });
         }
-        let problems = [&fetched.deletion_blocked, &desired.deletion_blocked].into_iter().flatten().cloned().collect();
+        let forge_problem = desired.settings.forge.as_ref().and(self.forge_problem.as_ref());
+        let problems = [fetched.deletion_blocked.as_ref(), desired.deletion_blocked.as_ref(), forge_problem];
+        let problems = problems.into_iter().flatten().cloned().collect();
         if let Some(reason) = &fetched.deletion_blocked {
             desired.deletion_blocked = Some(reason.clone());
         }
@@ -296,6 +321,7 @@ impl Site {
         if desired.frozen_by.is_some() || !desired.settings.freeze {
             memory.frozen_by.clone_from(&desired.frozen_by);
         }
+        memory.forge = self.forge_kept.clone();
         if desired.deletion_blocked.is_none() {
             memory.applied = desired.revision.clone();
             if settled {
@@ -327,7 +353,7 @@ impl Site {
     }
 }
 
-fn fetch(checkout: &mut Checkout, memory: &Memory) -> Result<Fetched, TurnError> {
+fn fetch(checkout: &mut Checkout, memory: &Memory, forge: &ForgeMemory) -> Result<Fetched, TurnError> {
     let revision = match checkout.fetch() {
         Ok(revision) => revision,
         // The repository answers, so the dashboard can say what is wrong with it.
@@ -352,8 +378,14 @@ fn fetch(checkout: &mut Checkout, memory: &Memory) -> Result<Fetched, TurnError>
             Err(error) => return Err(error.into()),
         }
     }
-    let approvals =
-        checkout.approvals_since(&revision, memory.consented.as_ref(), COMMITS_LIMIT, approval::parse_message)?;
+    let untrusted = forge.untrusted();
+    let mut approvals = Approvals::default();
+    for (commit, message) in checkout.messages(&revision, memory.consented.as_ref(), COMMITS_LIMIT)? {
+        if !untrusted.contains(&commit) {
+            approvals.extend(approval::parse_message(&message));
+        }
+    }
+    approvals.extend(forge.approvals(checkout.repository(), &revision, memory.consented.as_ref())?);
     Ok(Fetched { revision: Some(revision), files, approvals, deletion_blocked })
 }
 

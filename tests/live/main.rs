@@ -11,6 +11,7 @@ mod editor;
 mod examples;
 mod faults;
 mod files;
+mod forge;
 mod git;
 mod kubernetes_control;
 mod kubernetes_runs;

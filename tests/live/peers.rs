@@ -56,6 +56,11 @@ impl Peers {
         PathBuf::from(variable("MAINSTAY_LIVE_YAML_LANGUAGE_SERVER"))
     }
 
+    /// The program of Gitea, whose pages lie beside it.
+    pub fn gitea() -> PathBuf {
+        PathBuf::from(variable("MAINSTAY_LIVE_GITEA"))
+    }
+
     /// Folder in which tests make theirs.
     pub fn scratch() -> PathBuf {
         PathBuf::from(variable("MAINSTAY_LIVE_SCRATCH"))

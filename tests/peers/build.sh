@@ -18,6 +18,27 @@ if [ ! -x "$program" ]; then
 fi
 ln -sfn "versitygw-${version#v}" "$cache/versitygw"
 
+# Gitea: a forge. Its pages and translations come from the module's own folder.
+module=code.gitea.io/gitea
+version=$(awk -v module="$module" '$1 == module { print $2 }' "$here/gitea/go.mod")
+program=$cache/gitea-${version#v}/gitea
+if [ ! -x "$program" ]; then
+  echo "building gitea $version (about three minutes)"
+  mkdir -p "$(dirname "$program")"
+  (
+    cd "$here/gitea"
+    export GOFLAGS=-mod=mod CGO_ENABLED=1
+    go build -trimpath -ldflags "-s -w" -tags "sqlite sqlite_unlock_notify" -o "$program.part" "$module"
+    rm -rf "$(dirname "$program")/share"
+    mkdir "$(dirname "$program")/share"
+    for part in options public templates; do
+      cp -r --no-preserve=mode "$(go list -m -f '{{.Dir}}' "$module")/$part" "$(dirname "$program")/share"
+    done
+  )
+  mv "$program.part" "$program"
+fi
+ln -sfn "gitea-${version#v}" "$cache/gitea"
+
 # yaml-language-server: what editors check YAML with. Its version, and the hashes of all that it needs, are in the lock.
 version=$(sed -n 's/.*"yaml-language-server": "\([0-9.]*\)".*/\1/p' "$here/yaml-language-server/package.json")
 folder=$cache/yaml-language-server-$version

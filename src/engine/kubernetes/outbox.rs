@@ -24,7 +24,7 @@ pub struct Outbox {
 /// Whether an event must outlive a crash of the daemon before it is in the history: who consented to a loss.
 pub fn must_last(kind: &EventKind) -> bool {
     match kind {
-        EventKind::LostByEdit { .. } => true,
+        EventKind::LostByEdit { .. } | EventKind::Approved { .. } => true,
         EventKind::Applied { .. }
         | EventKind::RunEnded(_)
         | EventKind::RestoreEnded(_)

@@ -213,6 +213,19 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Starts a run that a person asked for, whatever the schedule says.
+    ///
+    /// # Errors
+    /// The policy is not applied, or no process can be started.
+    pub fn run_now(&self, context: &Context, policy: &PolicyName) -> Result<(), WorkError> {
+        let stored = context.state.policy(policy)?.filter(|stored| !stored.withdrawn);
+        stored.ok_or_else(|| runner::no_such_policy(policy))?;
+        let arguments = ["run".to_owned(), policy.to_string(), "--trigger".to_owned(), "manual".to_owned()];
+        self.spawn(context, &arguments, policy, None).map(|_| ()).map_err(|error| {
+            WorkError::Refused(format!("no process can be started for a run of {policy} ({error}); look at the host"))
+        })
+    }
+
     /// Starts an announced run: the intent is on disk before the process exists. False: it did not start.
     fn start_run(&self, context: &Context, report: &RunReport, last_scheduled: Timestamp) -> Result<bool, WorkError> {
         if !context.state.announce_run(report)? {

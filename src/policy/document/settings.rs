@@ -31,9 +31,12 @@ pub struct SettingsSpec {
     /// Where metrics of each run are pushed besides being served, such as `http://127.0.0.1:9091`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushgateway: Option<String>,
-    /// The forge that hosts the watched repository (not available yet).
+    /// The forge that hosts the watched repository: plans appear on its change requests, and consent is given there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forge: Option<Forge>,
+    /// Who is told when a policy fails, when it has not succeeded within its RPO, and when it is well again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notifications: Vec<Receiver>,
 }
 
 /// Limits of what a plan may do without approval.
@@ -90,10 +93,104 @@ pub struct Tenant {
 pub struct Forge {
     /// Which software it runs.
     pub kind: ForgeKind,
-    /// Its address.
+    /// Its address, such as `https://git.example.org`; for GitHub `https://github.com`.
     pub url: String,
-    /// Access token.
-    pub token: SecretReference,
+    /// The watched repository there: `OWNER/NAME`, or a longer path on GitLab.
+    pub repository: String,
+    /// Access token of the account that comments. It needs to read and write change requests, comments and commit
+    /// statuses, and to see who may write: on Gitea that is an administrator of the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<SecretReference>,
+    /// The GitHub App that comments, in the place of a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<GitHubApp>,
+    /// The secret that webhooks to `/webhook` are signed with. Default: no webhook is listened to, and the forge is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook_secret: Option<SecretReference>,
+    /// What counts as consent on a change request.
+    #[serde(default)]
+    pub approval: Approval,
+}
+
+/// A GitHub App.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GitHubApp {
+    /// Its id or client id.
+    pub id: String,
+    /// The id of its installation in the organisation or account that has the repository.
+    pub installation: u64,
+    /// Its private key in PEM.
+    pub private_key: SecretReference,
+}
+
+/// Who is told: exactly one of `webhook`, `slack`, `healthchecks` and `email`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Receiver {
+    /// A name for it; what it was told is remembered under it.
+    pub name: String,
+    /// Policies that it is told of, as globs of `NAMESPACE/NAME`. Default: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
+    /// A JSON document is posted to this address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Address>,
+    /// A message is posted to this incoming webhook of Slack, or of what takes the same (Mattermost, Rocket.Chat).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slack: Option<Address>,
+    /// This address is pinged at the start (`/start`), the success and the failure (`/fail`) of each run, as
+    /// healthchecks.io takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthchecks: Option<Address>,
+    /// An email is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<Email>,
+}
+
+/// An address that is a secret in itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Address {
+    /// Where it is read from.
+    pub url: SecretReference,
+}
+
+/// How email is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Email {
+    /// The server: `smtps://HOST`, `smtp://HOST:587?tls=required`, or `smtp://127.0.0.1` without encryption.
+    pub server: String,
+    /// Whom to sign in as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// With which password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<SecretReference>,
+    /// Whom it comes from.
+    pub from: String,
+    /// Whom it goes to.
+    pub to: Vec<String>,
+}
+
+/// What counts as consent on a change request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Approval {
+    /// Whether an approving review of someone who may write to the repository is consent to what the comment said when
+    /// it was given. Default true; else only the comment `/mainstay approve DIGEST` is.
+    #[serde(default = "default_reviews")]
+    pub reviews: bool,
+    /// Whether the author of a change request may consent to it by a comment. Default false.
+    #[serde(default)]
+    pub author: bool,
+}
+
+impl Default for Approval {
+    fn default() -> Self {
+        Self { reviews: default_reviews(), author: false }
+    }
 }
 
 /// Software of a forge.
@@ -105,6 +202,10 @@ pub enum ForgeKind {
     GitLab,
     /// Gitea or Forgejo.
     Gitea,
+}
+
+fn default_reviews() -> bool {
+    true
 }
 
 fn default_runs() -> u32 {

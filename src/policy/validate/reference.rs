@@ -31,6 +31,16 @@ pub fn secret(findings: &mut Findings<'_>, pointer: &str, reference: &SecretRefe
     exactly_one(findings, pointer, "a reference to a secret", &fields);
 }
 
+/// A reference to a secret that the daemon itself reads, on either engine: it has no right to read Secrets.
+pub fn daemon_secret(findings: &mut Findings<'_>, pointer: &str, reference: &SecretReference) {
+    secret(findings, pointer, reference);
+    if reference.secret.is_some() && findings.engine == EngineKind::Kubernetes {
+        let message = "the daemon reads this one itself, and may not read Secrets";
+        findings.error(Rule::SecretReference, &format!("{pointer}/secret"), message).hint =
+            Some("mount the Secret into its pod, and write `{file: PATH}` or `{env: NAME}`".to_owned());
+    }
+}
+
 /// The places of a secret: `secret`, `key`, `file`, `env`.
 pub fn places(findings: &mut Findings<'_>, pointer: &str, [secret, key, file, env]: [Option<&str>; 4]) {
     if let Some(path) = file {

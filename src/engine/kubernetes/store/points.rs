@@ -330,6 +330,7 @@ impl PointsRecord {
         let is_known = |event: &WaitingEvent| match &event.kind {
             EventKind::RunEnded(ended) => ended.id == report.id,
             EventKind::Applied { .. }
+            | EventKind::Approved { .. }
             | EventKind::RestoreEnded(_)
             | EventKind::LostByEdit { .. }
             | EventKind::Expired { .. }

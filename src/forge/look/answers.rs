@@ -1,0 +1,198 @@
+//! Answers to commands in comments: each is carried out and answered once, by whoever may ask for it, and every refusal
+//! is answered, too.
+
+use jiff::Timestamp;
+
+use super::{Eye, LookError, document_path};
+use crate::{
+    engine::Engine,
+    forge::{
+        ChangeRequest, Comment, Forge, ForgeError, Proposal,
+        command::{self, Command, RestoreOrder},
+        consent::{self, Consent, Origin, Unfit, Way},
+    },
+    plan::{Digest, markdown::code},
+    policy::PolicyName,
+};
+
+/// By this, and by who wrote it, an answer is known, so that nothing is answered twice even if the memory is lost.
+const MARKER: &str = "<!-- mainstay:answer ";
+/// Commands that are answered in one look; the next look goes on.
+const ANSWERS_LIMIT: usize = 10;
+/// Comments that are remembered as answered for one change request; whoever writes more commands is not heard.
+const COMMANDS_LIMIT: usize = 500;
+
+/// A command that waits for its answer.
+#[derive(Debug)]
+pub struct Asked {
+    comment: u64,
+    who: String,
+    what: Wanted,
+}
+
+/// What is to be done for it.
+#[derive(Debug)]
+enum Wanted {
+    /// Only to say this.
+    Say(String),
+    /// To plan anew, which is done by the time that it is answered.
+    Plan,
+    /// To run a policy.
+    Run(PolicyName),
+    /// To open a change request.
+    Restore(Box<RestoreOrder>),
+}
+
+/// The commands in these comments that were not answered yet. Consent among them counts from now on.
+///
+/// # Errors
+/// The forge does not say who may write.
+pub(super) async fn asked<F: Forge>(
+    eye: &mut Eye<F>,
+    request: &ChangeRequest,
+    comments: &[Comment],
+) -> Result<Vec<Asked>, LookError> {
+    forget_what_is_gone(eye, request.number, comments);
+    let mut asked = Vec::new();
+    for comment in comments {
+        if is_own(eye, comment) || is_answered(eye, request.number, comment) {
+            continue;
+        }
+        let Some(command) = command::parse(&comment.body) else { continue };
+        if asked.len() >= ANSWERS_LIMIT || eye.tracked(request.number).answered.len() >= COMMANDS_LIMIT {
+            break;
+        }
+        eye.learn_permission(&comment.author).await?;
+        let what = match command {
+            _ if !consent::may_write(&eye.permissions, &comment.author) => {
+                Wanted::Say("only people who may write to this repository can ask for something here.".to_owned())
+            }
+            _ if comment.updated_at > comment.created_at => {
+                Wanted::Say("this comment was edited, so nobody can tell who asked for it; write a new one.".to_owned())
+            }
+            Err(error) => Wanted::Say(format!("{}.\n\n{}", code(&error.to_string()), command::HELP)),
+            Ok(Command::Help) => Wanted::Say(format!("this can be asked:\n\n{}", command::HELP)),
+            Ok(Command::Plan) => Wanted::Plan,
+            Ok(Command::Run(policy)) => Wanted::Run(policy),
+            Ok(Command::Restore(order)) => Wanted::Restore(order),
+            Ok(Command::Approve(digest)) => match approve(eye, request, comment, &digest) {
+                Ok(effects) => Wanted::Say(format!(
+                    "this is consent to {}, and to nothing else. It holds as long as no push adds to them.",
+                    crate::plan::wording::count(effects, "effect", "effects")
+                )),
+                Err(unfit) => Wanted::Say(format!("{unfit}.")),
+            },
+        };
+        asked.push(Asked { comment: comment.id, who: comment.author.name.clone(), what });
+    }
+    Ok(asked)
+}
+
+/// Carries out and answers. What was begun is never begun again: it counts as answered before it is.
+///
+/// # Errors
+/// The forge does not take an answer.
+pub(super) async fn answer<F: Forge, E: Engine>(
+    eye: &mut Eye<F>,
+    engine: &E,
+    number: u64,
+    asked: Vec<Asked>,
+    now: Timestamp,
+) -> Result<(), LookError> {
+    for Asked { comment, who, what } in asked {
+        eye.tracked(number).answered.insert(comment);
+        eye.save()?;
+        let said = match what {
+            Wanted::Say(text) => text,
+            Wanted::Plan => "planned anew; the comment above is up to date.".to_owned(),
+            Wanted::Run(policy) => match engine.run_now(&policy, now).await {
+                Ok(()) => {
+                    tracing::info!(%policy, by = who, request = number, "run asked for on a change request");
+                    format!("a run of {} was started, as the policy is applied now.", code(&policy.to_string()))
+                }
+                Err(error) => format!("no run was started: {}.", code(&crate::engine::chain(&error))),
+            },
+            Wanted::Restore(order) => propose(eye, &order, &who, comment).await?,
+        };
+        let body = format!("{MARKER}{comment} -->\n{}: {said}\n", code(&who));
+        eye.forge.add_comment(number, &body).await?;
+    }
+    Ok(())
+}
+
+/// Counts consent by a comment. Gives how many effects it is for.
+fn approve<F: Forge>(
+    eye: &mut Eye<F>,
+    request: &ChangeRequest,
+    comment: &Comment,
+    digest: &Digest,
+) -> Result<usize, Unfit> {
+    let rules = eye.rules;
+    let Eye { memory, permissions, .. } = eye;
+    let tracked = memory.requests.entry(request.number).or_default();
+    let origin = Origin { author: &request.author, asked_by: tracked.asked_by.as_deref() };
+    consent::may_comment(&comment.author, origin, permissions, rules)?;
+    let seen = tracked.shown.iter().rev().find(|shown| shown.at <= comment.created_at).ok_or(Unfit::Digest)?;
+    let effects = consent::offers(&seen.effects).remove(digest).filter(|effects| !effects.is_empty());
+    let effects = effects.ok_or(Unfit::Digest)?;
+    let count = effects.len();
+    let way = Way::Comment(comment.id);
+    tracked.consents.retain(|consent| consent.way != way);
+    tracked.consents.push(Consent { effects, by: comment.author.name.clone(), way });
+    Ok(count)
+}
+
+/// Opens a change request with a Restore document; gives the answer.
+async fn propose<F: Forge>(
+    eye: &mut Eye<F>,
+    order: &RestoreOrder,
+    who: &str,
+    comment: u64,
+) -> Result<String, LookError> {
+    let name = format!("restore-{comment}");
+    let content = match serde_yaml::to_string(&order.document(name.clone())) {
+        Ok(content) => content,
+        Err(error) => return Ok(format!("the restore cannot be written as a document: {}.", code(&error.to_string()))),
+    };
+    let proposal = Proposal {
+        branch: format!("mainstay/{name}"),
+        base: eye.checkout.branch.clone(),
+        path: document_path(&eye.checkout.path, &name),
+        content,
+        title: format!("restore {}", order.policy),
+        body: format!("{} asked for this restore. It is carried out once, after the merge.\n", code(who)),
+    };
+    match eye.forge.propose(&proposal).await {
+        Ok(opened) => {
+            eye.tracked(opened.number).asked_by = Some(who.to_owned());
+            eye.save()?;
+            Ok(format!("change request {} has the restore; it is carried out when that is merged.", opened.number))
+        }
+        Err(error @ (ForgeError::Unreachable { .. } | ForgeError::Limited { .. })) => Err(error.into()),
+        Err(error) => Ok(format!("no change request could be opened: {}.", code(&crate::engine::chain(&error)))),
+    }
+}
+
+/// Consent whose comment was deleted or edited since counts no more.
+fn forget_what_is_gone<F: Forge>(eye: &mut Eye<F>, number: u64, comments: &[Comment]) {
+    let is_there =
+        |id: u64| comments.iter().any(|comment| comment.id == id && comment.updated_at == comment.created_at);
+    eye.tracked(number).consents.retain(|consent| match consent.way {
+        Way::Comment(id) => is_there(id),
+        Way::Review(_) => true,
+    });
+    let answered: Vec<u64> = comments
+        .iter()
+        .filter(|comment| is_own(eye, comment))
+        .filter_map(|comment| comment.body.strip_prefix(MARKER)?.split(' ').next()?.parse().ok())
+        .collect();
+    eye.tracked(number).answered.extend(answered);
+}
+
+fn is_answered<F: Forge>(eye: &mut Eye<F>, number: u64, comment: &Comment) -> bool {
+    eye.tracked(number).answered.contains(&comment.id)
+}
+
+fn is_own<F: Forge>(eye: &Eye<F>, comment: &Comment) -> bool {
+    eye.own.as_ref().is_some_and(|own| comment.author.is(own))
+}

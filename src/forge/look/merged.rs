@@ -1,0 +1,174 @@
+//! Change requests that are open no longer: what became of them, whose consent the turn may use, and what was done.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use tokio::task::block_in_place;
+
+use super::{Eye, LookError, answers, local_reference};
+use crate::{
+    daemon::memory::Memory,
+    engine::Engine,
+    forge::{
+        APPLY_CHECK, Check, CheckState, Forge, ForgeError, Progress, consent,
+        done::{self, TurnReport},
+        memory::{Merged, Tracked},
+    },
+    git::{
+        Revision,
+        checkout::{Checkout, CheckoutOptions, is_descendant},
+    },
+    plan::{Effect, digest},
+    status::ledger::EventKind,
+};
+
+impl<F: Forge> Eye<F> {
+    /// Finds out what became of change requests that are open no longer.
+    pub(super) async fn gone<E: Engine>(&mut self, engine: &E, now: Timestamp) -> Result<(), LookError> {
+        let is_open = |number: &u64| self.open.iter().any(|request| request.number == *number);
+        let gone: Vec<u64> = self
+            .memory
+            .requests
+            .iter()
+            .filter(|(number, tracked)| tracked.merged.is_none() && !is_open(number))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in gone {
+            let request = match self.forge.request(number).await {
+                Ok(request) => request,
+                Err(ForgeError::Missing { .. }) => {
+                    self.forget(number);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            match &request.progress {
+                // It is there, but beyond the limit of the list.
+                Progress::Open => {}
+                Progress::Closed => {
+                    tracing::info!(request = number, "change request closed");
+                    self.forget(number);
+                }
+                Progress::Merged(commit) => {
+                    tracing::info!(request = number, commit = commit.short(), "change request merged");
+                    // Someone may have consented and merged within the same second.
+                    let asked = self.read(&request).await?;
+                    answers::answer(self, engine, number, asked, now).await?;
+                    let merged = Merged { commit: commit.clone(), seen_at: now, is_recorded: false };
+                    if let Some(tracked) = self.memory.requests.get_mut(&number) {
+                        if tracked.is_fork {
+                            // Squashed, its message is the fork's, too.
+                            tracked.untrusted.insert(commit.clone());
+                        }
+                        tracked.merged = Some(merged);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, number: u64) {
+        self.memory.requests.remove(&number);
+        if let Ok(checkout) = Checkout::open(self.checkout.clone())
+            && checkout.remote().is_some()
+            && let Ok(mut reference) = checkout.repository().find_reference(&local_reference(number))
+        {
+            // One that stays behind costs a little room.
+            let _ = reference.delete();
+        }
+    }
+
+    /// Puts who consented to what was merged into the history of the engine. True: a turn does not know of it yet.
+    pub(super) async fn record_consent<E: Engine>(
+        &mut self,
+        engine: &E,
+        report: &TurnReport,
+        now: Timestamp,
+    ) -> Result<bool, LookError> {
+        let mut is_news = false;
+        let numbers: Vec<u64> = self.memory.requests.keys().copied().collect();
+        for number in numbers {
+            let tracked = self.tracked(number);
+            let Some(merged) = tracked.merged.as_mut().filter(|merged| !merged.is_recorded) else { continue };
+            merged.is_recorded = true;
+            let consents = tracked.consents.clone();
+            // Once written it counts, whatever happens next: it is saved before anybody is told.
+            self.save()?;
+            if consents.is_empty() {
+                continue;
+            }
+            is_news = true;
+            self.unsettled.insert(number, report.number);
+            let effects = consent::effects(&consents);
+            let by = consent::names(&consents);
+            let mut policies: BTreeMap<_, BTreeSet<Effect>> = BTreeMap::new();
+            for effect in effects {
+                let policy = match &effect {
+                    Effect::Lose { policy, .. } => policy.clone(),
+                    Effect::RestoreInPlace { restore, .. } => restore.clone(),
+                };
+                policies.entry(policy).or_default().insert(effect);
+            }
+            for (policy, effects) in policies {
+                let kind = EventKind::Approved { digest: digest::of(&effects), by: by.clone(), request: number };
+                engine.record(&policy, kind, now).await?;
+            }
+        }
+        Ok(is_news)
+    }
+
+    /// Says what was done of change requests that were merged.
+    pub(super) async fn after_merges<E: Engine>(
+        &mut self,
+        engine: &E,
+        report: &TurnReport,
+        now: Timestamp,
+    ) -> Result<(), LookError> {
+        let merged: Vec<(u64, Tracked, Merged)> = self
+            .memory
+            .requests
+            .iter()
+            .filter_map(|(number, tracked)| Some((*number, tracked.clone(), tracked.merged.clone()?)))
+            .collect();
+        let (Some(head), false) = (&report.revision, merged.is_empty()) else { return Ok(()) };
+        let checkout_options = self.checkout.clone();
+        let actual = engine.observe(now).await?;
+        for (number, tracked, merged) in merged {
+            let is_settled = self.unsettled.get(&number).is_none_or(|turn| report.number > *turn);
+            let is_applied = is_settled && block_in_place(|| self.contains(&checkout_options, head, &merged.commit))?;
+            if !is_applied {
+                let summary = "waits for the next turn".to_owned();
+                let check = Check { name: APPLY_CHECK, state: CheckState::Pending, summary, annotations: vec![] };
+                self.set_check(number, &merged.commit, check).await?;
+                continue;
+            }
+            self.unsettled.remove(&number);
+            let events = engine.history(tracked.sequence).await?;
+            let done = done::done(&tracked, &merged, report, &events, &actual, &checkout_options.branch, now);
+            self.say_body(number, &done.body).await?;
+            self.set_check(number, &merged.commit, done.check).await?;
+            let is_used_up = match Memory::load(&self.state_directory)?.consented {
+                Some(consented) => block_in_place(|| self.contains(&checkout_options, &consented, &merged.commit))?,
+                None => false,
+            };
+            // Consent that is not used up yet, and commits that are no consent, are still asked for by each turn.
+            if done.is_over && (is_used_up || (tracked.consents.is_empty() && tracked.untrusted.is_empty())) {
+                self.forget(number);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a commit of the branch has another one in its history. Fetches the branch where ours does not know it.
+    fn contains(&self, options: &CheckoutOptions, head: &Revision, commit: &Revision) -> Result<bool, LookError> {
+        let mut checkout = Checkout::open(options.clone())?;
+        if checkout.repository().find_commit(head.object_id()?).is_err() {
+            checkout.fetch()?;
+        }
+        if checkout.repository().find_commit(head.object_id()?).is_err() {
+            return Ok(false);
+        }
+        Ok(is_descendant(checkout.repository(), head, commit)?)
+    }
+}

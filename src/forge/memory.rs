@@ -1,0 +1,212 @@
+//! What is remembered of a forge from look to look, also over a restart: a JSON file in the state directory. The turn
+//! reads the consent of merged change requests from it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    io::Write as _,
+    path::Path,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CheckState,
+    consent::{Consent, Shown, Way},
+};
+use crate::{
+    git::{GitError, Revision, checkout::is_descendant},
+    plan::{Action, Approvals},
+    policy::PolicyName,
+};
+
+/// Name of the file in the state directory.
+pub const FILE_NAME: &str = "forge.json";
+/// A larger file is not ours.
+const LONGEST_BYTES: u64 = 64 << 20;
+/// The most that a turn keeps of it: it goes into one object of the cluster, beside the rest.
+const KEPT_BYTES: usize = 256 << 10;
+/// How many versions of our comment are remembered for each change request.
+const SHOWN_LIMIT: usize = 16;
+
+/// What is remembered.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ForgeMemory {
+    /// The forge and repository that all of it is about, as an address; of another one nothing is believed.
+    pub place: String,
+    /// Change requests by their numbers: those that are open, and those that were merged and are not done with.
+    pub requests: BTreeMap<u64, Tracked>,
+    /// What hinders the work with the forge, for the dashboard.
+    pub problem: Option<String>,
+}
+
+/// A change request.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Tracked {
+    /// What was planned last; none: nothing yet.
+    pub planned: Option<Planned>,
+    /// The `updated_at` at which comments and reviews were read last.
+    pub read_at: Option<Timestamp>,
+    /// Our comment.
+    pub comment: Option<u64>,
+    /// Hash of what it says.
+    pub said: String,
+    /// The check that was set last.
+    pub check: Option<CheckSaid>,
+    /// What our comment asked consent for, oldest first.
+    pub shown: Vec<Shown>,
+    /// Consent that counts.
+    pub consents: Vec<Consent>,
+    /// Approvals that a push made worthless.
+    pub void: BTreeSet<Way>,
+    /// Comments that were answered or need no answer.
+    pub answered: BTreeSet<u64>,
+    /// Policies that its plan changes, and how.
+    pub policies: BTreeMap<PolicyName, Action>,
+    /// The newest event when it was planned last.
+    pub sequence: u64,
+    /// Who asked for it by a command, where we opened it ourselves: they cannot consent to it any more than an author.
+    pub asked_by: Option<String>,
+    /// Whether it comes from another repository.
+    pub is_fork: bool,
+    /// Commits of a fork, whose messages are no consent.
+    pub untrusted: BTreeSet<Revision>,
+    /// Its page.
+    pub page: String,
+    /// How far it is after it was merged.
+    pub merged: Option<Merged>,
+}
+
+/// What a plan was made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Planned {
+    /// The commit that is proposed.
+    pub head: Revision,
+    /// The one that it was merged into.
+    pub base: Revision,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A check as it was set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckSaid {
+    /// On which commit.
+    pub revision: Revision,
+    /// How it stood.
+    pub state: CheckState,
+    /// Why.
+    pub summary: String,
+}
+
+/// A change request that was merged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Merged {
+    /// The commit that brought it to the watched branch.
+    pub commit: Revision,
+    /// When that was seen.
+    pub seen_at: Timestamp,
+    /// Whether who consented is in the history of the engine.
+    pub is_recorded: bool,
+}
+
+impl ForgeMemory {
+    /// Reads what the last look left; nothing there is an empty memory.
+    ///
+    /// # Errors
+    /// The file is there but cannot be read.
+    pub fn load(state_directory: &Path) -> io::Result<Self> {
+        let path = state_directory.join(FILE_NAME);
+        match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(error),
+            Ok(metadata) if metadata.len() > LONGEST_BYTES => {
+                return Err(io::Error::other(format!(
+                    "{} is larger than anything that Mainstay writes",
+                    path.display()
+                )));
+            }
+            Ok(_) => {}
+        }
+        Ok(serde_json::from_slice(&fs::read(&path)?)?)
+    }
+
+    /// Reads what the last look left; where there is no file, takes what a turn kept of it.
+    ///
+    /// # Errors
+    /// The file is there but cannot be read.
+    pub fn load_or(state_directory: &Path, kept: Option<&Self>) -> io::Result<Self> {
+        let found = Self::load(state_directory)?;
+        Ok(if found == Self::default() { kept.cloned().unwrap_or_default() } else { found })
+    }
+
+    /// What a turn keeps beside its own memory, for a daemon that starts without this file. None where it is too much to
+    /// be kept there.
+    pub fn kept(&self) -> Option<Self> {
+        let size_bytes = serde_json::to_vec(self).map_or(usize::MAX, |bytes| bytes.len());
+        (*self != Self::default() && size_bytes <= KEPT_BYTES).then(|| self.clone())
+    }
+
+    /// Replaces the file in one step.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn save(&self, state_directory: &Path) -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(state_directory)?;
+        file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        file.as_file().sync_all()?;
+        file.persist(state_directory.join(FILE_NAME))?;
+        Ok(())
+    }
+
+    /// Commits whose messages a fork's author wrote: what they say is no consent, wherever they are merged.
+    pub fn untrusted(&self) -> BTreeSet<&Revision> {
+        self.requests.values().flat_map(|tracked| &tracked.untrusted).collect()
+    }
+
+    /// What was consented to on change requests that are merged into `head`, without those merged up to `used_up`:
+    /// what was consented to there was carried out, and consent holds once.
+    ///
+    /// # Errors
+    /// The repository is damaged.
+    pub fn approvals(
+        &self,
+        repository: &git2::Repository,
+        head: &Revision,
+        used_up: Option<&Revision>,
+    ) -> Result<Approvals, GitError> {
+        let mut approvals = Approvals::default();
+        for tracked in self.requests.values() {
+            let Some(merged) = tracked.merged.as_ref().filter(|_| !tracked.consents.is_empty()) else { continue };
+            if !is_descendant(repository, head, &merged.commit)? {
+                continue;
+            }
+            let is_used_up = used_up.map_or(Ok(false), |used_up| is_descendant(repository, used_up, &merged.commit))?;
+            if !is_used_up {
+                approvals.effects.extend(super::consent::effects(&tracked.consents));
+            }
+        }
+        Ok(approvals)
+    }
+}
+
+impl Tracked {
+    /// Remembers what our comment says now.
+    pub fn show(&mut self, shown: Shown) {
+        if let Some(last) = self.shown.last()
+            && last.head == shown.head
+            && last.effects == shown.effects
+        {
+            return;
+        }
+        self.shown.push(shown);
+        let beyond = self.shown.len().saturating_sub(SHOWN_LIMIT);
+        self.shown.drain(..beyond);
+    }
+}

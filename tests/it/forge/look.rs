@@ -1,0 +1,321 @@
+//! Looks at a forge that speaks as GitHub does: what they say, and what they cost.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use jiff::Timestamp;
+use mainstay::{
+    engine::local::LocalEngine,
+    forge::{
+        consent::{Consent, Way},
+        done::TurnReport,
+        github::GitHub,
+        look::{Eye, Looked},
+        memory::{ForgeMemory, Merged, Tracked},
+    },
+    git::Revision,
+    policy::EngineKind,
+    secret::Secret,
+};
+use serde_json::{Value, json};
+
+use super::published::{Answer, Asked, Server};
+use crate::git::fixture::{WorkTree, git};
+
+/// What the server has.
+#[derive(Default)]
+struct Hosted {
+    pulls: BTreeMap<u64, Value>,
+    comments: BTreeMap<u64, Vec<Value>>,
+    next_comment: u64,
+    statuses: Vec<(String, Value)>,
+}
+
+/// A repository, a server and an engine.
+struct Scene {
+    documents: WorkTree,
+    state: tempfile::TempDir,
+    server: Server,
+    hosted: Arc<Mutex<Hosted>>,
+    engine: LocalEngine,
+    eye: Eye<GitHub>,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let documents = WorkTree::with(&[("backup.yaml", &policy("nightly", 7))]);
+        let state = tempfile::tempdir().expect("a directory");
+        let hosted: Arc<Mutex<Hosted>> = Arc::default();
+        let known = Arc::clone(&hosted);
+        let server = Server::start(move |asked| answer(&mut known.lock().expect("no panic"), asked)).await;
+        let engine = LocalEngine::open(state.path()).expect("an engine");
+        let forge = GitHub::with_token(&server.url, "ada/backups", Secret::new("a-token")).expect("a client");
+        let eye = Eye {
+            forge,
+            place: server.url.clone(),
+            own: None,
+            rules: Default::default(),
+            checkout: documents.options(""),
+            state_directory: state.path().to_owned(),
+            engine_kind: EngineKind::Local,
+            cache: Default::default(),
+            open: Vec::new(),
+            memory: ForgeMemory::default(),
+            permissions: Default::default(),
+            unsettled: Default::default(),
+        };
+        Self { documents, state, server, hosted, engine, eye }
+    }
+
+    /// Opens a change request of a branch with these files.
+    fn open(&self, number: u64, files: &[(&str, &str)]) -> Revision {
+        git(self.documents.path(), &["checkout", "--quiet", "-B", &format!("edit-{number}"), "main"]);
+        let head = self.documents.commit(files, "an edit");
+        git(self.documents.path(), &["checkout", "--quiet", "main"]);
+        self.hosted.lock().expect("no panic").pulls.insert(number, pull(number, &head));
+        head
+    }
+
+    async fn look(&mut self) -> Looked {
+        let report = TurnReport { revision: Some(self.documents.head()), ..TurnReport::default() };
+        self.eye.look(&self.engine, &report, Timestamp::now()).await.expect("a look")
+    }
+
+    /// What a comment of ours says.
+    fn comment(&self, number: u64) -> String {
+        let hosted = self.hosted.lock().expect("no panic");
+        let comments = hosted.comments.get(&number).map(Vec::as_slice).unwrap_or_default();
+        let ours: Vec<&Value> = comments.iter().filter(|comment| comment["user"]["login"] == "mainstay").collect();
+        ours.first().map(|comment| comment["body"].as_str().expect("a text").to_owned()).unwrap_or_default()
+    }
+
+    /// State and description of the last check on a commit.
+    fn check(&self, commit: &Revision) -> (String, String) {
+        let hosted = self.hosted.lock().expect("no panic");
+        let last = hosted.statuses.iter().rev().find(|(sha, _)| *sha == commit.0).map(|(_, status)| status.clone());
+        let last = last.unwrap_or_default();
+        let text = |name: &str| last[name].as_str().unwrap_or_default().to_owned();
+        (text("state"), text("description"))
+    }
+}
+
+fn policy(name: &str, keep: u32) -> String {
+    format!(
+        "apiVersion: mainstay.dev/v1alpha1\nkind: Repository\nmetadata: {{name: store}}\nspec:\n  directory: /backup\n  \
+         password: {{file: /etc/password}}\n---\napiVersion: mainstay.dev/v1alpha1\nkind: BackupPolicy\nmetadata: \
+         {{name: {name}, namespace: shop}}\nspec:\n  repositories: [store]\n  sources: [{{name: files, paths: \
+         [/srv]}}]\n  retention: {{keepLast: {keep}}}\n"
+    )
+}
+
+fn pull(number: u64, head: &Revision) -> Value {
+    json!({
+        "number": number,
+        "user": { "id": 7, "login": "ada" },
+        "head": { "ref": "edit", "sha": head.0, "repo": { "id": 1 } },
+        "base": { "ref": "main", "sha": head.0, "repo": { "id": 1 } },
+        "state": "open", "merged_at": null, "merge_commit_sha": null,
+        "updated_at": "2026-11-21T10:00:00Z", "html_url": "",
+    })
+}
+
+/// What GitHub would answer.
+fn answer(hosted: &mut Hosted, asked: &Asked) -> Answer {
+    let line = asked.line().replace("/api/v3/repos/ada/backups", "");
+    let path = line.split('?').next().unwrap_or_default().to_owned();
+    let words: Vec<&str> = path.split(['/', ' ']).collect();
+    let number = |word: &str| word.parse::<u64>().unwrap_or_default();
+    match words.as_slice() {
+        ["GET", "", "api", "v3", "user"] => Answer::json(json!({ "id": 9, "login": "mainstay" })),
+        ["GET", "", "pulls"] => {
+            let open: Vec<&Value> = hosted.pulls.values().filter(|pull| pull["state"] == "open").collect();
+            let tag = format!("\"{:x}\"", md5_of(&json!(open).to_string()));
+            match asked.header("if-none-match") == tag {
+                true => Answer { status: 304, ..Answer::default() },
+                false => Answer::json(json!(open)).with("etag", tag),
+            }
+        }
+        ["GET", "", "pulls", id] => Answer::json(hosted.pulls[&number(id)].clone()),
+        ["GET", "", "pulls", _, "reviews"] => Answer::json(json!([])),
+        ["GET", "", "issues", id, "comments"] => {
+            Answer::json(json!(hosted.comments.get(&number(id)).cloned().unwrap_or_default()))
+        }
+        ["POST", "", "issues", id, "comments"] => {
+            hosted.next_comment += 1;
+            let comment = comment(hosted.next_comment, 9, "mainstay", asked.body["body"].as_str().expect("a text"));
+            hosted.comments.entry(number(id)).or_default().push(comment.clone());
+            Answer::json(comment)
+        }
+        ["PATCH", "", "issues", "comments", id] => {
+            let all = hosted.comments.values_mut().flatten();
+            let mut known = all.filter(|comment| comment["id"] == number(id));
+            let Some(comment) = known.next() else { return Answer::status(404, "Not Found") };
+            comment["body"] = asked.body["body"].clone();
+            Answer::json(comment.clone())
+        }
+        ["GET", "", "collaborators", name, "permission"] => {
+            Answer::json(json!({ "permission": if *name == "eve" { "read" } else { "write" } }))
+        }
+        ["POST", "", "statuses", sha] => {
+            hosted.statuses.push(((*sha).to_owned(), asked.body.clone()));
+            Answer::json(json!({}))
+        }
+        _ => Answer::status(500, &format!("not published: {line}")),
+    }
+}
+
+fn comment(id: u64, account: u64, name: &str, body: &str) -> Value {
+    json!({
+        "id": id, "user": { "id": account, "login": name }, "body": body,
+        "created_at": "2026-11-21T10:00:00Z", "updated_at": "2026-11-21T10:00:00Z",
+    })
+}
+
+fn md5_of(text: &str) -> u64 {
+    // Any hash makes a tag.
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_open_requests_cost_one_request_while_nothing_moves() {
+    let mut scene = Scene::new().await;
+    for number in 1..=100 {
+        scene.open(number, &[("docs.txt", &number.to_string())]);
+    }
+    scene.look().await;
+    assert!(scene.comment(100).contains("### Mainstay: 1 change"), "{}", scene.comment(100));
+    scene.server.lines();
+    scene.look().await;
+    let quiet = scene.server.lines();
+    assert_eq!(quiet.len(), 1, "{quiet:#?}");
+
+    // Another one is merged: all others are planned anew, and none of them is told what it knows.
+    scene.documents.commit(&[("README.md", "x")], "somebody else's change");
+    scene.look().await;
+    let moved = scene.server.lines();
+    assert_eq!(moved.len(), 1, "{moved:#?}");
+
+    // One of them is pushed to: only that one is looked at.
+    let head = scene.open(50, &[("backup.yaml", &policy("weekly", 7))]);
+    scene.look().await;
+    let lines = scene.server.lines();
+    assert!(lines.len() <= 6 && lines.iter().all(|line| !line.contains("/51")), "{lines:#?}");
+    assert!(scene.comment(50).contains("shop/weekly"), "{}", scene.comment(50));
+    assert_eq!(scene.check(&head).0, "success");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plan_is_that_of_the_merge_and_a_conflict_says_so() {
+    let mut scene = Scene::new().await;
+    let extra = policy("weekly", 7).split("---\n").nth(1).expect("a policy").to_owned();
+    let both = scene.open(1, &[("weekly.backup.yaml", &extra)]);
+    let clash = scene.open(2, &[("backup.yaml", &policy("nightly", 5))]);
+    // The branch moved on since both began.
+    scene.documents.commit(&[("backup.yaml", &policy("nightly", 6))], "moved on");
+    scene.look().await;
+    let merged = scene.comment(1);
+    assert!(merged.contains("shop/weekly") && merged.contains("6 last"), "{merged}");
+    assert_eq!(scene.check(&both), ("success".to_owned(), "2 changes".to_owned()));
+    assert!(scene.comment(2).contains("cannot be merged"), "{}", scene.comment(2));
+    assert_eq!(scene.check(&clash).0, "failure");
+    // Nothing of these merges is in the repository.
+    let objects = git(scene.documents.path(), &["count-objects"]);
+    scene.documents.commit(&[("other.txt", "x")], "moved again");
+    scene.look().await;
+    let after = git(scene.documents.path(), &["count-objects"]);
+    let count = |text: &str| text.split(' ').next().and_then(|word| word.parse::<u32>().ok()).expect("a number");
+    assert!(count(&after) <= count(&objects) + 3, "a commit has three objects: {objects} → {after}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_are_answered_once_even_if_the_memory_is_lost() {
+    let mut scene = Scene::new().await;
+    scene.open(1, &[("docs.txt", "x")]);
+    let ask = |scene: &Scene, id: u64, name: &str, body: &str| {
+        let mut hosted = scene.hosted.lock().expect("no panic");
+        hosted.comments.entry(1).or_default().push(comment(id, id, name, body));
+        hosted.next_comment = 1000 + id;
+        hosted.pulls.get_mut(&1).expect("it is open")["updated_at"] = json!(format!("2026-11-21T10:00:{id:02}Z"));
+    };
+    ask(&scene, 11, "bob", "/mainstay help");
+    ask(&scene, 12, "eve", "/mainstay run shop/nightly");
+    ask(&scene, 13, "bob", "/mainstay run shop/nothing");
+    ask(&scene, 14, "bob", "> /mainstay plan");
+    scene.look().await;
+    let answers = |scene: &Scene| -> Vec<String> {
+        let hosted = scene.hosted.lock().expect("no panic");
+        let ours = hosted.comments[&1].iter().filter(|comment| comment["user"]["login"] == "mainstay");
+        ours.map(|comment| comment["body"].as_str().expect("a text").to_owned()).skip(1).collect()
+    };
+    let said = answers(&scene);
+    assert_eq!(said.len(), 3, "{said:#?}");
+    assert!(said[0].contains("`bob`: this can be asked") && said[1].contains("`eve`: only people who may write"));
+    assert!(said[2].contains("no run was started") && said[2].contains("shop/nothing"), "{}", said[2]);
+    std::fs::remove_file(scene.state.path().join("forge.json")).expect("a memory");
+    scene.eye.memory = ForgeMemory::default();
+    scene.look().await;
+    assert_eq!(answers(&scene).len(), 3, "nothing is answered twice, and our comment is found again");
+    // Somebody who pretends to be us is not.
+    ask(&scene, 15, "eve", "<!-- mainstay:plan -->\nnothing is lost");
+    scene.look().await;
+    assert!(!scene.comment(1).contains("nothing is lost"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_not_unpacked() {
+    let mut scene = Scene::new().await;
+    let large = "#".repeat(9 << 20);
+    let files: Vec<(String, &str)> = (0..5).map(|number| (format!("{number}.backup.yaml"), large.as_str())).collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+    let head = scene.open(1, &files);
+    scene.look().await;
+    let (state, why) = scene.check(&head);
+    assert!(state == "failure" && why.contains("more than 32 MiB"), "{state}: {why}");
+}
+
+/// A memory with consent to one loss, given on a change request that was merged as `commit`.
+fn merged(commit: &Revision) -> ForgeMemory {
+    let effects = std::collections::BTreeSet::from(["lose shop/nightly 1".parse().expect("an effect")]);
+    let consent = Consent { effects, by: "bob".to_owned(), way: Way::Review(1) };
+    let merged = Merged { commit: commit.clone(), seen_at: Timestamp::UNIX_EPOCH, is_recorded: true };
+    let tracked = Tracked { consents: vec![consent], merged: Some(merged), ..Tracked::default() };
+    ForgeMemory { requests: BTreeMap::from([(1, tracked)]), ..ForgeMemory::default() }
+}
+
+#[test]
+fn consent_counts_from_the_merge_until_it_was_carried_out() {
+    let documents = WorkTree::with(&[("backup.yaml", "x")]);
+    let before = documents.head();
+    let commit = documents.commit(&[("backup.yaml", "y")], "merge");
+    let later = documents.commit(&[("backup.yaml", "z")], "later");
+    let repository = git2::Repository::open(documents.path()).expect("a repository");
+    let count = |memory: &ForgeMemory, head: &Revision, used_up: Option<&Revision>| {
+        memory.approvals(&repository, head, used_up).expect("approvals").effects.len()
+    };
+    let memory = merged(&commit);
+    assert_eq!(count(&memory, &before, None), 0, "not merged yet");
+    assert_eq!(count(&memory, &commit, None), 1);
+    assert_eq!(count(&memory, &later, Some(&before)), 1, "what was used up before does not matter");
+    assert_eq!(count(&memory, &later, Some(&commit)), 0, "consent holds once");
+    let mut open = memory.clone();
+    open.requests.get_mut(&1).expect("it is there").merged = None;
+    assert_eq!(count(&open, &later, None), 0, "an open change request consents to nothing");
+    assert_eq!(count(&merged(&Revision("1".repeat(40))), &later, None), 0, "a commit that nobody has");
+}
+
+#[test]
+fn a_daemon_without_its_file_goes_on_with_what_a_turn_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let memory = merged(&Revision("1".repeat(40)));
+    let kept = memory.kept().expect("it is small");
+    assert_eq!(ForgeMemory::load_or(directory.path(), Some(&kept)).expect("a memory"), memory);
+    let own = ForgeMemory { place: "elsewhere".to_owned(), ..ForgeMemory::default() };
+    own.save(directory.path()).expect("a file");
+    assert_eq!(ForgeMemory::load_or(directory.path(), Some(&kept)).expect("a memory"), own);
+    let large = ForgeMemory { place: "x".repeat(1 << 20), ..memory };
+    assert_eq!(large.kept(), None, "it would not fit into an object of the cluster");
+    std::fs::write(directory.path().join("forge.json"), "{").expect("a file");
+    assert!(ForgeMemory::load_or(directory.path(), Some(&kept)).is_err(), "a damaged one is no empty one");
+}
