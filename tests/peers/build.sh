@@ -18,6 +18,21 @@ if [ ! -x "$program" ]; then
 fi
 ln -sfn "versitygw-${version#v}" "$cache/versitygw"
 
+# helm: installs charts. It has to be told which Kubernetes it is made for.
+module=helm.sh/helm/v3
+version=$(awk -v module="$module" '$1 == module { print $2 }' "$here/helm/go.mod")
+program=$cache/helm-${version#v}/helm
+if [ ! -x "$program" ]; then
+  echo "building helm $version (two minutes when nothing is cached)"
+  mkdir -p "$(dirname "$program")"
+  kubernetes=$(awk '$1 == "k8s.io/client-go" { print $2 }' "$here/helm/go.mod")
+  flags="-s -w -X $module/internal/version.version=$version -X $module/pkg/chartutil.k8sVersionMajor=1"
+  flags+=" -X $module/pkg/chartutil.k8sVersionMinor=$(echo "$kubernetes" | cut -d. -f2)"
+  (cd "$here/helm" && CGO_ENABLED=0 GOFLAGS=-mod=mod go build -trimpath -ldflags "$flags" -o "$program.part" "$module/cmd/helm")
+  mv "$program.part" "$program"
+fi
+ln -sfn "helm-${version#v}" "$cache/helm"
+
 # yaml-language-server: what editors check YAML with. Its version, and the hashes of all that it needs, are in the lock.
 version=$(sed -n 's/.*"yaml-language-server": "\([0-9.]*\)".*/\1/p' "$here/yaml-language-server/package.json")
 folder=$cache/yaml-language-server-$version
