@@ -11,6 +11,7 @@
 use std::{panic::AssertUnwindSafe, sync::mpsc};
 
 pub mod archive;
+pub mod authorities;
 mod capture;
 pub mod dump;
 mod failure;
