@@ -3,6 +3,7 @@
 mod apply;
 mod bad_input;
 mod daemon;
+mod deploy;
 mod documents;
 mod engine;
 mod examples;
