@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the peers that Debian does not have, once, into the folder given. Prints nothing when all is there.
+# Builds the peers that Debian does not have, once, into the folder given: build.sh FOLDER [cluster]. Prints nothing when
+# all is there. With `cluster`: also what only the tests on the cluster need.
 set -euo pipefail
 
 cache=$1
@@ -18,6 +19,21 @@ if [ ! -x "$program" ]; then
 fi
 ln -sfn "versitygw-${version#v}" "$cache/versitygw"
 
+# yaml-language-server: what editors check YAML with. Its version, and the hashes of all that it needs, are in the lock.
+version=$(sed -n 's/.*"yaml-language-server": "\([0-9.]*\)".*/\1/p' "$here/yaml-language-server/package.json")
+folder=$cache/yaml-language-server-$version
+if [ ! -e "$folder/node_modules/yaml-language-server/bin/yaml-language-server" ]; then
+  echo "installing yaml-language-server $version"
+  rm -rf "$folder" "$folder.part"
+  mkdir -p "$folder.part"
+  cp "$here/yaml-language-server/package.json" "$here/yaml-language-server/package-lock.json" "$folder.part"
+  npm ci --prefix "$folder.part" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
+  mv "$folder.part" "$folder"
+fi
+ln -sfn "yaml-language-server-$version" "$cache/yaml-language-server"
+
+[ "${2:-}" = cluster ] || exit 0
+
 # helm: installs charts. It has to be told which Kubernetes it is made for.
 module=helm.sh/helm/v3
 version=$(awk -v module="$module" '$1 == module { print $2 }' "$here/helm/go.mod")
@@ -32,16 +48,3 @@ if [ ! -x "$program" ]; then
   mv "$program.part" "$program"
 fi
 ln -sfn "helm-${version#v}" "$cache/helm"
-
-# yaml-language-server: what editors check YAML with. Its version, and the hashes of all that it needs, are in the lock.
-version=$(sed -n 's/.*"yaml-language-server": "\([0-9.]*\)".*/\1/p' "$here/yaml-language-server/package.json")
-folder=$cache/yaml-language-server-$version
-if [ ! -e "$folder/node_modules/yaml-language-server/bin/yaml-language-server" ]; then
-  echo "installing yaml-language-server $version"
-  rm -rf "$folder" "$folder.part"
-  mkdir -p "$folder.part"
-  cp "$here/yaml-language-server/package.json" "$here/yaml-language-server/package-lock.json" "$folder.part"
-  npm ci --prefix "$folder.part" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
-  mv "$folder.part" "$folder"
-fi
-ln -sfn "yaml-language-server-$version" "$cache/yaml-language-server"
