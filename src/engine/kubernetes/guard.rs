@@ -215,30 +215,46 @@ async fn end(site: &Site, run: RunRecord, now: Timestamp) -> Result<String, Site
 
 /// Removes what a run left: its movers, and the claims and volume snapshots that were made only to be read.
 async fn remove_leftovers(site: &Site, policy: &PolicyName, run: &RestorePointId) -> Result<(), SiteError> {
-    let selector = |kind: Kind| {
-        let all = labels::labels(kind, Some(policy)).into_iter().map(|(key, value)| format!("{key}={value}"));
-        let all = all.chain([format!("{RUN_LABEL}={run}")]).collect::<Vec<_>>();
-        all.join(",")
-    };
-    let movers = ListParams::default().labels(&selector(Kind::Mover));
+    let movers = ListParams::default().labels(&selector(Kind::Mover, policy, run));
     let failed = |what: &str| {
         let operation = format!("removing the {what} that run {run} of {policy} left");
         move |error| quiesce::WorkloadError::api(operation, error)
     };
     let (client, namespace) = (site.client().clone(), policy.namespace());
-    let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
+    let jobs: Api<Job> = Api::namespaced(client, namespace);
     jobs.delete_collection(&DeleteParams::background(), &movers).await.map_err(failed("Jobs"))?;
+    remove_temporary(site, policy, run).await
+}
+
+/// Removes the claims and volume snapshots that a run made only to be read, and, where it left no restore point, those
+/// that would have become one. A run that fails calls it for itself.
+///
+/// # Errors
+/// The API server refuses.
+pub async fn remove_temporary(site: &Site, policy: &PolicyName, run: &RestorePointId) -> Result<(), SiteError> {
+    let (client, namespace) = (site.client().clone(), policy.namespace());
+    let failed = |error| {
+        let operation = format!("removing the claims that run {run} of {policy} left");
+        quiesce::WorkloadError::api(operation, error)
+    };
+    let movers = ListParams::default().labels(&selector(Kind::Mover, policy, run));
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
-    claims.delete_collection(&DeleteParams::default(), &movers).await.map_err(failed("claims"))?;
-    let mut unneeded = snapshots::list(site.client(), namespace, &selector(Kind::Mover)).await?;
+    claims.delete_collection(&DeleteParams::default(), &movers).await.map_err(failed)?;
+    let mut unneeded = snapshots::list(site.client(), namespace, &selector(Kind::Mover, policy, run)).await?;
     if site.store.points(policy).await?.point(run).is_none() {
         // They would have become a restore point, and did not.
-        unneeded.extend(snapshots::list(site.client(), namespace, &selector(Kind::VolumeSnapshot)).await?);
+        unneeded.extend(snapshots::list(site.client(), namespace, &selector(Kind::VolumeSnapshot, policy, run)).await?);
     }
     for snapshot in unneeded {
         snapshots::remove(site.client(), namespace, snapshot.metadata.name.as_deref().unwrap_or_default()).await;
     }
     Ok(())
+}
+
+/// What a run made of one kind.
+fn selector(kind: Kind, policy: &PolicyName, run: &RestorePointId) -> String {
+    let all = labels::labels(kind, Some(policy)).into_iter().map(|(key, value)| format!("{key}={value}"));
+    all.chain([format!("{RUN_LABEL}={run}")]).collect::<Vec<_>>().join(",")
 }
 
 /// `NAMESPACE/NAME/RUN`.
