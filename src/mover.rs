@@ -11,6 +11,7 @@
 use std::{panic::AssertUnwindSafe, sync::mpsc};
 
 pub mod archive;
+pub mod authorities;
 mod capture;
 mod draft;
 pub mod dump;

@@ -338,20 +338,22 @@ impl Engine for KubernetesEngine {
     }
 
     async fn recover(&self, now: Timestamp) -> Result<(), EngineError> {
-        let (running, image) = {
+        self.ready().await?;
+        let (running, known, image) = {
             let index = self.shared.look();
             let running = index.all_points().filter(|record| record.running.is_some());
             let running: Vec<PolicyName> = running.map(|record| record.policy.clone()).collect();
-            (running, index.installation().image.clone().unwrap_or_default())
+            (running, index.namespaces(), index.installation().image.clone().unwrap_or_default())
         };
         // Workloads whose run left no record are looked for once; a run that is under way has one.
         let everywhere = !self.looked_everywhere.swap(true, std::sync::atomic::Ordering::Relaxed);
-        if running.is_empty() && !everywhere {
+        let namespaces = if everywhere { known } else { BTreeSet::new() };
+        if running.is_empty() && namespaces.is_empty() {
             return Ok(());
         }
         self.may_write(|| "looking after runs".to_owned())?;
         let site = Site::new(self.store.client().clone(), self.store.namespace(), &image, None);
-        let recovered = guard::recover(&site, running, everywhere, now).await;
+        let recovered = guard::recover(&site, running, &namespaces, now).await;
         recovered.map(|_| ()).map_err(|error| EngineError::Transient {
             operation: "looking after runs that are gone".to_owned(),
             source: error.into(),

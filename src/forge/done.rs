@@ -178,6 +178,10 @@ fn told(event: &Event, actual: &ActualState) -> Option<String> {
         | EventKind::RestoreEnded(_)
         | EventKind::Expired { .. }
         | EventKind::Forgotten { .. }
+        | EventKind::Found { .. }
+        | EventKind::Missing { .. }
+        | EventKind::Returned { .. }
+        | EventKind::GivenUp { .. }
         | EventKind::Verified { .. }
         | EventKind::Held(_)
         | EventKind::Released(_) => return None,

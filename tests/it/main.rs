@@ -4,6 +4,7 @@ mod apply;
 mod bad_input;
 mod canaries;
 mod daemon;
+mod deploy;
 mod documents;
 mod engine;
 mod examples;

@@ -7,10 +7,11 @@ use std::{
     process::Command,
 };
 
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "deploy/README.md",
     "deploy/systemd/README.md",
     "examples/README.md",
     "tests/bench/README.md",

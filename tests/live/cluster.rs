@@ -64,6 +64,11 @@ impl Namespace {
         namespace
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// kubectl in this namespace.
     pub fn kubectl(&self) -> Command {
         let mut command = kubectl();
@@ -135,12 +140,18 @@ pub fn kubectl() -> Command {
     script("kubectl")
 }
 
+/// The image of the program under test: the static one that `tests/run` loads into the nodes, or what
+/// `MAINSTAY_LIVE_IMAGE` names, for instance a development build that `tests/cluster/image` loaded.
+pub fn image() -> String {
+    std::env::var("MAINSTAY_LIVE_IMAGE").unwrap_or_else(|_| "mainstay:test".to_owned())
+}
+
 /// A command of `tests/cluster`.
 pub fn script(name: &str) -> Command {
     Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster").join(name))
 }
 
-fn with_input(command: &mut Command, input: &str) -> Output {
+pub fn with_input(command: &mut Command, input: &str) -> Output {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kubectl");
     child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("kubectl reads");

@@ -1,6 +1,6 @@
 //! The daemon and the commands on a real cluster: what is applied, repaired, left alone, and by which daemon.
 //!
-//! Each installation has a namespace and a service account of its own with a role that allows no more than it needs, so
+//! Each installation has a namespace of its own and works with the daemon's account and the rights that are shipped, so
 //! whatever passes here passes without an administrator's rights.
 
 use std::{
@@ -12,8 +12,9 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    cluster::Namespace,
+    cluster::{Namespace, image},
     peers::{said, succeed, wait_for},
+    rights::Rights,
     world::{Started, World},
 };
 
@@ -22,31 +23,18 @@ mod leaders;
 mod objects;
 mod story;
 
-/// The rights of the daemon and of a person's commands, in Mainstay's own namespace and nowhere else.
-const RIGHTS: &str = r#"
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: mainstay}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: mainstay-run}
----
+/// What a person needs besides the daemon's rights: the log of a run that was asked for.
+const PERSON: &str = r#"
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
-metadata: {name: mainstay}
+metadata: {name: person}
 rules:
-- {apiGroups: [""], resources: [configmaps], verbs: [get, list, watch, create, update, patch, delete]}
-- {apiGroups: [batch], resources: [cronjobs], verbs: [get, list, watch, create, patch, delete]}
-- {apiGroups: [batch], resources: [jobs], verbs: [get, create]}
-- {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, create, update]}
-- {apiGroups: [""], resources: [pods], verbs: [get, list]}
 - {apiGroups: [""], resources: [pods/log], verbs: [get]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
-metadata: {name: mainstay}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: mainstay}
+metadata: {name: person}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: person}
 subjects: [{kind: ServiceAccount, name: mainstay}]
 "#;
 
@@ -55,6 +43,7 @@ struct Installation {
     world: World,
     name: String,
     namespace: Namespace,
+    _rights: Rights,
 }
 
 impl Installation {
@@ -62,8 +51,9 @@ impl Installation {
     fn new(name: &str) -> Self {
         let world = World::new(name);
         let namespace = Namespace::new(name);
-        namespace.apply(RIGHTS);
-        let installation = Self { world, name: name.to_owned(), namespace };
+        let rights = Rights::grant(&namespace, &[]);
+        namespace.apply(PERSON);
+        let installation = Self { world, name: name.to_owned(), namespace, _rights: rights };
         installation.write_kubeconfig();
         installation.git(&["init", "-q", "-b", "main"]);
         installation
@@ -132,7 +122,7 @@ spec:
         vec![
             ("MAINSTAY_ENGINE", "kubernetes".to_owned()),
             ("MAINSTAY_NAMESPACE", self.name.clone()),
-            ("MAINSTAY_IMAGE", "mainstay:k1".to_owned()),
+            ("MAINSTAY_IMAGE", image()),
             ("KUBECONFIG", kubeconfig.display().to_string()),
             ("NO_PROXY", "*".to_owned()),
         ]

@@ -5,7 +5,7 @@ use crate::peers::{succeed, wait_for};
 mod captures;
 mod databases;
 mod guard;
-mod installation;
+pub mod installation;
 
 use installation::Installation;
 
@@ -84,4 +84,48 @@ fn a_cold_workload_is_still_for_the_snapshot_only_and_gets_its_replicas_back() {
         let claims = succeed(installation.shop.kubectl().args(["get", "pvc", "-o", "name"]));
         (claims.lines().count() == 2).then_some(())
     });
+}
+
+#[test]
+fn two_schedules_and_two_repositories_and_old_points_go_after_each_run() {
+    let installation = Installation::new("twice").with_shop();
+    let keep = ("{keepLast: 7, keepDaily: 7, keepWeekly: 4}", "{keepLast: 2, grace: 0s}");
+    let applied = installation.apply("kubernetes-repositories", &[keep]);
+    let schedules = "{range .items[*]}{.spec.schedule};{end}";
+    let schedules =
+        succeed(installation.system.kubectl().args(["get", "cronjobs", "-o", &format!("jsonpath={schedules}")]));
+    assert_eq!(schedules, "0 */6 * * *;30 3 * * 0;");
+    let report = applied.run("first");
+    let sources = report["sources"].as_array().unwrap();
+    assert_eq!(sources.len(), 2, "one for each repository: {report:#}");
+    for (source, repository) in sources.iter().zip(["near", "far"]) {
+        assert_eq!((&source["repository"], &source["phase"]), (&repository.into(), &"Succeeded".into()), "{report:#}");
+        assert!(source["sizeBytes"].as_u64() > Some(0) && source["files"].as_u64() > Some(0), "{report:#}");
+        assert!(source["durationMilliseconds"].as_u64() > Some(0) && source["snapshot"].is_string(), "{report:#}");
+    }
+    applied.run("second");
+    applied.run("third");
+    let points = applied.points();
+    assert_eq!(points.len(), 2, "the rules are applied after each run");
+    assert_eq!(applied.restic().len(), 2, "what expired is forgotten");
+
+    // What a person sees.
+    let documents = tempfile::tempdir().expect("a folder");
+    let text = installation.document("kubernetes-repositories", &[keep]);
+    std::fs::write(documents.path().join("backup.yaml"), text).expect("a file");
+    let mainstay = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mainstay"));
+        command.args(arguments).args(["--engine", "kubernetes", "--namespace", installation.system.name()]);
+        succeed(&mut command)
+    };
+    let path = documents.path().display().to_string();
+    let listed = mainstay(&["points", &applied.policy, "--path", &path, "-o", "json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!(listed.as_array().map(Vec::len), Some(2), "{listed:#}");
+    assert_eq!(listed[0]["kept"], true, "{listed:#}");
+    let status = mainstay(&["status", &applied.policy]);
+    assert!(status.contains("Succeeded") || status.contains("Ready"), "{status}");
+    for repository in ["near", "far"] {
+        assert!(status.contains(repository), "{status}");
+    }
 }

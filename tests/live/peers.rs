@@ -79,13 +79,17 @@ fn port(name: &str) -> u16 {
 
 /// Waits until `condition` gives a value; panics with `what` after `seconds`.
 pub fn wait_for<T>(what: &str, seconds: u64, mut condition: impl FnMut() -> Option<T>) -> T {
+    let mut pause = Duration::from_millis(20);
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
         if let Some(value) = condition() {
             return value;
         }
         assert!(Instant::now() < deadline, "waited {seconds} s for: {what}");
-        std::thread::sleep(Duration::from_millis(20)); // the pause of a poll, not a guess at how long it takes
+        // The pause of a poll, not a guess at how long it takes. Most conditions start a program, which costs more time
+        // of the processors than what is waited for, if it is done again at once.
+        std::thread::sleep(pause);
+        pause = pause.mul_f64(1.5).min(Duration::from_millis(300));
     }
 }
 

@@ -63,6 +63,30 @@ fn the_same_over_https_with_a_private_authority() {
     round_trip(&World::new("s3-https"), &Peers::s3_tls(), "https", &authority);
 }
 
+/// As in the image of a database, which knows no authority: the program carries its own.
+#[test]
+fn authorities_beside_the_program_are_trusted() {
+    let world = World::new("s3-carried");
+    world.write("site/text", "text");
+    world.policy_into(&place(&world, &Peers::s3_tls(), "carried", ""), &files(&world), "");
+    world.apply();
+    let program = world.path("program");
+    std::fs::create_dir(&program).expect("a folder");
+    std::fs::copy(env!("CARGO_BIN_EXE_mainstay"), program.join("mainstay")).expect("a copy of the program");
+    let run = || {
+        let mut command = std::process::Command::new(program.join("mainstay"));
+        command.args(["run", "shop/nightly"]).env("MAINSTAY_STATE", world.path("state"));
+        command.env("SSL_CERT_FILE", "/nowhere/at/all").env("SSL_CERT_DIR", "/nowhere/at/all");
+        command.output().expect("the copy starts")
+    };
+    let said = crate::peers::said(&run());
+    assert!(said.contains("certificate"), "{said}");
+    std::fs::copy(Peers::authority(), program.join("ca-certificates.crt")).expect("a bundle");
+    let output = run();
+    assert!(output.status.success(), "{}", crate::peers::said(&output));
+    assert_eq!(world.points().len(), 1);
+}
+
 #[test]
 fn an_unknown_authority_is_refused() {
     let world = World::new("s3-untrusted");

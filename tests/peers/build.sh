@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the peers that Debian does not have, once, into the folder given. Prints nothing when all is there.
+# Builds the peers that Debian does not have, once, into the folder given: build.sh FOLDER [cluster]. Prints nothing when
+# all is there. With `cluster`: also what only the tests on the cluster need.
 set -euo pipefail
 
 cache=$1
@@ -51,3 +52,20 @@ if [ ! -e "$folder/node_modules/yaml-language-server/bin/yaml-language-server" ]
   mv "$folder.part" "$folder"
 fi
 ln -sfn "yaml-language-server-$version" "$cache/yaml-language-server"
+
+[ "${2:-}" = cluster ] || exit 0
+
+# helm: installs charts. It has to be told which Kubernetes it is made for.
+module=helm.sh/helm/v3
+version=$(awk -v module="$module" '$1 == module { print $2 }' "$here/helm/go.mod")
+program=$cache/helm-${version#v}/helm
+if [ ! -x "$program" ]; then
+  echo "building helm $version (two minutes when nothing is cached)"
+  mkdir -p "$(dirname "$program")"
+  kubernetes=$(awk '$1 == "k8s.io/client-go" { print $2 }' "$here/helm/go.mod")
+  flags="-s -w -X $module/internal/version.version=$version -X $module/pkg/chartutil.k8sVersionMajor=1"
+  flags+=" -X $module/pkg/chartutil.k8sVersionMinor=$(echo "$kubernetes" | cut -d. -f2)"
+  (cd "$here/helm" && CGO_ENABLED=0 GOFLAGS=-mod=mod go build -trimpath -ldflags "$flags" -o "$program.part" "$module/cmd/helm")
+  mv "$program.part" "$program"
+fi
+ln -sfn "helm-${version#v}" "$cache/helm"

@@ -2,12 +2,15 @@
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 
-use crate::cli::{CommandResult, Exit, Failure};
+use crate::{
+    cli::{CommandResult, Exit, Failure},
+    mover::authorities,
+};
 
 /// The running program, whatever it is called and even if its file was replaced or deleted meanwhile.
 const OURSELVES: &str = "/proc/self/exe";
 
-/// Copies the program to the path, or into it where it is a folder. The copy appears complete or not at all, so that a
+/// Copies the program to the path, or into it where it is a folder, and the authorities that it trusts beside it. The copy appears complete or not at all, so that a
 /// container that is started again finds either nothing or a good program.
 ///
 /// # Errors
@@ -26,10 +29,20 @@ fn copy(file: &Path) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut part = tempfile::NamedTempFile::new_in(folder)?;
-    io::copy(&mut fs::File::open(OURSELVES)?, &mut part)?;
+    match fs::File::open(authorities::OF_IMAGE) {
+        Ok(bundle) => whole(folder, bundle, 0o644, &folder.join(authorities::CARRIED))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
     // Whoever the other container runs as must be able to start it.
-    part.as_file().set_permissions(fs::Permissions::from_mode(0o755))?;
+    whole(folder, fs::File::open(OURSELVES)?, 0o755, file)
+}
+
+/// Writes a file so that it is there whole, or not at all.
+fn whole(folder: &Path, mut content: fs::File, mode: u32, file: &Path) -> io::Result<()> {
+    let mut part = tempfile::NamedTempFile::new_in(folder)?;
+    io::copy(&mut content, &mut part)?;
+    part.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     part.persist(file)?;
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! the place of one that is gone (so nothing else of Mainstay need be alive), the next run of the policy, and the
 //! daemon. Each of them holds the policy's lease.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{batch::v1::Job, core::v1::PersistentVolumeClaim, core::v1::Pod};
 use kube::{
@@ -16,9 +18,13 @@ use super::{
     lease::{PodIdentity, is_alive},
     movers::RUN_LABEL,
     names,
-    runner::{self, quiesce, snapshots},
+    runner::{
+        self,
+        quiesce::{self, WorkloadError},
+        snapshots,
+    },
     site::{Site, SiteError},
-    store::{RunRecord, StoppedWorkload},
+    store::{RunRecord, StoppedWorkload, is_for_a_person},
 };
 use crate::{
     engine::local::runner::finish,
@@ -44,21 +50,28 @@ pub struct Recovered {
     pub still_stopped: Vec<(PolicyName, String)>,
 }
 
-/// Looks after these policies, and, `everywhere`, after every workload that any run stopped. With nothing to do it writes
-/// nothing.
+/// Looks after these policies, and after every workload in these namespaces that any run stopped. With nothing to do it
+/// writes nothing.
 ///
 /// # Errors
 /// The cluster does not answer.
 pub async fn recover(
     site: &Site,
     mut policies: Vec<PolicyName>,
-    everywhere: bool,
+    namespaces: &BTreeSet<String>,
     now: Timestamp,
 ) -> Result<Recovered, SiteError> {
     let mut recovered = Recovered::default();
-    if everywhere {
-        for (_, owner) in quiesce::stopped(site.client(), None).await? {
-            policies.extend(split_owner(&owner).map(|(policy, _)| policy));
+    for namespace in namespaces {
+        match quiesce::stopped(site.client(), namespace).await {
+            Ok(stopped) => {
+                policies.extend(stopped.iter().filter_map(|(_, owner)| Some(split_owner(owner)?.0)));
+            }
+            // A namespace that this account was not let into holds nothing that a run could have stopped.
+            Err(WorkloadError::Api { source, .. }) if is_for_a_person(&source) => {
+                tracing::warn!(namespace, "workloads cannot be looked after there: {source}");
+            }
+            Err(error) => return Err(error.into()),
         }
     }
     policies.sort();
@@ -114,7 +127,7 @@ async fn is_gone(site: &Site, pod: &PodIdentity, now: Timestamp) -> Result<bool,
 
 /// Starts what runs of this policy stopped. Its lease is ours, so none of them is under way.
 async fn wake(site: &Site, policy: &PolicyName, recovered: &mut Recovered) -> Result<(), SiteError> {
-    for (stopped, owner) in quiesce::stopped(site.client(), Some(policy.namespace())).await? {
+    for (stopped, owner) in quiesce::stopped(site.client(), policy.namespace()).await? {
         if split_owner(&owner).is_none_or(|(other, _)| other != *policy) {
             continue;
         }
@@ -202,30 +215,46 @@ async fn end(site: &Site, run: RunRecord, now: Timestamp) -> Result<String, Site
 
 /// Removes what a run left: its movers, and the claims and volume snapshots that were made only to be read.
 async fn remove_leftovers(site: &Site, policy: &PolicyName, run: &RestorePointId) -> Result<(), SiteError> {
-    let selector = |kind: Kind| {
-        let all = labels::labels(kind, Some(policy)).into_iter().map(|(key, value)| format!("{key}={value}"));
-        let all = all.chain([format!("{RUN_LABEL}={run}")]).collect::<Vec<_>>();
-        all.join(",")
-    };
-    let movers = ListParams::default().labels(&selector(Kind::Mover));
+    let movers = ListParams::default().labels(&selector(Kind::Mover, policy, run));
     let failed = |what: &str| {
         let operation = format!("removing the {what} that run {run} of {policy} left");
         move |error| quiesce::WorkloadError::api(operation, error)
     };
     let (client, namespace) = (site.client().clone(), policy.namespace());
-    let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
+    let jobs: Api<Job> = Api::namespaced(client, namespace);
     jobs.delete_collection(&DeleteParams::background(), &movers).await.map_err(failed("Jobs"))?;
+    remove_temporary(site, policy, run).await
+}
+
+/// Removes the claims and volume snapshots that a run made only to be read, and, where it left no restore point, those
+/// that would have become one. A run that fails calls it for itself.
+///
+/// # Errors
+/// The API server refuses.
+pub async fn remove_temporary(site: &Site, policy: &PolicyName, run: &RestorePointId) -> Result<(), SiteError> {
+    let (client, namespace) = (site.client().clone(), policy.namespace());
+    let failed = |error| {
+        let operation = format!("removing the claims that run {run} of {policy} left");
+        quiesce::WorkloadError::api(operation, error)
+    };
+    let movers = ListParams::default().labels(&selector(Kind::Mover, policy, run));
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
-    claims.delete_collection(&DeleteParams::default(), &movers).await.map_err(failed("claims"))?;
-    let mut unneeded = snapshots::list(site.client(), namespace, &selector(Kind::Mover)).await?;
+    claims.delete_collection(&DeleteParams::default(), &movers).await.map_err(failed)?;
+    let mut unneeded = snapshots::list(site.client(), namespace, &selector(Kind::Mover, policy, run)).await?;
     if site.store.points(policy).await?.point(run).is_none() {
         // They would have become a restore point, and did not.
-        unneeded.extend(snapshots::list(site.client(), namespace, &selector(Kind::VolumeSnapshot)).await?);
+        unneeded.extend(snapshots::list(site.client(), namespace, &selector(Kind::VolumeSnapshot, policy, run)).await?);
     }
     for snapshot in unneeded {
         snapshots::remove(site.client(), namespace, snapshot.metadata.name.as_deref().unwrap_or_default()).await;
     }
     Ok(())
+}
+
+/// What a run made of one kind.
+fn selector(kind: Kind, policy: &PolicyName, run: &RestorePointId) -> String {
+    let all = labels::labels(kind, Some(policy)).into_iter().map(|(key, value)| format!("{key}={value}"));
+    all.chain([format!("{RUN_LABEL}={run}")]).collect::<Vec<_>>().join(",")
 }
 
 /// `NAMESPACE/NAME/RUN`.

@@ -249,6 +249,16 @@ impl Index {
         }
     }
 
+    /// The namespaces of all policies that are applied or have restore points.
+    pub fn namespaces(&self) -> BTreeSet<String> {
+        let policies = self.maps.values().filter_map(|map| match &map.content {
+            Ok(Content::Policy(compiled)) => Some(&compiled.name),
+            Ok(Content::Points(record)) => Some(&record.policy),
+            Ok(Content::Restore(..) | Content::History(_)) | Err(_) => None,
+        });
+        policies.map(|policy| policy.namespace().to_owned()).collect()
+    }
+
     /// What is known of a policy's restore points.
     pub fn points(&self, policy: &PolicyName) -> Option<Arc<PointsRecord>> {
         match &self.maps.get(&names::points_map(policy))?.content {

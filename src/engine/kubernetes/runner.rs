@@ -280,6 +280,9 @@ impl Run<'_> {
                     for remark in &self.remarks {
                         self.report.message.push_str(&format!("; {remark}"));
                     }
+                    if self.report.phase == Phase::Failed {
+                        self.remove_temporary().await;
+                    }
                     self.site.store.end_run(&self.report, Timestamp::now()).await?;
                     return Ok(self.report.clone());
                 }
@@ -331,6 +334,14 @@ impl Run<'_> {
                     tokio::time::sleep(BETWEEN_TRIES).await;
                 }
             }
+        }
+    }
+
+    /// What was captured and never copied is of no use any more. What stays is removed by its label some other time.
+    async fn remove_temporary(&self) {
+        let (name, run) = (&self.policy.name, &self.report.id);
+        if let Err(error) = guard::remove_temporary(self.site, name, run).await {
+            tracing::warn!(policy = %name, %run, "{}", error.chain());
         }
     }
 

@@ -12,7 +12,7 @@ use object_store::{
 use tokio::runtime::Runtime;
 
 use super::{FileKind, MOST_BESIDE, StoreError};
-use crate::mover::job::Place;
+use crate::mover::{authorities, job::Place};
 
 /// A refused connection must be told within seconds; a hiccup must not end a capture of hours.
 const RETRY_SECONDS: u64 = 8;
@@ -54,7 +54,8 @@ impl S3 {
             .with_no_system_certificates(endpoint.starts_with("http://"))
             .with_connect_timeout(Duration::from_secs(CONNECT_SECONDS))
             .with_timeout(Duration::from_secs(REQUEST_SECONDS));
-        if let Some(path) = certificate_authority {
+        let carried = if endpoint.starts_with("https://") { authorities::carried() } else { None };
+        for path in certificate_authority.iter().chain(&carried) {
             let pem = fs::read(path).map_err(|error| StoreError::Refused {
                 operation: "read the certificate authority",
                 object: path.display().to_string(),

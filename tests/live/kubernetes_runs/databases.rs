@@ -1,6 +1,7 @@
 //! Dumps in the user's image, and volume snapshots, in one restore point.
 
 use super::{Installation, wait_for};
+use crate::kubernetes_faults::matrix::fault;
 
 /// A MariaDB and a PostgreSQL server, small and only for a test.
 const SERVERS: &str = include_str!("servers.yaml");
@@ -48,8 +49,7 @@ fn a_wrong_password_leaves_no_restore_point() {
     let applied = installation.apply("kubernetes-hosting", &wrong);
     applied.start("wrong", &[]);
     let report = applied.report("wrong");
-    assert_eq!(report["phase"], "Failed");
-    assert!(report["message"].as_str().unwrap().contains("Access denied"), "{report:#}");
+    fault("the password of a database is wrong").ended(&report);
     assert!(applied.points().is_empty());
 }
 
@@ -70,14 +70,14 @@ fn postgres_and_any_program_run_in_the_image_that_is_named() {
 fn a_snapshot_class_that_is_missing_or_never_ready_is_told_and_leaves_nothing() {
     let installation = with_servers("classes");
     let volumes = "volumes: {selector: {hosting: domain}}";
-    for (class, told) in
-        [("nowhere", "there is no VolumeSnapshotClass nowhere"), ("never-ready", "was not ready after")]
-    {
+    for (class, told) in [
+        ("nowhere", fault("the class of volume snapshots is missing")),
+        ("never-ready", fault("a volume snapshot is never ready")),
+    ] {
         let with_class = format!("volumes: {{selector: {{hosting: domain}}, snapshotClass: {class}}}");
         let applied = installation.apply("kubernetes-hosting", &[MARIADB[0], MARIADB[1], (volumes, &with_class)]);
         applied.start(class, &[("MAINSTAY_SNAPSHOT_SECONDS", "5")]);
-        let report = applied.report(class);
-        assert!(report["message"].as_str().unwrap().contains(told), "{report:#}");
+        told.ended(&applied.report(class));
         installation.wait_until_gone("volumesnapshots");
         assert!(applied.points().is_empty());
     }

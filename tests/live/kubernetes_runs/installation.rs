@@ -1,26 +1,30 @@
 //! Mainstay in the test cluster for one test: its own namespace, policies of the examples, and what becomes of runs.
 
-use std::{collections::BTreeMap, path::Path, process::Command, sync::Once};
+use std::{collections::BTreeMap, path::Path, process::Command};
 
 use mainstay::{
     engine::{
         Engine as _,
-        kubernetes::{KubernetesEngine, manifests::policy::Installation as EngineInstallation, run_now},
+        kubernetes::{
+            KubernetesEngine,
+            manifests::policy::Installation as EngineInstallation,
+            names::{self, CronJobKind},
+            run_now,
+        },
     },
     policy::{
-        EngineKind,
+        EngineKind, PolicyName,
         load::{FileContent, ParseCache, load},
     },
 };
 use serde_json::Value;
 
 use crate::{
-    cluster::{Namespace, kubectl, script},
+    cluster::{Namespace, image},
     peers::{succeed, wait_for},
+    rights::Rights,
 };
 
-/// The image of the program under test.
-const IMAGE: &str = "mainstay:runs";
 /// The bucket as the host reaches it.
 const BUCKET: &str = "s3:http://127.0.0.1:19000/backups";
 /// What opens the repository.
@@ -33,44 +37,34 @@ pub struct Installation {
     /// Mainstay's own namespace.
     pub system: Namespace,
     name: String,
+    _rights: Option<Rights>,
 }
 
 /// The policy of an example, applied.
 pub struct Applied<'a> {
-    installation: &'a Installation,
+    /// Where.
+    pub installation: &'a Installation,
     /// `NAMESPACE/NAME`.
     pub policy: String,
     cron_job: String,
 }
 
 impl Installation {
-    /// Fresh namespaces with this name in theirs, and the program under test as an image.
+    /// Fresh namespaces with this name in theirs, and the shipped rights in them.
     pub fn new(name: &str) -> Self {
-        static LOADED: Once = Once::new();
-        LOADED.call_once(|| {
-            succeed(script("image").args([env!("CARGO_BIN_EXE_mainstay"), IMAGE]));
-        });
-        let system = Namespace::new(&format!("runs-{name}-system"));
+        Self::within(Namespace::new(&format!("runs-{name}-system")), name)
+    }
+
+    /// The same for a test that breaks the cluster, and has it alone.
+    pub fn alone(name: &str) -> Self {
+        Self::within(Namespace::alone(&format!("runs-{name}-system")), name)
+    }
+
+    fn within(system: Namespace, name: &str) -> Self {
         let shop = system.second(&format!("runs-{name}"));
-        let installation = Self { shop, system, name: format!("runs-{name}") };
-        let system = format!("{}-system", installation.name);
-        installation.system.apply(&format!(
-            "apiVersion: v1
-kind: ServiceAccount
-metadata: {{name: mainstay-run}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {{name: {system}}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}}
-subjects: [{{kind: ServiceAccount, name: mainstay-run, namespace: {system}}}]
----
-apiVersion: v1
-kind: Secret
-metadata: {{name: offsite}}
-stringData: {{id: mainstay, secret: mainstay-secret, password: {PASSWORD}}}
-"
-        ));
+        let rights = Rights::grant(&system, &[&shop]);
+        let installation = Self { shop, system, name: format!("runs-{name}"), _rights: Some(rights) };
+        installation.make_secrets();
         installation
     }
 
@@ -90,8 +84,26 @@ stringData: {{id: mainstay, secret: mainstay-secret, password: {PASSWORD}}}
         });
     }
 
-    /// Applies an example, with the addresses of the test cluster, and with further replacements.
-    pub fn apply(&self, example: &str, replacements: &[(&str, &str)]) -> Applied<'_> {
+    /// Mainstay that another one installed, with the same names.
+    pub fn of(system: Namespace, shop: Namespace) -> Self {
+        let name = shop.name().to_owned();
+        let installation = Self { shop, system, name, _rights: None };
+        installation.make_secrets();
+        installation
+    }
+
+    fn make_secrets(&self) {
+        self.system.apply(&format!(
+            "apiVersion: v1
+kind: Secret
+metadata: {{name: offsite}}
+stringData: {{id: mainstay, secret: mainstay-secret, password: {PASSWORD}}}
+"
+        ));
+    }
+
+    /// The text of an example, with the addresses of the test cluster, and with further replacements.
+    pub fn document(&self, example: &str, replacements: &[(&str, &str)]) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(example).join("backup.yaml");
         let mut text = std::fs::read_to_string(path).expect("an example");
         for (from, to) in [
@@ -108,6 +120,18 @@ stringData: {{id: mainstay, secret: mainstay-secret, password: {PASSWORD}}}
             assert!(text.contains(from), "{example} has no {from}");
             text = text.replace(from, to);
         }
+        text
+    }
+
+    /// A policy that a daemon applied.
+    pub fn applied(&self, policy: &str) -> Applied<'_> {
+        let name: PolicyName = policy.parse().expect("NAMESPACE/NAME");
+        Applied { installation: self, policy: policy.to_owned(), cron_job: names::cron_job(&name, CronJobKind::Run(0)) }
+    }
+
+    /// Applies an example, see [`Installation::document`].
+    pub fn apply(&self, example: &str, replacements: &[(&str, &str)]) -> Applied<'_> {
+        let text = self.document(example, replacements);
         let content = FileContent { bytes: text.into_bytes(), blob: None };
         let files = BTreeMap::from([("backup.yaml".into(), content)]);
         let loaded = load(&files, EngineKind::Kubernetes, &mut ParseCache::default());
@@ -120,8 +144,8 @@ stringData: {{id: mainstay, secret: mainstay-secret, password: {PASSWORD}}}
             let engine = KubernetesEngine::start(
                 client,
                 EngineInstallation {
-                    namespace: format!("{}-system", self.name),
-                    image: Some(IMAGE.to_owned()),
+                    namespace: self.system.name().to_owned(),
+                    image: Some(image()),
                     run_service_account: "mainstay-run".to_owned(),
                     frozen: false,
                 },
@@ -129,17 +153,7 @@ stringData: {{id: mainstay, secret: mainstay-secret, password: {PASSWORD}}}
             engine.ready().await.expect("watches");
             engine.put(&compiled).await.expect("the policy is applied");
         });
-        let cron_job = mainstay::engine::kubernetes::names::cron_job(
-            &compiled.name,
-            mainstay::engine::kubernetes::names::CronJobKind::Run(0),
-        );
-        Applied { installation: self, policy: compiled.name.to_string(), cron_job }
-    }
-}
-
-impl Drop for Installation {
-    fn drop(&mut self) {
-        let _ = kubectl().args(["delete", "clusterrolebinding", &format!("{}-system", self.name)]).output();
+        self.applied(&compiled.name.to_string())
     }
 }
 
@@ -217,6 +231,7 @@ impl Applied<'_> {
         succeed(restic(&repository, password.path()).args(["dump", snapshot, path]))
     }
 
+    /// Address and password file of the repository, for the real restic.
     fn repository(&self) -> (String, tempfile::NamedTempFile) {
         let place = self.records("points").remove(0)["places"][0]["path"].as_str().expect("a path").to_owned();
         let generated = self

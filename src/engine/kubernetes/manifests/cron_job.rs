@@ -165,6 +165,8 @@ fn job_template(policy: &CompiledPolicy, timetable: &Timetable, installation: &I
 fn environment(installation: &Installation) -> Value {
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}});
     json!([
+        // The image has no time zone of its own.
+        {"name": "TZ", "value": "UTC"},
         {"name": "MAINSTAY_NAMESPACE", "value": installation.namespace},
         {"name": "MAINSTAY_IMAGE", "value": installation.image.clone().unwrap_or_default()},
         field("POD_NAMESPACE", "metadata.namespace"),

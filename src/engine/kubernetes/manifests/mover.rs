@@ -166,7 +166,7 @@ fn container(mover: &MoverJob) -> Value {
         "name": CONTAINER,
         "imagePullPolicy": "IfNotPresent",
         "terminationMessagePath": "/dev/termination-log",
-        "env": [{"name": "HOME", "value": "/tmp"}],
+        "env": [{"name": "HOME", "value": "/tmp"}, {"name": "TZ", "value": "UTC"}],
         "securityContext": security(mover.claim.is_some()),
     });
     match &mover.client_image {

@@ -69,6 +69,11 @@ impl Run<'_> {
         let is_last = !self.pieces.copies.iter().skip(index + 1).any(|other| other.piece == part.piece);
         if is_last || result.is_err() {
             let name = self.object_name(&format!("s{}", part.piece));
+            if result.is_err() {
+                // The pod of a mover that failed stays for its log, and would keep the claim from going.
+                let mover = self.object_name(&mover_suffix(part, false));
+                movers::remove(self.site.client(), self.policy.name.namespace(), &mover).await;
+            }
             snapshots::remove_claim(self.site.client(), self.policy.name.namespace(), &name).await;
             snapshots::remove(self.site.client(), self.policy.name.namespace(), &name).await;
         }
@@ -165,7 +170,7 @@ impl Run<'_> {
                 place.initialised = true;
             }
         }
-        let suffix = format!("{}{}-{}", if first { "c" } else { "k" }, part.piece, part.place.unwrap_or(0));
+        let suffix = mover_suffix(part, first);
         let mut mover = movers::plain(self.identity(Kind::Mover, &suffix), &self.site.image, &self.bounds);
         mover.nfs = access::nfs(place);
         if let Some(limits) = &self.policy.document.spec.limits {
@@ -360,6 +365,11 @@ fn database(source: &Source) -> Option<(Server, &Database)> {
     let mysql = source.mysql.as_deref().map(|database| (Server::MySql, database));
     let mariadb = source.mariadb.as_deref().map(|database| (Server::MariaDb, database));
     postgres.or(mysql).or(mariadb)
+}
+
+/// What tells the movers of one run apart. `first`: it reads the source itself, and no copy of it.
+fn mover_suffix(part: Part, first: bool) -> String {
+    format!("{}{}-{}", if first { "c" } else { "k" }, part.piece, part.place.unwrap_or(0))
 }
 
 fn no_part() -> String {

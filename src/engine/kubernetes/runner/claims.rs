@@ -199,7 +199,7 @@ pub async fn workloads_of(
     let listed = pods.list(&ListParams::default()).await;
     let listed = listed.map_err(api_error(format!("listing the pods of namespace {namespace}")))?;
     let mut found = BTreeSet::new();
-    for pod in listed.items.iter().filter(|pod| is_under_way(pod) && mounts(pod, claim)) {
+    for pod in of_others(&listed.items, claim) {
         let name = pod.metadata.name.clone().unwrap_or_default();
         let owners = pod.metadata.owner_references.iter().flatten();
         let Some(owner) = owners.clone().find(|owner| owner.controller == Some(true)) else { return Ok(Err(name)) };
@@ -256,9 +256,15 @@ fn mounted_in(pods: &[Pod], claim: &str) -> Mounted {
             mounted.node = spec.node_name;
             mounted.tolerations = spec.tolerations.unwrap_or_default();
         }
-        mounted.pods.extend(pod.metadata.name.clone());
     }
+    mounted.pods = of_others(pods, claim).filter_map(|pod| pod.metadata.name.clone()).collect();
     mounted
+}
+
+/// The pods that mount a claim, without movers: one that a run before this one left is on its way out.
+fn of_others<'a>(pods: &'a [Pod], claim: &'a str) -> impl Iterator<Item = &'a Pod> {
+    let is_mover = |pod: &Pod| pod.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(RUN_LABEL));
+    pods.iter().filter(move |pod| is_under_way(pod) && mounts(pod, claim) && !is_mover(pod))
 }
 
 fn is_under_way(pod: &Pod) -> bool {
@@ -325,6 +331,11 @@ mod tests {
         assert_eq!((mounted.node.as_deref(), mounted.pods), (Some("n2"), vec!["new".to_owned()]));
         assert_eq!(mounted.tolerations[0].key.as_deref(), Some("n2"));
         assert_eq!(mounted_in(&[pod("new", "n2", "Running")], "other").node, None);
+        // What a run before left is where the claim is, and keeps nobody from it.
+        let mut left = pod("mover", "n2", "Running");
+        left.metadata.labels = Some(BTreeMap::from([(RUN_LABEL.to_owned(), "20261121-020000".to_owned())]));
+        let mounted = mounted_in(&[left], "data");
+        assert_eq!((mounted.node.as_deref(), mounted.pods), (Some("n2"), vec![]));
     }
 
     #[test]

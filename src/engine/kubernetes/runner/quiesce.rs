@@ -348,22 +348,16 @@ impl Workload {
     }
 }
 
-/// The workloads of a namespace (none: of all) that are stopped just now, each with the run that did it.
+/// The workloads of a namespace that are stopped just now, each with the run that did it.
 ///
 /// # Errors
 /// The API server does not say.
-pub async fn stopped(
-    client: &Client,
-    namespace: Option<&str>,
-) -> Result<Vec<(StoppedWorkload, String)>, WorkloadError> {
+pub async fn stopped(client: &Client, namespace: &str) -> Result<Vec<(StoppedWorkload, String)>, WorkloadError> {
     let mut all = Vec::new();
     for kind in [WorkloadKind::Deployment, WorkloadKind::StatefulSet] {
-        let api = match namespace {
-            Some(namespace) => api(client, namespace, kind),
-            None => Api::all_with(client.clone(), &resource(kind)),
-        };
-        let listed = api.list(&ListParams::default().labels(STOPPED)).await;
-        let listed = listed.map_err(|source| WorkloadError::api(format!("listing stopped {kind}s"), source))?;
+        let listed = api(client, namespace, kind).list(&ListParams::default().labels(STOPPED)).await;
+        let operation = || format!("listing the stopped {kind}s of namespace {namespace}");
+        let listed = listed.map_err(|source| WorkloadError::api(operation(), source))?;
         for found in listed.items {
             let Some((owner, replicas)) = recorded(&found) else { continue };
             let stopped = StoppedWorkload {
