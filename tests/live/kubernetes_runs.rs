@@ -2,9 +2,13 @@
 
 use crate::peers::{succeed, wait_for};
 
+mod admission;
 mod databases;
 mod guard;
 mod installation;
+mod restore_documents;
+mod restoring;
+mod restoring_databases;
 
 use installation::Installation;
 

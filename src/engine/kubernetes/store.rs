@@ -30,11 +30,13 @@ use crate::{
 pub mod codec;
 pub mod history;
 pub mod points;
+pub mod restores;
 pub mod runs;
 
 use codec::CodecError;
 pub use history::History;
 pub use points::PointsRecord;
+pub use restores::RestoreRecord;
 pub use runs::{RunRecord, StoppedWorkload};
 
 /// How often a change is tried while other processes are quicker.
@@ -122,6 +124,15 @@ pub enum Begun {
     Ours,
     /// It is under way in another pod, or was; here is what is known of it.
     Theirs(Box<RunRecord>),
+}
+
+/// What the settings say to runs, as the daemon wrote it last.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Limits {
+    /// No scheduled run begins.
+    pub freeze: bool,
+    /// So many runs may be under way at once.
+    pub runs: u32,
 }
 
 /// The records of one installation.
@@ -270,6 +281,79 @@ impl Store {
         Ok(())
     }
 
+    /// Announces a restore. False: this document with this content is known already.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn announce_restore(&self, restore: &RestoreRecord) -> Result<bool, StoreError> {
+        let address = restore_address(&restore.name, &restore.content);
+        match self.maps().create(&post(), &self.fresh(&address, restore)?).await {
+            Ok(_) => Ok(true),
+            Err(error) if is(&error, kube::core::Status::is_already_exists) => Ok(false),
+            Err(error) => Err(self.failed("creating", &address, error)),
+        }
+    }
+
+    /// One restore.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn restore(&self, name: &PolicyName, content: &str) -> Result<Option<RestoreRecord>, StoreError> {
+        Ok(self.read(&restore_address(name, content)).await?.map(|(record, _)| record))
+    }
+
+    /// The restores of a policy's points that have not ended.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub async fn restores_under_way(&self, policy: &PolicyName) -> Result<Vec<RestoreRecord>, StoreError> {
+        let all = Address { name: "of restores".to_owned(), kind: Kind::Restore, policy: None };
+        let selector = format!("{},{}={}", labels::managed(), labels::KIND, Kind::Restore.text());
+        let list = self.maps().list(&ListParams::default().labels(&selector)).await;
+        let list = list.map_err(|error| self.failed("listing", &all, error))?;
+        let mut restores = Vec::new();
+        for map in &list.items {
+            let name = map.metadata.name.clone().unwrap_or_default();
+            let restore = codec::read::<RestoreRecord>(map).map_err(|source| self.content(&name, source))?;
+            if restore.policy == *policy && restore.report.finished_at.is_none() {
+                restores.push(restore);
+            }
+        }
+        Ok(restores)
+    }
+
+    /// Changes the record of a restore.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be read or written.
+    pub async fn change_restore<T>(
+        &self,
+        name: &PolicyName,
+        content: &str,
+        change: impl FnMut(&mut RestoreRecord) -> T + Send,
+    ) -> Result<T, StoreError> {
+        self.change(&restore_address(name, content), || None, change).await
+    }
+
+    /// Ends a restore: its report, and the history.
+    ///
+    /// # Errors
+    /// It cannot be read or written.
+    pub async fn end_restore(&self, restore: &RestoreRecord, now: Timestamp) -> Result<(), StoreError> {
+        let RestoreRecord { name, content, policy, report, .. } = restore;
+        let is_first = self.change_restore(name, content, |known| {
+            let is_first = known.report.finished_at.is_none();
+            if is_first {
+                known.clone_from(restore);
+            }
+            is_first
+        });
+        if is_first.await? {
+            self.change_points(policy, |record| record.restore_ended(name, report, now)).await?;
+        }
+        Ok(())
+    }
+
     /// Adds something to the history of a policy. The daemon gives it its number.
     ///
     /// # Errors
@@ -292,6 +376,22 @@ impl Store {
     /// It cannot be read or written.
     pub async fn change_history<T>(&self, change: impl FnMut(&mut History) -> T + Send) -> Result<T, StoreError> {
         self.change(&history_address(), || Some(History::default()), change).await
+    }
+
+    /// What the settings say to runs; none: no daemon ever said it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn limits(&self) -> Result<Option<Limits>, StoreError> {
+        Ok(self.read(&limits_address()).await?.map(|(record, _)| record))
+    }
+
+    /// Says what the settings say to runs.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn set_limits(&self, limits: &Limits) -> Result<(), StoreError> {
+        self.change(&limits_address(), || Some(Limits::default()), |record| limits.clone_into(record)).await
     }
 
     /// What the last turn left, as text.
@@ -414,8 +514,16 @@ fn run_address<'a>(policy: &'a PolicyName, id: &RestorePointId) -> Address<'a> {
     Address { name: names::run_map(policy, id), kind: Kind::Run, policy: Some(policy) }
 }
 
+fn restore_address<'a>(restore: &'a PolicyName, content: &str) -> Address<'a> {
+    Address { name: names::restore_map(restore, content), kind: Kind::Restore, policy: Some(restore) }
+}
+
 fn history_address() -> Address<'static> {
     Address { name: names::HISTORY.to_owned(), kind: Kind::History, policy: None }
+}
+
+fn limits_address() -> Address<'static> {
+    Address { name: names::LIMITS.to_owned(), kind: Kind::Limits, policy: None }
 }
 
 fn memory_address() -> Address<'static> {

@@ -6,7 +6,10 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodSpec, Toleration
 use kube::{Api, Client, api::ListParams};
 
 use super::quiesce::{Workload, WorkloadError, WorkloadKind};
-use crate::{engine::kubernetes::movers::RUN_LABEL, policy::document::source::Volumes};
+use crate::{
+    engine::kubernetes::{manifests::claim::ClaimShape, movers::RUN_LABEL},
+    policy::document::source::Volumes,
+};
 
 /// How many claims one source may mean. More is a selector that went wrong.
 const MOST_CLAIMS: usize = 500;
@@ -24,6 +27,8 @@ pub struct Claim {
     pub shared: bool,
     /// Whether only a single pod may mount it.
     pub single_pod: bool,
+    /// What the claim asks for, so that a restore can ask for the same.
+    pub shape: ClaimShape,
 }
 
 /// Who mounts a claim.
@@ -237,15 +242,28 @@ fn usable(name: &str, claim: &PersistentVolumeClaim, needs_files: bool) -> Resul
     }
     let modes = spec.access_modes.unwrap_or_default();
     let has = |mode: &str| modes.iter().any(|other| other == mode);
-    let requested = spec.resources.and_then(|resources| resources.requests?.get("storage").cloned());
-    let size = status.capacity.and_then(|capacity| capacity.get("storage").cloned()).or(requested);
+    let shape = shape(claim);
     Ok(Claim {
         name: name.to_owned(),
-        storage_class: spec.storage_class_name,
-        size: size.map_or_else(|| "1Gi".to_owned(), |size| size.0),
+        storage_class: shape.storage_class.clone(),
+        size: shape.size.clone(),
         shared: has("ReadWriteMany") || has("ReadOnlyMany"),
         single_pod: has("ReadWriteOncePod"),
+        shape,
     })
+}
+
+/// What a claim is like.
+pub fn shape(claim: &PersistentVolumeClaim) -> ClaimShape {
+    let spec = claim.spec.clone().unwrap_or_default();
+    let requested = spec.resources.and_then(|resources| resources.requests?.get("storage").cloned());
+    let capacity = claim.status.as_ref().and_then(|status| status.capacity.as_ref()?.get("storage").cloned());
+    ClaimShape {
+        storage_class: spec.storage_class_name,
+        size: capacity.or(requested).map_or_else(|| "1Gi".to_owned(), |size| size.0),
+        access_modes: spec.access_modes.unwrap_or_default(),
+        block: spec.volume_mode.as_deref() == Some("Block"),
+    }
 }
 
 fn mounted_in(pods: &[Pod], claim: &str) -> Mounted {
