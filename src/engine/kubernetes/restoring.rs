@@ -5,7 +5,7 @@
 //! the workload is ready on the new one. So a failure at any step, and a pod that is gone at any step, leave or bring
 //! back what was there: see [`undo`].
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -13,28 +13,20 @@ use tokio::time::Instant;
 use super::{
     access, guard,
     labels::{self, Kind},
-    manifests::{
-        claim,
-        mover::{MountedClaim, MoverJob},
-        snapshot::Identity,
-    },
+    manifests::{mover::MoverJob, snapshot::Identity},
     movers, names,
     runner::quiesce::{Workload, WorkloadError},
     site::{Site, SiteError},
-    store::{
-        RestoreRecord, StoppedWorkload,
-        restores::{MadeClaim, Safety, Swap},
-    },
+    store::{RestoreRecord, StoppedWorkload},
 };
 use crate::{
     actual::RestoreReport,
     engine::{
         local::{runner::Notice, state::places::PlaceRecord, test_pause::pause_at_point},
-        movers::{Bounds, Word},
+        movers::Bounds,
     },
-    mover::job::{Job, Outcome, SnapshotLabel, Task},
+    mover::job::{Job, Task},
     policy::PolicyName,
-    restore_point::RestorePointId,
     run::{Phase, to_millisecond},
 };
 
@@ -43,13 +35,13 @@ mod borrowed;
 mod choice;
 mod databases;
 pub mod download;
+mod fill;
+mod load;
 mod prepare;
 pub mod undo;
 mod volumes;
 
-use choice::Origin;
-use databases::Load;
-use prepare::{Destination, Item, ToClaim, Way};
+use prepare::{Destination, Item, Way};
 pub use prepare::{Prepared, prepare};
 
 /// How long a restore may take.
@@ -66,12 +58,6 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(2);
 const READY_WITHIN: Duration = Duration::from_secs(300);
 /// For tests: a shorter limit, in seconds.
 const READY_VARIABLE: &str = "MAINSTAY_RESTORE_READY_SECONDS";
-/// Annotation on a claim that a restore made: its mark, so that only it takes the claim away again.
-pub const MADE_BY: &str = "mainstay.dev/restored-by";
-/// Annotation on the same: what is in it.
-const RESTORED_FROM: &str = "mainstay.dev/restored-from";
-/// How long a restore waits for an archive.
-const UPLOAD_WITHIN: Duration = Duration::from_secs(3600);
 
 /// Carries an announced restore out to its end. One that another pod began and left is put back, and ended.
 ///
@@ -295,231 +281,6 @@ impl Restoring<'_> {
         }
     }
 
-    /// Makes a claim where there is none, and fills it.
-    async fn make(
-        &mut self,
-        index: usize,
-        notice: &mut dyn FnMut(Notice),
-        warnings: &mut Vec<String>,
-    ) -> Result<Option<(u64, u64)>, SiteError> {
-        let item = &self.prepared.items[index];
-        let Destination::Claim(to) = &item.destination else { return Ok(None) };
-        let Way::Make { shape } = &to.way else { return Ok(None) };
-        let snapshot = item.origin.is_volume_snapshot().then(|| snapshot_name(&item.part.snapshot));
-        let from = match &self.record.report.restore_point {
-            Some(point) => format!("{}/{point}", self.record.policy),
-            None => "an archive".to_owned(),
-        };
-        let annotations = BTreeMap::from([(MADE_BY.to_owned(), self.record.mark()), (RESTORED_FROM.to_owned(), from)]);
-        let (namespace, name) = (to.namespace.clone(), to.claim.clone());
-        let borrowed = self.identity(&self.object_name(&format!("v{index}")), &namespace);
-        let is_foreign = item.origin.is_volume_snapshot() && namespace != self.record.policy.namespace();
-        let snapshot = if is_foreign { Some(borrowed.name.as_str()) } else { snapshot };
-        // It belongs to whoever asked for it: no label of ours.
-        let identity =
-            Identity { name: name.clone(), namespace: namespace.clone(), labels: BTreeMap::new(), annotations };
-        let manifest = claim::fresh(&identity, shape, snapshot);
-        let path = item.part.snapshot.clone();
-        self.record.made.push(MadeClaim { namespace: namespace.clone(), claim: name.clone() });
-        self.save().await?;
-        if is_foreign {
-            borrowed::borrow(self.site.client(), &borrowed, &path).await?;
-        }
-        volumes::make(self.site.client(), &namespace, &manifest).await?;
-        let item = &self.prepared.items[index];
-        let Destination::Claim(to) = &item.destination else { return Ok(None) };
-        let mover = self.mover(index, &namespace);
-        let restored = self.fill(index, to, &name, false, mover, notice, warnings).await;
-        if is_foreign {
-            borrowed::give_back(self.site.client(), &namespace, &undo::selector(&self.record)).await?;
-        }
-        restored
-    }
-
-    /// Makes a new volume beside a claim, and fills it.
-    async fn beside(
-        &mut self,
-        index: usize,
-        notice: &mut dyn FnMut(Notice),
-        warnings: &mut Vec<String>,
-    ) -> Result<Option<(u64, u64)>, SiteError> {
-        let item = &self.prepared.items[index];
-        let Destination::Claim(to) = &item.destination else { return Ok(None) };
-        let Way::Replace { shape, made, old, near, node, tolerations } = &to.way else { return Ok(None) };
-        let snapshot = item.origin.is_volume_snapshot().then(|| snapshot_name(&item.part.snapshot));
-        let beside = self.object_name(&format!("c{index}"));
-        let identity = self.identity(&beside, &to.namespace);
-        let manifest = claim::fresh(&identity, shape, snapshot);
-        let mut mover = self.mover(index, &to.namespace);
-        (mover.node, mover.near, mover.tolerations) = (node.clone(), near.clone(), tolerations.clone());
-        let namespace = to.namespace.clone();
-        let swap = Swap {
-            namespace: namespace.clone(),
-            claim: to.claim.clone(),
-            beside: beside.clone(),
-            made: made.clone(),
-            old: old.clone(),
-            new: None,
-            begun: false,
-        };
-        self.record.swaps.push(swap);
-        self.save().await?;
-        volumes::make(self.site.client(), &namespace, &manifest).await?;
-        let item = &self.prepared.items[index];
-        let Destination::Claim(to) = &item.destination else { return Ok(None) };
-        let restored = self.fill(index, to, &beside, false, mover, notice, warnings).await?;
-        let (_, volume) = volumes::bound(self.site.client(), &namespace, &beside).await?;
-        let volume = volumes::described(&volume);
-        for swap in self.record.swaps.iter_mut().filter(|swap| swap.beside == beside) {
-            swap.new = Some(volume.clone());
-        }
-        self.save().await?;
-        Ok(restored)
-    }
-
-    /// Writes the files of a snapshot into a claim; of one that a volume snapshot filled, it only looks at them.
-    #[expect(clippy::too_many_arguments, reason = "one step for three ways, and each is another thing")]
-    async fn fill(
-        &self,
-        index: usize,
-        to: &ToClaim,
-        claim: &str,
-        overwrite: bool,
-        mut mover: MoverJob,
-        notice: &mut dyn FnMut(Notice),
-        warnings: &mut Vec<String>,
-    ) -> Result<Option<(u64, u64)>, SiteError> {
-        let item = &self.prepared.items[index];
-        let subject = format!("{} ← {}", item.part.source, item.part.repository);
-        let hear = |word: Word| {
-            if let Word::Warning(text) = &word {
-                warnings.push(text.clone());
-            }
-            notice(Notice::Word(subject.clone(), word));
-        };
-        let writable = !item.origin.is_volume_snapshot();
-        let mounted = MountedClaim { claim: claim.to_owned(), directory: to.captured.clone(), writable };
-        let path = mounted.path();
-        mover.claim = Some(mounted);
-        let client = self.site.client();
-        let usual = ["mover", "--result", "/dev/termination-log"].map(str::to_owned);
-        let outcome = match &item.origin {
-            Origin::Repository(place) => {
-                mover.nfs = access::nfs(place);
-                let task = Task::RestoreFiles {
-                    snapshot: item.part.snapshot.clone(),
-                    into: None,
-                    paths: vec![path.into()],
-                    overwrite,
-                    dry_run: false,
-                };
-                let work = self.work(place, task).await?;
-                movers::carry_out(client, &mover, &work, &self.bounds, hear).await?
-            }
-            // There are no files to look at; its workload has to tell.
-            Origin::VolumeSnapshot if to.is_block() => return Ok(None),
-            Origin::VolumeSnapshot => {
-                // Its driver made it: that it can be mounted and read is the proof, and what makes it be bound.
-                mover.arguments = usual.into_iter().chain(["look".to_owned(), path]).collect();
-                movers::carry_out_arguments(client, &mover, &self.bounds, hear).await?
-            }
-            Origin::Upload => {
-                let seconds = UPLOAD_WITHIN.as_secs().to_string();
-                let further = ["unpack".to_owned(), path, "--seconds".to_owned(), seconds];
-                mover.arguments = usual.into_iter().chain(further).collect();
-                mover.arguments.extend(overwrite.then(|| "--overwrite".to_owned()));
-                movers::carry_out_arguments(client, &mover, &self.bounds, hear).await?
-            }
-        };
-        Ok(match outcome {
-            Outcome::Restored { files, bytes } => Some((files, bytes)),
-            _ => None,
-        })
-    }
-
-    /// Loads captured streams into databases. What these held before is captured first, so that it can be put back.
-    async fn load(
-        &mut self,
-        index: usize,
-        notice: &mut dyn FnMut(Notice),
-        warnings: &mut Vec<String>,
-    ) -> Result<Option<(u64, u64)>, SiteError> {
-        if self.record.is_in_place()
-            && let Err(error) = self.safety(index, notice).await
-        {
-            // Often it is because the database is damaged that somebody restores it.
-            warnings.push(format!(
-                "what the databases held before could not be captured, so a failure cannot be taken back: {}",
-                error.chain()
-            ));
-        }
-        let item = &self.prepared.items[index];
-        let Destination::Programs { image, loads } = &item.destination else { return Ok(None) };
-        let Some(place) = item.origin.place() else {
-            return Err(SiteError::Refused(format!("source {} is in no repository", item.part.source)));
-        };
-        let (mut files, mut bytes) = (0, 0);
-        for (number, load) in loads.iter().enumerate() {
-            let Load { file_name, program, guard, into: _ } = load;
-            let mut mover = self.mover_named(&format!("d{index}-{number}"), self.record.policy.namespace());
-            mover.client_image = Some(image.clone());
-            mover.nfs = access::nfs(place);
-            let task = Task::RestoreStream {
-                snapshot: item.part.snapshot.clone(),
-                file_name: file_name.clone(),
-                program: program.clone(),
-                guard: guard.clone(),
-            };
-            let work = self.work(place, task).await?;
-            let subject = format!("{} ← {}", item.part.source, item.part.repository);
-            let hear = |word: Word| {
-                if let Word::Warning(text) = &word {
-                    warnings.push(text.clone());
-                }
-                notice(Notice::Word(subject.clone(), word));
-            };
-            if let Outcome::Restored { files: one, bytes: some } =
-                movers::carry_out(self.site.client(), &mover, &work, &self.bounds, hear).await?
-            {
-                files += one;
-                bytes += some;
-            }
-        }
-        Ok(Some((files, bytes)))
-    }
-
-    /// Captures what the databases of a source hold now.
-    async fn safety(&mut self, index: usize, notice: &mut dyn FnMut(Notice)) -> Result<(), SiteError> {
-        let item = &self.prepared.items[index];
-        let (Destination::Programs { image, loads: _ }, Some(place)) = (&item.destination, item.origin.place()) else {
-            return Ok(());
-        };
-        let source = self.prepared.policy.document.spec.sources.iter().find(|source| source.name == item.part.source);
-        let Some(source) = source else { return Ok(()) };
-        let Some(input) = databases::safety(self.site, &self.record.policy, source).await? else { return Ok(()) };
-        notice(Notice::Step(format!("{}: capture what is there, so that it can be put back", source.name)));
-        let mut mover = self.mover_named(&format!("s{index}"), self.record.policy.namespace());
-        mover.client_image = Some(image.clone());
-        mover.nfs = access::nfs(place);
-        let now = Timestamp::now();
-        let label = SnapshotLabel {
-            policy: self.record.policy.clone(),
-            // More parts than it has: it never counts as a restore point.
-            run: RestorePointId::from_time(now),
-            source: format!("{} before {}", source.name, self.record.mark()),
-            sources: usize::from(u16::MAX),
-            host: self.prepared.policy.cluster.clone(),
-        };
-        let (name, place_id) = (source.name.clone(), place.id);
-        let work = self.work(place, Task::Capture { label, time: now, input }).await?;
-        let outcome = movers::carry_out(self.site.client(), &mover, &work, &self.bounds, |_| ()).await?;
-        if let Outcome::Captured { snapshot, .. } = outcome {
-            self.record.safeties.push(Safety { source: name, place: place_id, snapshot });
-            self.save().await?;
-        }
-        Ok(())
-    }
-
     /// Stops what uses the claims, with the count on the workload as runs do it.
     async fn stop(&mut self, notice: &mut dyn FnMut(Notice)) -> Result<(), String> {
         self.may_go_on()?;
@@ -636,8 +397,4 @@ impl Restoring<'_> {
 
 fn workload(stopped: &StoppedWorkload) -> Result<Workload, WorkloadError> {
     format!("{}/{}", stopped.kind, stopped.name).parse()
-}
-
-fn snapshot_name(path: &str) -> &str {
-    path.split_once('/').map_or(path, |(_, name)| name)
 }

@@ -307,6 +307,12 @@ impl Store {
     /// # Errors
     /// They cannot be read.
     pub async fn restores_under_way(&self, policy: &PolicyName) -> Result<Vec<RestoreRecord>, StoreError> {
+        let mut restores = self.restores().await?;
+        restores.retain(|restore| restore.policy == *policy && restore.report.finished_at.is_none());
+        Ok(restores)
+    }
+
+    async fn restores(&self) -> Result<Vec<RestoreRecord>, StoreError> {
         let all = Address { name: "of restores".to_owned(), kind: Kind::Restore, policy: None };
         let selector = format!("{},{}={}", labels::managed(), labels::KIND, Kind::Restore.text());
         let list = self.maps().list(&ListParams::default().labels(&selector)).await;
@@ -314,10 +320,7 @@ impl Store {
         let mut restores = Vec::new();
         for map in &list.items {
             let name = map.metadata.name.clone().unwrap_or_default();
-            let restore = codec::read::<RestoreRecord>(map).map_err(|source| self.content(&name, source))?;
-            if restore.policy == *policy && restore.report.finished_at.is_none() {
-                restores.push(restore);
-            }
+            restores.push(codec::read::<RestoreRecord>(map).map_err(|source| self.content(&name, source))?);
         }
         Ok(restores)
     }
@@ -350,6 +353,13 @@ impl Store {
         });
         if is_first.await? {
             self.change_points(policy, |record| record.restore_ended(name, report, now)).await?;
+        }
+        // Those of documents stay for ever, because each is carried out once; of those by hand the newest are enough.
+        let mut by_hand = self.restores().await?;
+        by_hand.retain(|known| known.name == *policy && known.policy == *policy && known.report.finished_at.is_some());
+        by_hand.sort_by_key(|known| known.report.started_at);
+        for old in by_hand.iter().rev().skip(MOST_RUNS) {
+            self.delete(&restore_address(&old.name, &old.content)).await?;
         }
         Ok(())
     }

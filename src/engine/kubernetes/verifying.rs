@@ -1,9 +1,12 @@
 //! Verify: the integrity of a policy's repositories, and with it the proof of its restore points.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::{
     cleanup,
+    inventory::{self, IN_CLUSTER},
     site::{Site, SiteError},
 };
 use crate::{
@@ -37,6 +40,14 @@ pub async fn verify(
     let compiled = site.store.policy(policy).await?;
     let of_policy = compiled.as_ref().and_then(|compiled| compiled.document.spec.verify.as_ref()?.read_data.clone());
     let record = site.store.points(policy).await?;
+    // No repository holds a volume snapshot: its driver says whether it is there and can be used.
+    let ready: BTreeSet<String> = match &compiled {
+        Some(compiled) => {
+            let there = inventory::volume_snapshots(site, compiled).await?;
+            there.into_iter().map(|snapshot| snapshot.id).collect()
+        }
+        None => BTreeSet::new(),
+    };
     let mut results = Vec::new();
     for place in record.places.iter().filter(|place| place.initialised) {
         let holds_something = record.points.iter().any(|point| point.parts.iter().any(|part| part.place == place.id));
@@ -60,7 +71,7 @@ pub async fn verify(
         let proven: Vec<RestorePointId> = record
             .points
             .iter()
-            .filter(|point| problem.is_none() && !point.forgetting && is_whole(&point.parts, place.id))
+            .filter(|point| problem.is_none() && !point.forgetting && is_whole(&point.parts, place.id, &ready))
             .map(|point| point.point.id.clone())
             .collect();
         let repository = place.repository.clone();
@@ -83,10 +94,46 @@ pub async fn verify(
     }
 }
 
-/// Whether one place holds every part of a restore point.
-fn is_whole(parts: &[StoredPart], place: i64) -> bool {
-    parts.iter().all(|part| {
-        let same = |other: &&StoredPart| other.place == place && other.part.source == part.part.source;
-        parts.iter().any(|other| same(&other))
-    })
+/// Whether one place holds every part of a restore point that is in a repository, and the cluster the others.
+fn is_whole(parts: &[StoredPart], place: i64, ready: &BTreeSet<String>) -> bool {
+    let in_repository = |part: &StoredPart| part.place == place;
+    parts.iter().any(in_repository)
+        && parts.iter().all(|part| {
+            if part.place == IN_CLUSTER {
+                return ready.contains(&part.part.snapshot);
+            }
+            let same = |other: &&StoredPart| other.place == place && other.part.source == part.part.source;
+            parts.iter().any(|other| same(&other))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::restore_point::Part;
+
+    fn part(source: &str, place: i64) -> StoredPart {
+        let part = Part {
+            source: source.to_owned(),
+            repository: "r".to_owned(),
+            location: None,
+            snapshot: format!("shop/{source}"),
+            size_bytes: 1,
+            added_bytes: 1,
+            files: 1,
+            unreadable: 0,
+            duration_milliseconds: 1,
+        };
+        StoredPart { place, part }
+    }
+
+    #[test]
+    fn a_volume_snapshot_counts_where_its_driver_has_it() {
+        let parts = [part("db", 1), part("disk/data", IN_CLUSTER)];
+        let ready = BTreeSet::from(["shop/disk/data".to_owned()]);
+        assert!(is_whole(&parts, 1, &ready));
+        assert!(!is_whole(&parts, 1, &BTreeSet::new()));
+        assert!(!is_whole(&parts, 2, &ready), "another repository holds none of it");
+        assert!(!is_whole(&[part("db", 1), part("files", 2)], 1, &ready));
+    }
 }

@@ -105,3 +105,48 @@ fn a_repository_on_nfs_is_mounted_where_its_movers_work() {
     });
     succeed(installation.system.kubectl().args(["delete", "job", "nfs", "--wait=false"]));
 }
+
+/// Takes what is pushed and prints it.
+const GATEWAY: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: gateway}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: gateway
+      image: databases:test
+      command:
+        - perl
+        - -MIO::Socket::INET
+        - -e
+        - |
+          $| = 1;
+          my $server = IO::Socket::INET->new(LocalPort => 9091, Listen => 5, ReuseAddr => 1) or die;
+          while (my $client = $server->accept) {
+            sysread($client, my $text, 65536);
+            print $text;
+            print $client "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+            close $client;
+          }
+"#;
+
+#[test]
+fn a_run_in_a_pod_pushes_its_metrics() {
+    let installation = Installation::new("push").with_shop();
+    installation.shop.apply(GATEWAY);
+    installation.shop.wait("pod/gateway", "condition=Ready");
+    let address = installation.shop.field("pod/gateway", "{.status.podIP}");
+    let applied = installation.apply_text(&format!(
+        "{}\n---\napiVersion: mainstay.dev/v1alpha1\nkind: Settings\nmetadata: {{name: settings}}\nspec: {{pushgateway: \
+         'http://{address}:9091'}}\n",
+        installation.document("kubernetes-files")
+    ));
+    applied.run("pushed");
+    let pushed = wait_for("the metrics", 60, || {
+        let log = succeed(installation.shop.kubectl().args(["logs", "gateway"]));
+        log.contains("mainstay_run_success").then_some(log)
+    });
+    assert!(pushed.starts_with("PUT /metrics/job/mainstay/namespace/runs-push/policy/nightly "), "{pushed}");
+    assert!(pushed.contains("mainstay_run_success 1"), "{pushed}");
+}

@@ -278,7 +278,11 @@ async fn claim(
                     annotations: BTreeMap::new(),
                 };
                 let made = claim::fresh(&identity, &shape, None);
-                Way::Replace { shape, made, old: None, near: None, node: None, tolerations: Vec::new() }
+                let (near, tolerations) = match is_made_where_used(site, &shape).await? {
+                    true => claims::wishes(client, &namespace, &name).await?,
+                    false => (None, Vec::new()),
+                };
+                Way::Replace { shape, made, old: None, near, node: None, tolerations }
             }
         };
         return Ok(ToClaim { captured: captured.to_owned(), namespace, claim: name, way });

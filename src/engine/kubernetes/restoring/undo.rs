@@ -10,7 +10,8 @@ use kube::{
 };
 
 use super::{
-    MADE_BY, borrowed, databases, end,
+    borrowed, databases, end,
+    fill::MADE_BY,
     volumes::{self, get},
     workload,
 };
@@ -22,7 +23,7 @@ use crate::{
             labels::{self, Kind},
             manifests::snapshot::Identity,
             movers,
-            runner::{DEFAULT_HOOK_TIMEOUT, start},
+            runner::{DEFAULT_HOOK_TIMEOUT, quiesce::WorkloadError},
             site::{Site, SiteError},
             store::{RestoreRecord, StoppedWorkload, restores::Safety},
         },
@@ -94,9 +95,11 @@ pub async fn put_back(site: &Site, record: &mut RestoreRecord) -> Result<(), Sit
     if record.swaps.iter().any(|swap| swap.begun) {
         // Some may be up already on the new volumes.
         for stopped in &record.stopped {
-            let workload = workload(stopped)?;
-            workload.before_stop(site.client(), &stopped.namespace, &owner).await?;
-            stop(site, stopped, &owner).await?;
+            match stop(site, stopped, &owner).await {
+                // Nobody uses the claims by it any more.
+                Err(SiteError::Workload(WorkloadError::Missing { .. })) => {}
+                other => other?,
+            }
         }
     }
     for swap in record.swaps.iter().filter(|swap| swap.begun) {
@@ -106,19 +109,15 @@ pub async fn put_back(site: &Site, record: &mut RestoreRecord) -> Result<(), Sit
         load_back(site, record, &safety).await?;
     }
     for stopped in &record.stopped {
-        start(site, stopped, &owner).await.map_err(SiteError::Refused)?;
+        let started = workload(stopped)?.start(site.client(), &stopped.namespace, &owner, DEFAULT_HOOK_TIMEOUT).await;
+        match started {
+            // It may not have been ready before either: that may be why somebody restores.
+            Err(error @ WorkloadError::NotReady { .. }) => tracing::warn!(restore = %record.name, "{error}"),
+            other => other?,
+        }
     }
     for swap in &record.swaps {
-        let mut swap = swap.clone();
-        if swap.new.is_none() {
-            // It may have been bound after the last word of the pod that is gone.
-            let beside = get(site.client(), &swap.namespace, &swap.beside).await?;
-            if beside.is_none() {
-                continue;
-            }
-            swap.new = None;
-        }
-        volumes::settle(site.client(), &swap, false).await?;
+        volumes::settle(site.client(), swap, false).await?;
     }
     for made in &record.made {
         let found = get(site.client(), &made.namespace, &made.claim).await?;
