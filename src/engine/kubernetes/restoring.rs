@@ -85,10 +85,13 @@ pub async fn carry_out(
         match site.leases.take(&lease_name, &site.pod, Timestamp::now()).await? {
             Ok(lease) => break lease,
             Err(holder) if Instant::now() >= until => {
-                return Err(SiteError::Refused(format!(
-                    "a run or another restore of {} is under way ({holder}); it is tried again",
-                    record.policy
-                )));
+                let mut record = record;
+                let hours = LEASE_WITHIN.as_secs() / 3600;
+                let policy = &record.policy;
+                let reason = format!("a run or another restore of {policy} was under way for {hours} hours ({holder})");
+                end(&mut record, Phase::Failed, format!("nothing was written: {reason}"));
+                site.store.end_restore(&record, Timestamp::now()).await?;
+                return Ok(record.report);
             }
             Err(holder) => {
                 notice(Notice::Step(format!("wait for {holder}, which works on {}", record.policy)));
