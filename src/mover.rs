@@ -17,12 +17,16 @@ mod draft;
 pub mod dump;
 mod failure;
 pub mod job;
+mod look;
+pub mod parcel;
 mod progress;
 mod repository;
 mod restore;
 mod store;
 mod stream;
 mod walk;
+
+pub use look::look;
 
 use job::{Event, Failure, FailureKind, Job, Outcome, Task};
 use progress::Reporter;
@@ -88,12 +92,16 @@ fn carry_out(job: Job, reporter: Reporter) -> Result<Outcome, Failure> {
             let request = restore::Request { into, paths, overwrite, dry_run };
             restore::files(&repository.snapshot(&snapshot)?, &request)
         }
-        Task::RestoreStream { snapshot, file_name, program } => {
+        Task::RestoreStream { snapshot, file_name, program, guard } => {
+            if let Some(guard) = guard {
+                restore::check_empty(&guard)?;
+            }
             restore::stream(&repository.snapshot(&snapshot)?, &file_name, &program)
         }
         Task::Download { snapshot, file_name, output } => {
             archive::download(&repository.snapshot(&snapshot)?, file_name.as_deref(), &output)
         }
+        Task::Send { snapshot, file_name } => archive::send(&repository.snapshot(&snapshot)?, file_name.as_deref()),
     }
 }
 

@@ -20,7 +20,7 @@ use jiff::{
 };
 
 pub use self::{
-    due::{CLOCK_SLACK, Due, MISSED_LIMIT, due},
+    due::{CLOCK_SLACK, Due, MISSED_LIMIT, due, start_of},
     expression::ScheduleError,
 };
 

@@ -7,6 +7,7 @@ use std::{
     fs::File,
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use clap::{Args, Subcommand};
@@ -18,7 +19,7 @@ use crate::{
     engine::process::ProcessIdentity,
     mover::{
         self,
-        job::{Event, Job},
+        job::{Event, Failure, FailureKind, Job, Outcome},
     },
 };
 
@@ -26,6 +27,11 @@ use crate::{
 const JOB_BYTES: u64 = 64 << 20;
 /// What Kubernetes keeps of a container's last words.
 const RESULT_BYTES: usize = 4096;
+
+/// Where an upload waits until it is unpacked.
+const UPLOAD: &str = "/tmp/upload.tar.gz";
+/// How often is looked for it.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 
 /// Carry out one job, given as JSON on standard input.
 #[derive(Debug, Args)]
@@ -47,6 +53,30 @@ enum Action {
         /// The file to make, or a folder to put `mainstay` into
         path: PathBuf,
     },
+    /// Wait, for others to start movers in this container
+    Hold {
+        /// For how long at most
+        #[arg(long)]
+        seconds: u64,
+    },
+    /// Take a tar.gz that `mainstay mover receive` gets in this container, and unpack it
+    Unpack {
+        /// Where to
+        path: PathBuf,
+        /// How long to wait for it
+        #[arg(long)]
+        seconds: u64,
+        /// Overwrite what is there
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Read a file, as a mover sends it, from standard input
+    Receive,
+    /// Look at every file below a path, and read a little of each
+    Look {
+        /// Where to look
+        path: PathBuf,
+    },
 }
 
 /// Carries the command out.
@@ -54,7 +84,45 @@ pub fn execute(arguments: Arguments) -> CommandResult {
     match &arguments.action {
         None => job(&arguments),
         Some(Action::Install { path }) => install::install(path),
+        Some(Action::Look { path }) => told(&arguments, &event(mover::look(path))),
+        Some(Action::Hold { seconds }) => {
+            std::thread::sleep(Duration::from_secs(*seconds));
+            Ok(Exit::Success)
+        }
+        Some(Action::Receive) => {
+            let received = mover::parcel::receive(io::stdin().lock(), Path::new(UPLOAD));
+            told(&arguments, &event(received))
+        }
+        Some(Action::Unpack { path, seconds, overwrite }) => {
+            let unpacked = unpack(path, Duration::from_secs(*seconds), *overwrite);
+            told(&arguments, &event(unpacked))
+        }
     }
+}
+
+fn event(result: Result<Outcome, Failure>) -> Event {
+    match result {
+        Ok(outcome) => Event::Done(outcome),
+        Err(failure) => Event::Failed(failure),
+    }
+}
+
+/// Waits for an upload and unpacks it.
+fn unpack(path: &Path, within: Duration, overwrite: bool) -> Result<Outcome, Failure> {
+    let until = Instant::now() + within;
+    let upload = Path::new(UPLOAD);
+    while !upload.exists() {
+        if Instant::now() >= until {
+            return Err(Failure::new(FailureKind::SourceFailed, "no archive arrived")
+                .hint("start `mainstay restore --archive` again, and let it run to its end"));
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+    let options = mover::archive::Options { overwrite, owners: true };
+    let unpacked = mover::archive::unpack_with(upload, path, options).map_err(|error| {
+        Failure::new(FailureKind::DestinationRefused, crate::engine::chain(&error)).hint("look at the archive with tar")
+    })?;
+    Ok(Outcome::Restored { files: unpacked.files, bytes: unpacked.bytes })
 }
 
 /// Carries one job out. The last line is `Done` or `Failed`.
@@ -77,14 +145,19 @@ fn job(arguments: &Arguments) -> CommandResult {
             Event::Failed(failed.hint("the mover is started by `mainstay run`, not by hand"))
         }
     };
+    told(arguments, &last)
+}
+
+/// Says how it ended, where whoever waits looks for it.
+fn told(arguments: &Arguments, last: &Event) -> CommandResult {
     if let Some(path) = &arguments.result {
-        keep(path, &last);
+        keep(path, last);
     }
     // Who is gone needs no answer.
-    let _ = tell(&last);
+    let _ = tell(last);
     match last {
         Event::Failed(_) => Ok(Exit::Error),
-        Event::Done(_) | Event::Progress { .. } | Event::Warning(_) => Ok(Exit::Success),
+        Event::Done(_) | Event::Progress { .. } | Event::Warning(_) | Event::Data(_) => Ok(Exit::Success),
     }
 }
 

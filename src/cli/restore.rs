@@ -5,9 +5,12 @@ use std::{path::PathBuf, sync::Arc};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
+mod in_cluster;
+
 use super::{
     CommandResult, Exit, Failure, StateArguments,
     display::{files, second},
+    engine::EngineName,
     progress::Progress,
     run::{asynchronous, failure, stop_on_signals},
 };
@@ -41,6 +44,9 @@ pub struct Arguments {
     /// Only this source; may be repeated
     #[arg(long = "source", value_name = "NAME")]
     sources: Vec<String>,
+    /// Only this table of a PostgreSQL dump; may be repeated
+    #[arg(long = "table", value_name = "NAME", conflicts_with_all = ["into", "archive"])]
+    tables: Vec<String>,
     /// From this repository [default: the first that has the restore point whole]
     #[arg(long, value_name = "NAME")]
     repository: Option<String>,
@@ -48,8 +54,14 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["in_place", "database"])]
     into: Option<PathBuf>,
     /// Where everything came from; asks for --yes
-    #[arg(long, conflicts_with = "database")]
+    #[arg(long, conflicts_with_all = ["database", "into_namespace"])]
     in_place: bool,
+    /// Into this namespace (Kubernetes)
+    #[arg(long, value_name = "NAMESPACE", conflicts_with = "into")]
+    into_namespace: Option<String>,
+    /// Into another claim (Kubernetes); may be repeated. With --archive, the claim that it is unpacked into
+    #[arg(long = "claim", value_name = "OLD=NEW", conflicts_with = "into", value_parser = in_cluster::pair)]
+    claims: Vec<(String, String)>,
     /// Into this database on the same server
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
@@ -84,9 +96,32 @@ enum ExistingName {
     Update,
 }
 
+impl ExistingName {
+    fn value(self) -> Existing {
+        match self {
+            Self::Fail => Existing::Fail,
+            Self::Update => Existing::Update,
+        }
+    }
+}
+
+fn choice(point: Option<String>, before: Option<Timestamp>) -> PointChoice {
+    match (point, before) {
+        (_, Some(before)) => PointChoice::Before { before },
+        (Some(point), None) => PointChoice::Name(point),
+        (None, None) => PointChoice::default(),
+    }
+}
+
 /// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
-    arguments.state.local_only("`mainstay restore`")?;
+    if arguments.state.engine.engine == EngineName::Kubernetes {
+        return asynchronous(in_cluster::execute(arguments));
+    }
+    if arguments.into_namespace.is_some() || !arguments.claims.is_empty() {
+        return Err(Failure::new("claims and namespaces are where a cluster keeps its data")
+            .hint("add --engine kubernetes, or name a directory with --into"));
+    }
     let state = State::open(&arguments.state.directory()?)
         .map_err(|error| Failure::new("nothing was restored").caused_by(error))?;
     asynchronous(async move {
@@ -100,7 +135,19 @@ pub fn execute(arguments: Arguments) -> CommandResult {
 
 async fn restore(context: &Context, arguments: Arguments) -> CommandResult {
     let Arguments {
-        policy, point, before, sources, repository, into, in_place, database, existing, dry_run, yes, ..
+        policy,
+        point,
+        before,
+        sources,
+        tables,
+        repository,
+        into,
+        in_place,
+        database,
+        existing,
+        dry_run,
+        yes,
+        ..
     } = arguments;
     let Some(policy) = policy else { return Err(Failure::new("name the policy whose restore point is used")) };
     let target = match (into, in_place, database) {
@@ -115,19 +162,13 @@ async fn restore(context: &Context, arguments: Arguments) -> CommandResult {
                 .hint("--into DIR writes below a directory, --in-place where everything came from, --database NAME into another database"));
         }
     };
-    let existing = match existing {
-        ExistingName::Fail => Existing::Fail,
-        ExistingName::Update => Existing::Update,
-    };
-    let point = match (point, before) {
-        (_, Some(before)) => PointChoice::Before { before },
-        (Some(point), None) => PointChoice::Name(point),
-        (None, None) => PointChoice::default(),
-    };
+    let existing = existing.value();
+    let point = choice(point, before);
     if let Some(archive) = &arguments.archive {
         return unpack(archive, &target, existing);
     }
-    let request = RestoreRequest { policy: policy.clone(), point, repository, sources, target, existing, dry_run };
+    let request =
+        RestoreRequest { policy: policy.clone(), point, repository, sources, tables, target, existing, dry_run };
     let prepared = restoring::prepare(context, &request).await.map_err(failure)?;
     let what = format!(
         "restore point {} of {policy}, captured {}, {}",

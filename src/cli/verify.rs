@@ -7,11 +7,21 @@ use jiff::Timestamp;
 
 use super::{
     CommandResult, Exit, Failure, StateArguments,
+    engine::{self, EngineName},
     progress::Progress,
     run::{asynchronous, failure, stop_on_signals},
 };
 use crate::{
-    engine::local::{context::Context, movers::Bounds, runner::Size, state::State, verifying},
+    engine::{
+        kubernetes::run_now,
+        local::{
+            context::Context,
+            movers::Bounds,
+            runner::Size,
+            state::State,
+            verifying::{self, Verified},
+        },
+    },
     policy::PolicyName,
 };
 
@@ -36,7 +46,9 @@ pub struct Arguments {
 /// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
     let Arguments { policy, repository, read_data, state } = arguments;
-    state.local_only("`mainstay verify`")?;
+    if state.engine.engine == EngineName::Kubernetes {
+        return asynchronous(in_cluster(policy, repository, read_data, state));
+    }
     let directory = state.directory()?;
     let state = State::open(&directory).map_err(|error| Failure::new("nothing was verified").caused_by(error))?;
     asynchronous(async move {
@@ -47,27 +59,56 @@ pub fn execute(arguments: Arguments) -> CommandResult {
         let (only, now) = (repository.as_deref(), Timestamp::now());
         let results = verifying::verify(&context, &policy, only, read_data, now, &bounds, hear).await;
         progress.finish();
-        let (mut failed, mut hint) = (Vec::new(), None);
-        for result in results.map_err(failure)? {
-            match result.problem {
-                None => println!(
-                    "{}: good, {} read back; {} restore points are verified",
-                    result.repository,
-                    Size(result.read_bytes),
-                    result.points.len()
-                ),
-                Some(problem) => {
-                    failed.push(format!("repository {}: {}", result.repository, problem.what));
-                    // What helps the first is done first.
-                    hint.get_or_insert(problem.hint);
-                }
+        told(&policy, results.map_err(failure)?).map_err(Failure::new)?;
+        Ok(Exit::Success)
+    })
+}
+
+/// Prints what passed.
+///
+/// # Errors
+/// In words: what did not, and what to do.
+pub(super) fn told(policy: &PolicyName, results: Vec<Verified>) -> Result<(), String> {
+    let (mut failed, mut hint) = (Vec::new(), None);
+    for result in results {
+        match result.problem {
+            None => println!(
+                "{}: good, {} read back; {} restore points are verified",
+                result.repository,
+                Size(result.read_bytes),
+                result.points.len()
+            ),
+            Some(problem) => {
+                failed.push(format!("repository {}: {}", result.repository, problem.what));
+                // What helps the first is done first.
+                hint.get_or_insert(problem.hint);
             }
         }
-        match hint {
-            None => Ok(Exit::Success),
-            Some(hint) => Err(Failure::new(format!("{policy} did not pass: {}", failed.join("; "))).hint(hint)),
-        }
-    })
+    }
+    match hint {
+        None => Ok(()),
+        Some(hint) => Err(format!("{policy} did not pass: {} ({hint})", failed.join("; "))),
+    }
+}
+
+/// Asks for it in the cluster, and follows it.
+async fn in_cluster(
+    policy: PolicyName,
+    repository: Option<String>,
+    read_data: f64,
+    state: StateArguments,
+) -> CommandResult {
+    let store = engine::store(&state.engine).await?;
+    let work = match repository {
+        Some(repository) => format!("check {repository} {read_data}%"),
+        None => format!("verify {read_data}%"),
+    };
+    let job = run_now::ask_work(&store, &policy, &work).await.map_err(engine::failure)?;
+    run_now::follow(&store, &job, |line| println!("{line}")).await.map_err(engine::failure)?;
+    match run_now::succeeded(&store, &job).await.map_err(engine::failure)? {
+        true => Ok(Exit::Success),
+        false => Err(Failure::new(format!("{policy} did not pass")).hint("the lines before this one say why")),
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {

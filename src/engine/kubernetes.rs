@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeSet,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -37,6 +37,7 @@ pub mod movers;
 pub mod names;
 pub mod objects;
 pub mod outbox;
+pub mod restoring;
 pub mod run_now;
 pub mod runner;
 pub mod site;
@@ -51,7 +52,7 @@ use manifests::policy::{self, Installation, Manifest, Sort};
 use objects::Objects;
 use outbox::Outbox;
 use site::Site;
-use store::Store;
+use store::{Limits, RestoreRecord, Store};
 use watch::{Shared, Watches};
 
 /// How long an observation waits for the watches to have told everything once.
@@ -68,6 +69,8 @@ pub struct KubernetesEngine {
     outbox: Mutex<Outbox>,
     /// What the last turn left, as it was written last.
     kept_memory: Mutex<String>,
+    /// What the settings said to runs last.
+    told_limits: Mutex<Option<Limits>>,
     /// The right to write; none: this process may always, because a person started it.
     fence: Option<Fence>,
     /// Whether this process has looked after workloads everywhere.
@@ -87,6 +90,7 @@ impl KubernetesEngine {
             shared,
             outbox: Mutex::default(),
             kept_memory: Mutex::default(),
+            told_limits: Mutex::default(),
             fence: None,
             looked_everywhere: std::sync::atomic::AtomicBool::new(false),
             _watches: watches,
@@ -187,6 +191,16 @@ impl KubernetesEngine {
                 source: reason.into(),
             }
         })
+    }
+
+    /// Starts the Job of a restore that nobody began. One that is there stays as it is.
+    async fn start_restore(&self, record: &RestoreRecord) -> Result<(), EngineError> {
+        let installation = self.shared.look().installation().clone();
+        if installation.image.is_none() {
+            return Ok(());
+        }
+        let (name, manifest) = restoring::ask::job(record, &installation);
+        self.create_job(&name, &manifest).await.map(|_| ())
     }
 
     fn kept_memory(&self) -> MutexGuard<'_, String> {
@@ -300,12 +314,17 @@ impl Engine for KubernetesEngine {
         Ok(())
     }
 
-    async fn restore(&self, restore: &Restore, _: Timestamp) -> Result<(), EngineError> {
-        Err(EngineError::Permanent {
-            operation: format!("the restore {}", restore.name),
-            hint: "restores are not available on Kubernetes yet; take the Restore document out".to_owned(),
-            source: None,
-        })
+    async fn restore(&self, restore: &Restore, now: Timestamp) -> Result<(), EngineError> {
+        self.may_write(|| format!("the restore {}", restore.name))?;
+        let content = restore.content_hash();
+        let (name, spec) = (&restore.name, &restore.document.spec);
+        // The record first: a crash before its Job leaves what `recover` takes up.
+        let record = restoring::ask::record(name, &content, &restore.policy, spec, now);
+        self.store.announce_restore(&record).await?;
+        match self.store.restore(name, &content).await? {
+            Some(record) if record.is_pending() => self.start_restore(&record).await,
+            Some(_) | None => Ok(()),
+        }
     }
 
     async fn record(&self, policy: &PolicyName, kind: EventKind, now: Timestamp) -> Result<(), EngineError> {
@@ -334,17 +353,24 @@ impl Engine for KubernetesEngine {
 
     async fn schedule_turn(&self, now: Timestamp, settings: &SettingsSpec) -> Result<ScheduleTurn, EngineError> {
         self.freeze(settings.freeze).await?;
+        self.tell_limits(settings).await?;
         self.clean_withdrawn(now, settings).await
     }
 
     async fn recover(&self, now: Timestamp) -> Result<(), EngineError> {
         self.ready().await?;
-        let (running, known, image) = {
+        let (running, restores, known, image) = {
             let index = self.shared.look();
             let running = index.all_points().filter(|record| record.running.is_some());
-            let running: Vec<PolicyName> = running.map(|record| record.policy.clone()).collect();
-            (running, index.namespaces(), index.installation().image.clone().unwrap_or_default())
+            let mut running: Vec<PolicyName> = running.map(|record| record.policy.clone()).collect();
+            let restores: Vec<Arc<RestoreRecord>> = index.restores_under_way().cloned().collect();
+            running
+                .extend(restores.iter().filter(|restore| !restore.is_pending()).map(|restore| restore.policy.clone()));
+            (running, restores, index.namespaces(), index.installation().image.clone().unwrap_or_default())
         };
+        for restore in restores.iter().filter(|restore| restore.is_pending()) {
+            self.start_restore(restore).await?;
+        }
         // Workloads whose run left no record are looked for once; a run that is under way has one.
         let everywhere = !self.looked_everywhere.swap(true, std::sync::atomic::Ordering::Relaxed);
         let namespaces = if everywhere { known } else { BTreeSet::new() };

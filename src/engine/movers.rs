@@ -156,6 +156,8 @@ pub async fn carry_out(
                     hear(Word::Progress { step, done_bytes, total_bytes });
                 }
                 Event::Warning(text) => hear(Word::Warning(text)),
+                // Nobody here asked for a file.
+                Event::Data(_) => {}
                 Event::Done(outcome) => return Ok(Some(Ok(outcome))),
                 Event::Failed(failure) => return Ok(Some(Err(failure))),
             }

@@ -164,6 +164,7 @@ fn restore(words: &[&str]) -> Result<RestoreOrder, CommandError> {
         repository: None,
         restore_point: PointChoice::default(),
         sources: Vec::new(),
+        tables: Vec::new(),
         into: None,
         existing: Existing::Fail,
     };

@@ -1,8 +1,8 @@
 //! Snapshots as one file for a person: download as `tar.gz` or as the dump that it was, and the way back.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, BufWriter, Read, Write as _},
+    fs::{self, OpenOptions},
+    io::{self, BufWriter, Read},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
@@ -12,12 +12,13 @@ use flate2::{Compression, write::GzEncoder};
 
 use super::{
     job::{Failure, FailureKind, Outcome},
+    parcel::Sender,
     repository::{Content, Contents, Entry, EntryKind, OpenSnapshot},
 };
 
 mod unpack;
 
-pub use unpack::{UnpackError, Unpacked, unpack};
+pub use unpack::{Options, UnpackError, Unpacked, unpack, unpack_with};
 
 /// Writes a snapshot into a new file: one captured stream as it was, or everything as `tar.gz`.
 ///
@@ -34,14 +35,38 @@ pub fn download(snapshot: &OpenSnapshot, file_name: Option<&str>, output: &Path)
         Some(name) => write_stream(snapshot, name, file, output),
         None => write_archive(snapshot, file, output),
     };
-    if written.is_err() {
+    let synced = written.and_then(|(outcome, file)| {
+        file.sync_all().map_err(|error| refused(output, &error))?;
+        Ok(outcome)
+    });
+    if synced.is_err() {
         // A partial file would look like a good one.
         let _ = fs::remove_file(output);
     }
-    written
+    synced
 }
 
-fn write_stream(snapshot: &OpenSnapshot, name: &str, mut file: File, output: &Path) -> Result<Outcome, Failure> {
+/// Sends a snapshot to whoever listens: one captured stream as it was, or everything as `tar.gz`.
+///
+/// # Errors
+/// Nobody listens any more, or the repository refuses.
+pub fn send(snapshot: &OpenSnapshot, file_name: Option<&str>) -> Result<Outcome, Failure> {
+    let listener = Path::new("the listener");
+    let sender = Sender::new(|piece| snapshot.reporter().data(piece));
+    let sender = match file_name {
+        Some(name) => write_stream(snapshot, name, sender, listener)?.1,
+        None => write_archive(snapshot, sender, listener)?.1,
+    };
+    let (bytes, sha256) = sender.finish().map_err(|error| refused(listener, &error))?;
+    Ok(Outcome::Sent { bytes, sha256 })
+}
+
+fn write_stream<W: io::Write>(
+    snapshot: &OpenSnapshot,
+    name: &str,
+    mut file: W,
+    output: &Path,
+) -> Result<(Outcome, W), Failure> {
     let entry = snapshot.file(name)?;
     let EntryKind::File { size_bytes, content } = &entry.kind else {
         return Err(Failure::new(FailureKind::Other, format!("`{name}` is no file")));
@@ -53,11 +78,10 @@ fn write_stream(snapshot: &OpenSnapshot, name: &str, mut file: File, output: &Pa
         snapshot.reporter().progress("writing", done, Some(*size_bytes));
         Ok(())
     })?;
-    file.sync_all().map_err(|error| refused(output, &error))?;
-    Ok(Outcome::Restored { files: 1, bytes: done })
+    Ok((Outcome::Restored { files: 1, bytes: done }, file))
 }
 
-fn write_archive(snapshot: &OpenSnapshot, file: File, output: &Path) -> Result<Outcome, Failure> {
+fn write_archive<W: io::Write>(snapshot: &OpenSnapshot, file: W, output: &Path) -> Result<(Outcome, W), Failure> {
     let mut archive = tar::Builder::new(GzEncoder::new(BufWriter::new(file), Compression::default()));
     archive.mode(tar::HeaderMode::Complete);
     let (mut files, mut bytes) = (0, 0);
@@ -71,12 +95,12 @@ fn write_archive(snapshot: &OpenSnapshot, file: File, output: &Path) -> Result<O
             snapshot.reporter().progress("writing", bytes, None);
         }
     }
-    let finish = || -> io::Result<()> {
+    let finish = || -> io::Result<W> {
         let buffered = archive.into_inner()?.finish()?;
-        buffered.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+        buffered.into_inner().map_err(io::IntoInnerError::into_error)
     };
-    finish().map_err(|error| refused(output, &error))?;
-    Ok(Outcome::Restored { files, bytes })
+    let file = finish().map_err(|error| refused(output, &error))?;
+    Ok((Outcome::Restored { files, bytes }, file))
 }
 
 /// Why an entry could not be written.

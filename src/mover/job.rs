@@ -116,6 +116,9 @@ pub enum Task {
         file_name: String,
         /// The program.
         program: Program,
+        /// What must be empty before anything is written; none: that was looked after already, or does not matter.
+        #[serde(default)]
+        guard: Option<EmptyGuard>,
     },
     /// Writes a snapshot into a new file: all of it as `tar.gz`, or one captured stream as it was.
     Download {
@@ -125,6 +128,13 @@ pub enum Task {
         file_name: Option<String>,
         /// The file to create; it must not exist.
         output: PathBuf,
+    },
+    /// The same, but piece by piece as events: the file is on the host of whoever listens.
+    Send {
+        /// Id of the snapshot.
+        snapshot: String,
+        /// One captured stream; none: everything, as tar.gz.
+        file_name: Option<String>,
     },
 }
 
@@ -186,6 +196,15 @@ pub enum StreamCheck {
     EndsWith(String),
 }
 
+/// A database that must be empty.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EmptyGuard {
+    /// Its name.
+    pub database: String,
+    /// Prints how many tables, views and sequences it has.
+    pub program: Program,
+}
+
 /// A program to execute. No shell is involved.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Program {
@@ -209,6 +228,8 @@ pub enum Event {
     },
     /// Something a person should know; the job goes on.
     Warning(String),
+    /// A piece of a file that is sent, in base64. It counts only if `Sent` follows and fits.
+    Data(String),
     /// The job ended well.
     Done(Outcome),
     /// The job ended badly; nothing counts.
@@ -257,6 +278,13 @@ pub enum Outcome {
         files: u64,
         /// Bytes.
         bytes: u64,
+    },
+    /// A file was sent.
+    Sent {
+        /// Bytes in all.
+        bytes: u64,
+        /// SHA-256 of all of them, in hex.
+        sha256: String,
     },
 }
 

@@ -61,6 +61,11 @@ impl Reporter {
         }
     }
 
+    /// Passes a piece of a file on. It waits for whoever listens; false: nobody does any more.
+    pub fn data(&self, piece: String) -> bool {
+        self.0.events.send(Event::Data(piece)).is_ok()
+    }
+
     /// Says how many warnings were only counted.
     pub fn finish(&self) {
         let more = self.0.warnings.load(Ordering::Relaxed).saturating_sub(WARNINGS);

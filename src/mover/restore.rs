@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write as _,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    job::{Failure, FailureKind, Outcome, Program},
+    job::{EmptyGuard, Failure, FailureKind, Outcome, Program},
     repository::{Entry, EntryKind, OpenSnapshot},
     stream::Running,
 };
@@ -38,6 +38,9 @@ const BATCH_FILES: usize = 256;
 const BATCH_BYTES: u64 = 8 << 20;
 /// Batches that wait for a writer.
 const WAITING_BATCHES: usize = 8;
+
+/// A number is shorter than this.
+const LONGEST_COUNT_BYTES: u64 = 64;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -111,6 +114,32 @@ pub fn stream(snapshot: &OpenSnapshot, file_name: &str, program: &Program) -> Re
     read?;
     running.wait().map_err(at_destination)?;
     Ok(Outcome::Restored { files: 1, bytes: done })
+}
+
+/// Looks whether a database is empty.
+///
+/// # Errors
+/// It is not, or nobody can tell.
+pub fn check_empty(guard: &EmptyGuard) -> Result<(), Failure> {
+    let EmptyGuard { database, program } = guard;
+    let refused = |message: String| {
+        Failure::new(FailureKind::DestinationRefused, message)
+            .hint("name an empty database, or allow what is in it to be overwritten (`existing: Update`)")
+    };
+    let (mut running, stdout) = Running::reading(program)?;
+    let mut text = String::new();
+    let read = stdout.take(LONGEST_COUNT_BYTES).read_to_string(&mut text);
+    running.wait().map_err(|failure| {
+        refused(format!("nobody can tell whether database {database} is empty: {}", failure.message))
+    })?;
+    match (read, text.trim().parse::<u64>()) {
+        (Ok(_), Ok(0)) => Ok(()),
+        (Ok(_), Ok(found)) => Err(refused(format!(
+            "database {database} is not empty ({found} tables, views and sequences); nothing was written"
+        ))),
+        (Ok(_), Err(_)) => Err(refused(format!("nobody can tell whether database {database} is empty"))),
+        (Err(error), _) => Err(refused(format!("nobody can tell whether database {database} is empty: {error}"))),
+    }
 }
 
 /// Which entries are wanted, and where they go.

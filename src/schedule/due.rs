@@ -72,7 +72,12 @@ pub fn due(
 
 /// When the run for a scheduled time starts: later by a part of `jitter` that is always the same for a policy, and
 /// before the next scheduled time in any case.
-fn start_of(schedules: &[Schedule], jitter: SignedDuration, policy: &PolicyName, scheduled: Timestamp) -> Timestamp {
+pub fn start_of(
+    schedules: &[Schedule],
+    jitter: SignedDuration,
+    policy: &PolicyName,
+    scheduled: Timestamp,
+) -> Timestamp {
     let jitter_seconds = u64::try_from(jitter.as_secs()).unwrap_or(0);
     if jitter_seconds == 0 {
         return scheduled;

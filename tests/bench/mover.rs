@@ -207,7 +207,7 @@ fn stream(rounds: u32, name: &str, mebibytes: u64) -> f64 {
             arguments: ["sh", "-c", "cat >/dev/null"].map(str::to_owned).to_vec(),
             environment: BTreeMap::default(),
         };
-        let task = Task::RestoreStream { snapshot, file_name: "dump.sql".to_owned(), program };
+        let task = Task::RestoreStream { snapshot, file_name: "dump.sql".to_owned(), program, guard: None };
         let pair = in_turns(round, || bench.ours(task).0, || bench.theirs("dump latest /stdin"));
         note(&mut steps, format!("{name}, restore"), pair);
     }

@@ -2,10 +2,14 @@
 
 use crate::peers::{succeed, wait_for};
 
+mod admission;
 mod captures;
 mod databases;
 mod guard;
 pub mod installation;
+mod restore_documents;
+mod restoring;
+mod restoring_databases;
 
 use installation::Installation;
 

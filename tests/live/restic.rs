@@ -40,7 +40,7 @@ fn mover(repository: &Path, task: Task) -> Outcome {
     let text = String::from_utf8(output.stdout).unwrap();
     match serde_json::from_str(text.lines().last().unwrap()).unwrap() {
         Event::Done(outcome) => outcome,
-        other @ (Event::Progress { .. } | Event::Warning(_) | Event::Failed(_)) => panic!("{other:?}"),
+        other @ (Event::Progress { .. } | Event::Warning(_) | Event::Data(_) | Event::Failed(_)) => panic!("{other:?}"),
     }
 }
 

@@ -7,14 +7,24 @@ use clap::Args;
 use crate::{
     cli::{
         CommandResult, Exit, Failure, StateArguments,
+        engine::{self, EngineName},
         progress::Progress,
         run::{asynchronous, failure, stop_on_signals},
     },
-    engine::local::{
-        context::Context,
-        restoring::{self, Downloaded},
-        runner::Size,
-        state::State,
+    engine::{
+        kubernetes::{
+            restoring::{
+                ask,
+                download::{self, DownloadRequest},
+            },
+            site::Site,
+        },
+        local::{
+            context::Context,
+            restoring::{self, Downloaded},
+            runner::Size,
+            state::State,
+        },
     },
     policy::{PolicyName, document::restore::PointChoice},
 };
@@ -43,7 +53,10 @@ pub struct Arguments {
 /// Carries the command out.
 pub fn execute(arguments: Arguments) -> CommandResult {
     let Arguments { policy, point, source, file, output, state } = arguments;
-    state.local_only("`mainstay points download`")?;
+    if state.engine.engine == EngineName::Kubernetes {
+        let request = DownloadRequest { policy, point: PointChoice::Name(point), source, file, output };
+        return asynchronous(in_cluster(request, state));
+    }
     let directory = state.directory()?;
     let state = State::open(&directory).map_err(|error| Failure::new("nothing was downloaded").caused_by(error))?;
     asynchronous(async move {
@@ -53,11 +66,28 @@ pub fn execute(arguments: Arguments) -> CommandResult {
         let mut hear = |source: &str, word| progress.word(source, &word);
         let downloaded = restoring::download(&context, &policy, &choice, source, file, output, &mut hear).await;
         progress.finish();
-        let Downloaded { file, size_bytes, hint } = downloaded.map_err(failure)?;
-        println!("wrote {} ({})", file.display(), Size(size_bytes));
-        if let Some(hint) = hint {
-            println!("{hint}");
-        }
-        Ok(Exit::Success)
+        told(downloaded.map_err(failure)?)
     })
+}
+
+/// The file comes out of the cluster.
+async fn in_cluster(request: DownloadRequest, state: StateArguments) -> CommandResult {
+    let store = engine::store(&state.engine).await?;
+    let installation = state.engine.installation();
+    let installation = ask::installation_of(&store, &request.policy, installation).await.map_err(engine::failure)?;
+    let image = installation.image.unwrap_or_default();
+    let site = Site::new(store.client().clone(), store.namespace(), &image, Some(stop_on_signals()?));
+    let mut progress = Progress::new();
+    let downloaded = download::download(&site, request, &mut |source, word| progress.word(source, &word)).await;
+    progress.finish();
+    told(downloaded.map_err(|error| Failure::new(error.chain()))?)
+}
+
+fn told(downloaded: Downloaded) -> CommandResult {
+    let Downloaded { file, size_bytes, hint } = downloaded;
+    println!("wrote {} ({})", file.display(), Size(size_bytes));
+    if let Some(hint) = hint {
+        println!("{hint}");
+    }
+    Ok(Exit::Success)
 }

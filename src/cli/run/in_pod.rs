@@ -15,7 +15,10 @@ use crate::{
             cleanup::{self, Extent},
             labels::{CRON_SCHEDULED_AT, SCHEDULED_AT},
             names, run_now,
-            runner::{self},
+            runner::{
+                self,
+                admission::{self, Admission},
+            },
             site::{Site, SiteError},
             verifying,
         },
@@ -74,11 +77,24 @@ async fn run(site: &Site, arguments: &Arguments) -> Result<CommandResult, SiteEr
         }
     }
     let mut progress = Progress::new();
-    let end = runner::run(site, &request, job, &mut |notice| match notice {
+    let mut notice = |notice| match notice {
         Notice::Step(step) => progress.step(&step),
         Notice::Word(subject, word) => progress.word(&subject, &word),
-    })
-    .await?;
+    };
+    let slot = match admission::admit(site, &request, &mut notice).await? {
+        Admission::Admitted(slot) => slot,
+        Admission::Refused(reason) => {
+            println!("{reason}");
+            return Ok(Ok(Exit::Success));
+        }
+    };
+    let end = runner::run(site, &request, job, &mut notice).await;
+    if let Some(slot) = slot
+        && let Err(error) = slot.release().await
+    {
+        tracing::debug!("a part of the budget was not given back; it ends with this pod: {error}");
+    }
+    let end = end?;
     progress.finish();
     Ok(match end {
         RunEnd::Ended(report) => ended(&report),
@@ -136,9 +152,12 @@ async fn other_work(site: &Site, policy: &PolicyName, work: &str) -> Result<Exit
             );
         }),
         "prune" => prune(site, policy, repository, now, &bounds).await,
+        // `verify [SHARE]` and `check REPOSITORY [SHARE]`.
         "verify" | "check" => {
-            let only = (kind == "check").then_some(repository);
-            verifying::verify(site, policy, only, now, &bounds).await
+            let mut words = repository.split_whitespace();
+            let only = if kind == "check" { words.next() } else { None };
+            let results = verifying::verify(site, policy, only, words.next(), now, &bounds).await;
+            results.and_then(|results| crate::cli::verify::told(policy, results).map_err(SiteError::Refused))
         }
         other => Err(SiteError::Refused(format!(
             "there is no work `{other}`; it is cleanup, verify, `prune REPOSITORY` or `check REPOSITORY`"

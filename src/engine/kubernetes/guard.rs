@@ -17,7 +17,7 @@ use super::{
     labels::{self, Kind},
     lease::{PodIdentity, is_alive},
     movers::RUN_LABEL,
-    names,
+    names, restoring,
     runner::{
         self,
         quiesce::{self, WorkloadError},
@@ -97,6 +97,8 @@ pub async fn recover(
 /// The cluster does not answer.
 pub async fn recover_policy(site: &Site, policy: &PolicyName, now: Timestamp) -> Result<Recovered, SiteError> {
     let mut recovered = Recovered::default();
+    // A workload must not start on a claim that a restore has not put back yet.
+    restoring::undo::recover_policy(site, policy, now).await?;
     for run in site.store.runs(policy).await? {
         if run.report.finished_at.is_none() && run.pod != site.pod && is_gone(site, &run.pod, now).await? {
             // What is stopped is started first, whatever else fails.
@@ -109,7 +111,10 @@ pub async fn recover_policy(site: &Site, policy: &PolicyName, now: Timestamp) ->
 }
 
 /// Whether a run's pod works no more: it is gone, has ended, or stays on a node that is gone.
-async fn is_gone(site: &Site, pod: &PodIdentity, now: Timestamp) -> Result<bool, SiteError> {
+///
+/// # Errors
+/// The API server does not say.
+pub async fn is_gone(site: &Site, pod: &PodIdentity, now: Timestamp) -> Result<bool, SiteError> {
     if !pod.is_pod() {
         // A process outside of the cluster: its lease was free, and that is all there is to know.
         return Ok(true);

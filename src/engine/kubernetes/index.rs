@@ -21,10 +21,10 @@ use super::{
         policy::{self, Installation, Sort},
     },
     names,
-    store::{History, PointsRecord, codec},
+    store::{History, PointsRecord, RestoreRecord, codec},
 };
 use crate::{
-    actual::{ActualPolicy, ActualState, RestoreReport},
+    actual::{ActualPolicy, ActualState},
     policy::{CompiledPolicy, PolicyName},
     restore_point::Inventory,
 };
@@ -69,8 +69,8 @@ pub enum Content {
     Policy(Arc<CompiledPolicy>),
     /// The restore points of a policy.
     Points(Arc<PointsRecord>),
-    /// How a restore went, by the hash of its content.
-    Restore(String, Arc<RestoreReport>),
+    /// A restore.
+    Restore(Arc<RestoreRecord>),
     /// The history.
     History(Arc<History>),
 }
@@ -81,15 +81,6 @@ pub struct Job {
     /// Whose.
     pub policy: Option<PolicyName>,
     text: Arc<str>,
-}
-
-/// A restore as it is stored.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub struct RestoreRecord {
-    /// The hash of the document's content.
-    pub content: String,
-    /// How it went.
-    pub report: RestoreReport,
 }
 
 impl Map {
@@ -108,14 +99,14 @@ impl Map {
             Some(kind) if kind == Kind::History.text() => {
                 codec::read(map).map(|history| Content::History(Arc::new(history))).map_err(failed)
             }
-            Some(kind) if kind == Kind::Restore.text() => codec::read(map)
-                .map(|RestoreRecord { content, report }| Content::Restore(content, Arc::new(report)))
-                .map_err(failed),
+            Some(kind) if kind == Kind::Restore.text() => {
+                codec::read(map).map(|restore| Content::Restore(Arc::new(restore))).map_err(failed)
+            }
             _ => Err("its label does not say what it is".to_owned()),
         };
         let comparable = match &content {
             // Records are not compared: whoever writes them writes them whole.
-            Ok(Content::Points(_) | Content::Restore(..) | Content::History(_)) => String::new(),
+            Ok(Content::Points(_) | Content::Restore(_) | Content::History(_)) => String::new(),
             Ok(Content::Policy(_)) | Err(_) => {
                 serde_json::json!({"metadata": marks(metadata), "data": map.data}).to_string()
             }
@@ -220,8 +211,8 @@ impl Index {
         let doubtful = self.failed_at.as_ref().is_some_and(|(at, _)| now.duration_since(*at) < DOUBT);
 
         let restores = self.maps.values().filter_map(|map| match (&map.policy, &map.content) {
-            (Some(name), Ok(Content::Restore(content, report))) => {
-                Some(((name.clone(), content.clone()), (**report).clone()))
+            (Some(name), Ok(Content::Restore(restore))) => {
+                Some(((name.clone(), restore.content.clone()), restore.report.clone()))
             }
             _ => None,
         });
@@ -245,7 +236,7 @@ impl Index {
     pub fn compiled(&self, policy: &PolicyName) -> Option<Arc<CompiledPolicy>> {
         match &self.maps.get(&names::policy_map(policy))?.content {
             Ok(Content::Policy(compiled)) => Some(Arc::clone(compiled)),
-            Ok(Content::Points(_) | Content::Restore(..) | Content::History(_)) | Err(_) => None,
+            Ok(Content::Points(_) | Content::Restore(_) | Content::History(_)) | Err(_) => None,
         }
     }
 
@@ -263,7 +254,7 @@ impl Index {
     pub fn points(&self, policy: &PolicyName) -> Option<Arc<PointsRecord>> {
         match &self.maps.get(&names::points_map(policy))?.content {
             Ok(Content::Points(points)) => Some(Arc::clone(points)),
-            Ok(Content::Policy(_) | Content::Restore(..) | Content::History(_)) | Err(_) => None,
+            Ok(Content::Policy(_) | Content::Restore(_) | Content::History(_)) | Err(_) => None,
         }
     }
 
@@ -271,15 +262,24 @@ impl Index {
     pub fn all_points(&self) -> impl Iterator<Item = &Arc<PointsRecord>> {
         self.maps.values().filter_map(|map| match &map.content {
             Ok(Content::Points(points)) => Some(points),
-            Ok(Content::Policy(_) | Content::Restore(..) | Content::History(_)) | Err(_) => None,
+            Ok(Content::Policy(_) | Content::Restore(_) | Content::History(_)) | Err(_) => None,
         })
+    }
+
+    /// The restores that have not ended.
+    pub fn restores_under_way(&self) -> impl Iterator<Item = &Arc<RestoreRecord>> {
+        let all = self.maps.values().filter_map(|map| match &map.content {
+            Ok(Content::Restore(restore)) => Some(restore),
+            Ok(Content::Policy(_) | Content::Points(_) | Content::History(_)) | Err(_) => None,
+        });
+        all.filter(|restore| restore.report.finished_at.is_none())
     }
 
     /// The history that is stored.
     pub fn history(&self) -> Option<Arc<History>> {
         match &self.maps.get(names::HISTORY)?.content {
             Ok(Content::History(history)) => Some(Arc::clone(history)),
-            Ok(Content::Policy(_) | Content::Points(_) | Content::Restore(..)) | Err(_) => None,
+            Ok(Content::Policy(_) | Content::Points(_) | Content::Restore(_)) | Err(_) => None,
         }
     }
 

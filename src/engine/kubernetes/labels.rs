@@ -58,6 +58,8 @@ pub enum Kind {
     History,
     /// What the last turn left.
     Memory,
+    /// What the settings say to runs.
+    Limits,
     /// A mover, and what belongs to it.
     Mover,
     /// A volume snapshot that is a restore point, or a part of one.
@@ -74,6 +76,7 @@ impl Kind {
             Self::Restore => "restore",
             Self::History => "history",
             Self::Memory => "memory",
+            Self::Limits => "limits",
             Self::Mover => "mover",
             Self::VolumeSnapshot => "volume-snapshot",
         }

@@ -2,6 +2,7 @@
 //!
 //! Pure. Nothing here asks the cluster anything.
 
+pub mod claim;
 pub mod compare;
 pub mod cron_job;
 pub mod mover;

@@ -104,9 +104,34 @@ pub async fn carry_out(
     mover: &MoverJob,
     work: &Job,
     bounds: &Bounds,
+    hear: impl FnMut(Word),
+) -> Result<Outcome, MoverJobError> {
+    let encode = |source| MoverJobError::Work { job: full_name(mover), source };
+    let text = serde_json::to_string(work).map_err(encode)?;
+    carry_out_text(client, mover, &text, bounds, hear).await
+}
+
+/// The same for work that needs no repository: what the arguments of the mover say.
+///
+/// # Errors
+/// It failed, was ended, or could not be started.
+pub async fn carry_out_arguments(
+    client: &Client,
+    mover: &MoverJob,
+    bounds: &Bounds,
+    hear: impl FnMut(Word),
+) -> Result<Outcome, MoverJobError> {
+    carry_out_text(client, mover, "{}", bounds, hear).await
+}
+
+async fn carry_out_text(
+    client: &Client,
+    mover: &MoverJob,
+    work: &str,
+    bounds: &Bounds,
     mut hear: impl FnMut(Word),
 ) -> Result<Outcome, MoverJobError> {
-    let name = format!("{} -n {}", mover.name, mover.namespace);
+    let name = full_name(mover);
     let result = start(client, mover, work, &name).await;
     let result = match result {
         Ok(()) => follow(client, mover, &name, bounds, &mut hear).await,
@@ -119,6 +144,10 @@ pub async fn carry_out(
     result
 }
 
+fn full_name(mover: &MoverJob) -> String {
+    format!("{} -n {}", mover.name, mover.namespace)
+}
+
 /// Removes a Job with its pod and its Secret. What cannot be removed now goes an hour after its end.
 pub async fn remove(client: &Client, namespace: &str, name: &str) {
     let jobs: Api<KubernetesJob> = Api::namespaced(client.clone(), namespace);
@@ -127,7 +156,57 @@ pub async fn remove(client: &Client, namespace: &str, name: &str) {
     }
 }
 
-async fn start(client: &Client, mover: &MoverJob, work: &Job, name: &str) -> Result<(), MoverJobError> {
+/// Starts a mover that waits for others to talk to it, and gives the name of its pod when it runs.
+///
+/// # Errors
+/// It could not be started, or does not run in time.
+pub async fn begin(client: &Client, mover: &MoverJob, work: &Job, bounds: &Bounds) -> Result<String, MoverJobError> {
+    let name = full_name(mover);
+    let encode = |source| MoverJobError::Work { job: full_name(mover), source };
+    start(client, mover, &serde_json::to_string(work).map_err(encode)?, &name).await?;
+    running_pod(client, &mover.namespace, &mover.name, bounds).await
+}
+
+/// The pod of a mover's Job, when it runs.
+///
+/// # Errors
+/// It does not in time.
+pub async fn running_pod(
+    client: &Client,
+    namespace: &str,
+    job: &str,
+    bounds: &Bounds,
+) -> Result<String, MoverJobError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let selector = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
+    let until = bounds.deadline.min(Instant::now() + START_LIMIT);
+    let name = format!("{job} -n {namespace}");
+    loop {
+        let listed = pods.list(&selector).await.map_err(|source| MoverJobError::Api {
+            operation: "looking for the pod of a mover".to_owned(),
+            job: name.clone(),
+            source: Box::new(source),
+        })?;
+        let mut reason = "it has no pod".to_owned();
+        for pod in &listed.items {
+            match state_of(pod) {
+                PodState::Running => return Ok(pod.metadata.name.clone().unwrap_or_default()),
+                PodState::Ended { message, how } => {
+                    let reason = format!("{how} {message}");
+                    return Err(MoverJobError::Vanished { job: name, reason });
+                }
+                PodState::Waiting(why) | PodState::Trouble(why) if !why.is_empty() => reason = why,
+                PodState::Absent | PodState::Waiting(_) | PodState::Trouble(_) | PodState::Deleted => {}
+            }
+        }
+        if Instant::now() >= until {
+            return Err(MoverJobError::NotStarted { job: name, reason });
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+}
+
+async fn start(client: &Client, mover: &MoverJob, work: &str, name: &str) -> Result<(), MoverJobError> {
     let api_error = |operation: &str| {
         let (operation, job) = (operation.to_owned(), name.to_owned());
         move |source| MoverJobError::Api { operation, job, source: Box::new(source) }
@@ -137,9 +216,8 @@ async fn start(client: &Client, mover: &MoverJob, work: &Job, name: &str) -> Res
     let jobs: Api<KubernetesJob> = Api::namespaced(client.clone(), &mover.namespace);
     let job = jobs.create(&PostParams::default(), &job).await.map_err(api_error("creating the Job of a mover"))?;
     // Its pod waits for the Secret, which goes with the Job: no crash leaves secrets behind.
-    let text = serde_json::to_string(work).map_err(encode)?;
     let uid = job.metadata.uid.unwrap_or_default();
-    let secret: Secret = serde_json::from_value(manifest::secret(mover, &uid, &text)).map_err(encode)?;
+    let secret: Secret = serde_json::from_value(manifest::secret(mover, &uid, work)).map_err(encode)?;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &mover.namespace);
     let created = secrets.create(&PostParams::default(), &secret).await;
     created.map_err(api_error("writing the work of a mover")).map(|_| ())
@@ -212,8 +290,8 @@ async fn follow(
                     hear(Word::Progress { step, done_bytes, total_bytes });
                 }
                 Some(Ok(Event::Warning(text))) => hear(Word::Warning(text)),
-                // What a library writes there is no event.
-                Some(Err(_)) => {}
+                // What a library writes there is no event, and files travel elsewhere.
+                Some(Ok(Event::Data(_)) | Err(_)) => {}
                 None => log = futures_util::stream::pending().boxed(),
             },
             () = &mut stop_asked => return Err(MoverJobError::Stopped { job: name.to_owned() }),
@@ -324,14 +402,14 @@ async fn ended(
                 Event::Done(outcome) => in_log = Some(Ok(outcome)),
                 Event::Failed(failure) => in_log = Some(Err(MoverJobError::Failed(failure))),
                 Event::Warning(text) => hear(Word::Warning(text)),
-                Event::Progress { .. } => {}
+                Event::Progress { .. } | Event::Data(_) => {}
             }
         }
     }
     match serde_json::from_str::<Event>(message) {
         Ok(Event::Done(outcome)) => Ok(outcome),
         Ok(Event::Failed(failure)) => Err(MoverJobError::Failed(failure)),
-        Ok(Event::Progress { .. } | Event::Warning(_)) | Err(_) => in_log.unwrap_or_else(|| {
+        Ok(Event::Progress { .. } | Event::Warning(_) | Event::Data(_)) | Err(_) => in_log.unwrap_or_else(|| {
             let shown: String = message.chars().take(500).collect();
             let said = if shown.is_empty() { String::new() } else { format!("; it said: {shown}") };
             let memory = if how.contains("OOMKilled") { "; raise `limits.resources.memory`" } else { "" };
@@ -406,7 +484,9 @@ pub fn plain(identity: Identity, image: &str, bounds: &Bounds) -> MoverJob {
         client_image: None,
         claim: None,
         nfs: None,
+        arguments: Vec::new(),
         node: None,
+        near: None,
         tolerations: Vec::new(),
         resources: BTreeMap::new(),
         limit_seconds: left,

@@ -19,6 +19,8 @@ const HASH_LENGTH: usize = 8;
 pub const LEADER_LEASE: &str = "mainstay-daemon";
 /// The ConfigMap with the history that is not in git yet.
 pub const HISTORY: &str = "mainstay-history";
+/// The ConfigMap with what the settings say to runs.
+pub const LIMITS: &str = "mainstay-limits";
 /// The ConfigMap with what the last turn left.
 pub const MEMORY: &str = "mainstay-memory";
 
@@ -77,6 +79,11 @@ pub fn cleanup_job(policy: &PolicyName, at: &RestorePointId) -> String {
     format!("{}-c{at}", object(policy))
 }
 
+/// The Job of other work that a person asks for.
+pub fn work_job(policy: &PolicyName, number: u32) -> String {
+    format!("{}-w{number:08x}", object(policy))
+}
+
 /// The ConfigMap with the compiled policy.
 pub fn policy_map(policy: &PolicyName) -> String {
     format!("policy-{}", object(policy))
@@ -98,9 +105,20 @@ pub fn restore_map(restore: &PolicyName, content_hash: &str) -> String {
     format!("restore-{}-{content}", object(restore))
 }
 
+/// The Job that carries a restore out, which is also the mark of everything that it makes for its time. At most 63
+/// characters.
+pub fn restore_mark(restore: &PolicyName, content_hash: &str) -> String {
+    format!("restore-{}", short_hash(&format!("{restore} {content_hash}")))
+}
+
 /// The Lease that one run, restore or cleanup of a policy holds at a time.
 pub fn policy_lease(policy: &PolicyName) -> String {
     format!("policy-{}", object(policy))
+}
+
+/// The Lease of one part of the budget of runs at once.
+pub fn slot_lease(number: u32) -> String {
+    format!("run-slot-{number}")
 }
 
 /// The Lease that one maintenance of a repository holds at a time; `place` says which, as it is written in documents.

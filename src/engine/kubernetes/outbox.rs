@@ -44,7 +44,7 @@ pub fn must_last(kind: &EventKind) -> bool {
 impl Outbox {
     /// Keeps an event until the next write.
     pub fn add(&mut self, policy: &PolicyName, kind: EventKind, at: Timestamp) {
-        self.events.push((policy.clone(), WaitingEvent { at, kind }));
+        self.events.push((policy.clone(), WaitingEvent { at, kind, restore: None }));
     }
 
     /// The newest history that is known.
@@ -54,7 +54,9 @@ impl Outbox {
 
     /// How many events wait.
     pub fn waiting<'a>(&self, records: impl Iterator<Item = &'a Arc<PointsRecord>>, newest: &History) -> usize {
-        let is_new = |record: &PointsRecord, event: &WaitingEvent| !newest.has(event.at, &record.policy, &event.kind);
+        let is_new = |record: &PointsRecord, event: &WaitingEvent| {
+            !newest.has(event.at, event.subject(&record.policy), &event.kind)
+        };
         let in_records = records.map(|record| record.events.iter().filter(|event| is_new(record, event)).count());
         self.events.len() + in_records.sum::<usize>()
     }
@@ -73,7 +75,8 @@ impl KubernetesEngine {
         }
         let mut waiting = own.clone();
         for record in &records {
-            waiting.extend(record.events.iter().map(|event| (record.policy.clone(), event.clone())));
+            let events = record.events.iter();
+            waiting.extend(events.map(|event| (event.subject(&record.policy).clone(), event.clone())));
         }
         // In the order in which it happened; events of one moment keep theirs.
         waiting.sort_by_key(|(_, event)| event.at);

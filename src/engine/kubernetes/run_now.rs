@@ -47,30 +47,89 @@ pub struct Asked {
 pub async fn ask(store: &Store, policy: &PolicyName, at: Timestamp) -> Result<Asked, EngineError> {
     let id = RestorePointId::from_time(at);
     let name = names::run_job(policy, &id);
+    let template = template(store, policy).await?;
+    let job = cron_job::run_now(&template, &name, store.namespace(), at);
+    let is_new = create(store, &name, &job).await?;
+    Ok(Asked { id, job: name, is_new })
+}
+
+/// Asks for other work of a policy than a run, as `mainstay run --only` takes it. Gives the name of the Job.
+///
+/// # Errors
+/// There is no such policy, or the API server does not do it.
+pub async fn ask_work(store: &Store, policy: &PolicyName, work: &str) -> Result<String, EngineError> {
+    let template = template(store, policy).await?;
+    let name = names::work_job(policy, rand::random());
+    let job = cron_job::work_now(&template, &name, store.namespace(), policy, work);
+    create(store, &name, &job).await?;
+    Ok(name)
+}
+
+/// Whether a Job whose pod has ended did well.
+///
+/// # Errors
+/// The API server does not say, or it does not end.
+pub async fn succeeded(store: &Store, job: &str) -> Result<bool, EngineError> {
+    succeeded_within(store, job, START_WITHIN).await
+}
+
+/// Waits for the end of a Job, and says whether it did well.
+///
+/// # Errors
+/// The API server does not say, or it does not end.
+pub async fn succeeded_within(store: &Store, job: &str, limit: Duration) -> Result<bool, EngineError> {
+    let jobs: Api<Job> = Api::namespaced(store.client().clone(), store.namespace());
+    let until = tokio::time::Instant::now() + limit;
+    loop {
+        let found = jobs.get_opt(job).await.map_err(|error| failed(format!("reading Job {job}"), error))?;
+        let status = found.and_then(|found| found.status).unwrap_or_default();
+        let is = |kind: &str| {
+            let mut conditions = status.conditions.iter().flatten();
+            conditions.any(|condition| condition.type_ == kind && condition.status == "True")
+        };
+        match (is("Complete"), is("Failed")) {
+            (true, _) => return Ok(true),
+            (_, true) => return Ok(false),
+            (false, false) if tokio::time::Instant::now() >= until => {
+                return Err(EngineError::Permanent {
+                    operation: format!("waiting for Job {job}"),
+                    hint: "its pod ended, but it did not; see `kubectl describe job`".to_owned(),
+                    source: None,
+                });
+            }
+            (false, false) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+/// What the Jobs of a policy's runs are made from.
+async fn template(store: &Store, policy: &PolicyName) -> Result<serde_json::Value, EngineError> {
     let cron_job = names::cron_job(policy, CronJobKind::Run(0));
     let cron_jobs: Api<CronJob> = Api::namespaced(store.client().clone(), store.namespace());
     let found =
         cron_jobs.get_opt(&cron_job).await.map_err(|error| failed(format!("reading CronJob {cron_job}"), error))?;
     let template = found.and_then(|found| found.spec).map(|spec| serde_json::json!(spec.job_template));
-    let template = template.ok_or_else(|| EngineError::Permanent {
+    template.ok_or_else(|| EngineError::Permanent {
         operation: format!("running policy {policy}"),
         hint: format!("there is no CronJob {cron_job} in namespace {}; apply the policy first", store.namespace()),
         source: None,
-    })?;
-    let job = cron_job::run_now(&template, &name, store.namespace(), at);
+    })
+}
+
+/// Creates a Job. False: it is there already.
+async fn create(store: &Store, name: &str, job: &serde_json::Value) -> Result<bool, EngineError> {
     let operation = || format!("creating Job {name}");
-    let job: Job = serde_json::from_value(job).map_err(|error| EngineError::Permanent {
+    let job: Job = serde_json::from_value(job.clone()).map_err(|error| EngineError::Permanent {
         operation: operation(),
         hint: "this is a defect of Mainstay, please report it".to_owned(),
         source: Some(error.into()),
     })?;
     let jobs: Api<Job> = Api::namespaced(store.client().clone(), store.namespace());
-    let is_new = match jobs.create(&post(), &job).await {
-        Ok(_) => true,
-        Err(error) if is(&error, kube::core::Status::is_already_exists) => false,
-        Err(error) => return Err(failed(operation(), error)),
-    };
-    Ok(Asked { id, job: name, is_new })
+    match jobs.create(&post(), &job).await {
+        Ok(_) => Ok(true),
+        Err(error) if is(&error, kube::core::Status::is_already_exists) => Ok(false),
+        Err(error) => Err(failed(operation(), error)),
+    }
 }
 
 /// Prints the log of a Job's pod line by line until the pod ends.

@@ -38,7 +38,8 @@ use crate::{
     },
 };
 
-mod capture;
+pub mod admission;
+pub mod capture;
 pub mod claims;
 pub mod hooks;
 mod pieces;
@@ -108,7 +109,9 @@ pub async fn run(
         if let Begun::Theirs(known) = site.store.begin_run(&record).await? {
             return Ok(RunEnd::Adopted(known.report));
         }
+        let compiled = policy.clone();
         let report = carry_out(site, policy, report, notice).await?;
+        crate::engine::local::push::push(&compiled, &report).await;
         Ok(RunEnd::Ended(report))
     }
     .await;

@@ -30,11 +30,14 @@ use crate::{
 pub mod codec;
 pub mod history;
 pub mod points;
+mod restore_map;
+pub mod restores;
 pub mod runs;
 
 use codec::CodecError;
 pub use history::History;
 pub use points::PointsRecord;
+pub use restores::RestoreRecord;
 pub use runs::{RunRecord, StoppedWorkload};
 
 /// How often a change is tried while other processes are quicker.
@@ -122,6 +125,15 @@ pub enum Begun {
     Ours,
     /// It is under way in another pod, or was; here is what is known of it.
     Theirs(Box<RunRecord>),
+}
+
+/// What the settings say to runs, as the daemon wrote it last.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Limits {
+    /// No scheduled run begins.
+    pub freeze: bool,
+    /// So many runs may be under way at once.
+    pub runs: u32,
 }
 
 /// The records of one installation.
@@ -294,6 +306,22 @@ impl Store {
         self.change(&history_address(), || Some(History::default()), change).await
     }
 
+    /// What the settings say to runs; none: no daemon ever said it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn limits(&self) -> Result<Option<Limits>, StoreError> {
+        Ok(self.read(&limits_address()).await?.map(|(record, _)| record))
+    }
+
+    /// Says what the settings say to runs.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn set_limits(&self, limits: &Limits) -> Result<(), StoreError> {
+        self.change(&limits_address(), || Some(Limits::default()), |record| limits.clone_into(record)).await
+    }
+
     /// What the last turn left, as text.
     ///
     /// # Errors
@@ -416,6 +444,10 @@ fn run_address<'a>(policy: &'a PolicyName, id: &RestorePointId) -> Address<'a> {
 
 fn history_address() -> Address<'static> {
     Address { name: names::HISTORY.to_owned(), kind: Kind::History, policy: None }
+}
+
+fn limits_address() -> Address<'static> {
+    Address { name: names::LIMITS.to_owned(), kind: Kind::Limits, policy: None }
 }
 
 fn memory_address() -> Address<'static> {

@@ -1,5 +1,7 @@
 //! What the daemon does besides applying: freezing every schedule, and cleaning up what withdrawn policies left.
 
+use std::sync::PoisonError;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use kube::{Api, api::PostParams};
@@ -9,7 +11,7 @@ use super::{
     manifests::{cron_job, policy},
     names,
     objects::failed,
-    store::{PointsRecord, is, post},
+    store::{Limits, PointsRecord, is, post},
 };
 use crate::{
     engine::{EngineError, ScheduleTurn, local::state::points::grace_seconds},
@@ -35,6 +37,19 @@ impl KubernetesEngine {
             }
             tracing::info!(policy = %policy.name, frozen, "its schedules were set to what Settings.freeze says");
         }
+        Ok(())
+    }
+
+    /// Tells run pods what the settings say, where they look for it. What was told already is not told again.
+    pub(super) async fn tell_limits(&self, settings: &SettingsSpec) -> Result<(), EngineError> {
+        let limits = Limits { freeze: settings.freeze, runs: settings.concurrency.runs };
+        let known = || self.told_limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().as_ref() == Some(&limits) || self.shared.look().installation().image.is_none() {
+            return Ok(());
+        }
+        self.may_write(|| "writing what the settings say to runs".to_owned())?;
+        self.store.set_limits(&limits).await?;
+        *known() = Some(limits);
         Ok(())
     }
 

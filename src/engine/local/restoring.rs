@@ -67,6 +67,8 @@ pub struct RestoreRequest {
     pub repository: Option<String>,
     /// These sources; empty: all.
     pub sources: Vec<String>,
+    /// Only these tables of PostgreSQL dumps; empty: whole databases.
+    pub tables: Vec<String>,
     /// Where to.
     pub target: Target,
     /// What to do where something exists.
@@ -99,6 +101,7 @@ impl RestoreRequest {
             point: spec.restore_point.clone(),
             repository: spec.repository.clone(),
             sources: spec.sources.clone(),
+            tables: spec.tables.clone(),
             target,
             existing: spec.existing,
             dry_run: false,

@@ -45,12 +45,17 @@ pub fn input(source: &Source) -> Result<Input, WorkError> {
 }
 
 /// The programs that take the streams of a source back, each with the name of its file in the snapshot.
-/// `into`: this database instead of the one that it came from.
+/// `into`: this database instead of the one that it came from. `tables`: only these.
 ///
 /// # Errors
 /// The source has no such program, or several databases would go into one.
-pub fn restore_programs(source: &Source, into: Option<&str>) -> Result<Vec<(String, Program)>, WorkError> {
+pub fn restore_programs(
+    source: &Source,
+    into: Option<&str>,
+    tables: &[String],
+) -> Result<Vec<(String, Program)>, WorkError> {
     let name = &source.name;
+    let arguments = table_arguments(source, tables).map_err(WorkError::Refused)?;
     if let Some(command) = &source.command {
         if into.is_some() {
             return Err(WorkError::Refused(format!("source {name} is a command and knows no other database")));
@@ -73,10 +78,25 @@ pub fn restore_programs(source: &Source, into: Option<&str>) -> Result<Vec<(Stri
     let password = password(name, database)?;
     let program = |from: &String| {
         let into = into.unwrap_or(from);
-        let program = dump::restore_program(server, database, password.as_ref(), into, &[], &Path::exists);
+        let program = dump::restore_program(server, database, password.as_ref(), into, &arguments, &Path::exists);
         (dump::file_name(server, from), program)
     };
     Ok(database.databases.iter().map(program).collect())
+}
+
+/// The arguments by which a restore program takes only these tables.
+///
+/// # Errors
+/// In words: that program takes nothing but whole databases.
+pub fn table_arguments(source: &Source, tables: &[String]) -> Result<Vec<String>, String> {
+    if !tables.is_empty() && source.postgres.is_none() {
+        return Err(format!(
+            "source {} is no PostgreSQL dump, and only of these single tables can be restored; leave `tables` out, or \
+             choose other sources",
+            source.name
+        ));
+    }
+    Ok(tables.iter().map(|table| format!("--table={table}")).collect())
 }
 
 /// The program that tells how much is in a database on the server of a source; none: the source is no database.

@@ -10,7 +10,9 @@ use crate::run::machine::Step;
 
 /// Waits here if the test asks for it.
 pub fn pause_at(step: Step, moment: &str) {
-    let Ok(asked) = std::env::var("MAINSTAY_TEST_PAUSE") else { return };
+    if std::env::var_os("MAINSTAY_TEST_PAUSE").is_none() {
+        return;
+    }
     let name = match step {
         Step::HookBefore(_) => "hookBefore",
         Step::Stop => "stop",
@@ -22,8 +24,14 @@ pub fn pause_at(step: Step, moment: &str) {
         Step::Record => "record",
         Step::Cleanup => "cleanup",
     };
+    pause_at_point(&format!("{name}:{moment}"));
+}
+
+/// The same for what is no step of a run: restores have points of their own.
+pub fn pause_at_point(name: &str) {
+    let Ok(asked) = std::env::var("MAINSTAY_TEST_PAUSE") else { return };
     if let Some((point, fifo)) = asked.split_once('=')
-        && point == format!("{name}:{moment}")
+        && point == name
     {
         // In a pod there is nobody to hold a FIFO: it stands there until it is killed.
         if fifo == "forever" {

@@ -75,11 +75,29 @@ pub enum UnpackError {
     },
 }
 
+/// How to unpack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Overwrite what is there.
+    pub overwrite: bool,
+    /// Set the owners that the archive names: only where the destination is nobody else's, such as a claim of its own.
+    pub owners: bool,
+}
+
 /// Unpacks `archive` below `into`, which is made if it is missing.
 ///
 /// # Errors
 /// See [`UnpackError`]; unless it says otherwise, nothing was written.
 pub fn unpack(archive: &Path, into: &Path, overwrite: bool) -> Result<Unpacked, UnpackError> {
+    unpack_with(archive, into, Options { overwrite, owners: false })
+}
+
+/// The same, with owners if that is asked for.
+///
+/// # Errors
+/// As for [`unpack`].
+pub fn unpack_with(archive: &Path, into: &Path, options: Options) -> Result<Unpacked, UnpackError> {
+    let Options { overwrite, owners } = options;
     survey(archive, into, overwrite)?;
     let made = DirBuilder::new().recursive(true).mode(0o755).create(into);
     made.map_err(|source| UnpackError::Destination { path: into.to_owned(), source })?;
@@ -87,25 +105,28 @@ pub fn unpack(archive: &Path, into: &Path, overwrite: bool) -> Result<Unpacked, 
     draft::sweep(into, &author);
     let mut unpacked = Unpacked::default();
     // Links wait: a file below a link would be written wherever the link leads.
-    let mut links: Vec<(EntryType, PathBuf, PathBuf)> = Vec::new();
-    let mut directories: Vec<(PathBuf, u32, u64)> = Vec::new();
+    let mut links: Vec<(EntryType, PathBuf, PathBuf, Owner)> = Vec::new();
+    let mut directories: Vec<(PathBuf, u32, u64, Owner)> = Vec::new();
     each(archive, |entry, name, kind| {
         let path = into.join(name);
         let mode = entry.header().mode().unwrap_or(0o644) & 0o777;
         let time = entry.header().mtime().unwrap_or(0);
+        let owner = Owner::of(entry.header(), owners);
         let destination = |source| UnpackError::Destination { path: path.clone(), source };
         make_directories(into, if kind.is_dir() { name } else { name.parent().unwrap_or(name) })?;
         if kind.is_dir() {
             draft::sweep(&path, &author);
-            directories.push((path, mode, time));
+            directories.push((path, mode, time, owner));
         } else if kind.is_symlink() || kind.is_hard_link() {
             let target = entry.link_name().ok().flatten().unwrap_or_default().into_owned();
-            links.push((kind, path, target));
+            links.push((kind, path, target, owner));
         } else {
             let temporary = author.beside(&path, 0);
             let mut write = || -> io::Result<u64> {
                 let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
                 let length = io::copy(entry, &mut file)?;
+                // The permissions after the owner: another owner takes some of them away.
+                owner.set(&temporary)?;
                 fs::set_permissions(&temporary, Permissions::from_mode(mode))?;
                 set_time(&temporary, time)?;
                 fs::rename(&temporary, &path)?;
@@ -125,16 +146,39 @@ pub fn unpack(archive: &Path, into: &Path, overwrite: bool) -> Result<Unpacked, 
         }
         Ok(())
     })?;
-    for (kind, path, target) in links {
+    for (kind, path, target, owner) in links {
         make_link(into, kind, &path, &target, &author)?;
+        if kind.is_symlink() {
+            owner.set(&path).map_err(|source| UnpackError::Destination { path: path.clone(), source })?;
+        }
         unpacked.files += 1;
     }
-    for (path, mode, time) in directories.into_iter().rev() {
-        fs::set_permissions(&path, Permissions::from_mode(mode | 0o700))
+    for (path, mode, time, owner) in directories.into_iter().rev() {
+        owner
+            .set(&path)
+            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(mode | 0o700)))
             .and_then(|()| set_time(&path, time))
             .map_err(|source| UnpackError::Destination { path: path.clone(), source })?;
     }
     Ok(unpacked)
+}
+
+/// Who an entry belongs to; none: whoever unpacks it.
+#[derive(Debug, Clone, Copy)]
+struct Owner(Option<(u32, u32)>);
+
+impl Owner {
+    fn of(header: &tar::Header, wanted: bool) -> Self {
+        let number = |id: io::Result<u64>| id.ok().and_then(|id| u32::try_from(id).ok());
+        Self(number(header.uid()).zip(number(header.gid())).filter(|_| wanted))
+    }
+
+    fn set(self, path: &Path) -> io::Result<()> {
+        match self.0 {
+            Some((user, group)) => std::os::unix::fs::lchown(path, Some(user), Some(group)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Reads the whole archive once, and refuses what must not be.

@@ -19,6 +19,10 @@ pub struct RestoreSpec {
     /// Names of the sources to restore. Default: all of the restore point.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<String>,
+    /// Only these tables of PostgreSQL dumps, without their indexes and constraints, as `pg_restore --table` takes them
+    /// back. Default: whole databases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<String>,
     /// Where to. Default: in place, which overwrites and needs approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub into: Option<Into>,

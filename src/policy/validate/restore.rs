@@ -39,6 +39,12 @@ pub fn check(findings: &mut Findings<'_>, mut document: RestoreDocument) -> Opti
                 Some(related);
         }
     }
+    for (index, table) in spec.tables.iter().enumerate() {
+        if table.is_empty() || table.starts_with('-') {
+            let at = format!("/spec/tables/{index}");
+            findings.error(Rule::WrongValue, &at, "this cannot be the name of a table");
+        }
+    }
     if let Some(into) = &spec.into {
         check_into(findings, into);
     }

@@ -58,6 +58,7 @@ fn streams_come_back_as_they_were() {
         snapshot: snapshot.clone(),
         file_name: file_name.to_owned(),
         program: shell(&script),
+        guard: None,
     };
     let whole = world.run(restore("shop.sql", format!("cat > {}", out.display())));
     assert_eq!(whole, Ok(Outcome::Restored { files: 1, bytes: expected.len() as u64 }));

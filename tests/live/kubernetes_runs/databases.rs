@@ -6,7 +6,8 @@ use crate::kubernetes_faults::matrix::fault;
 /// A MariaDB and a PostgreSQL server, small and only for a test.
 const SERVERS: &str = include_str!("servers.yaml");
 
-fn with_servers(name: &str) -> Installation {
+/// A shop with both servers.
+pub fn with_servers(name: &str) -> Installation {
     let installation = Installation::new(name).with_shop();
     installation.shop.apply(SERVERS);
     for server in ["mariadb", "postgres"] {
@@ -24,7 +25,8 @@ fn with_servers(name: &str) -> Installation {
     installation
 }
 
-const MARIADB: [(&str, &str); 2] = [("host: db,", "host: mariadb,"), ("mariadb:11", "databases:test")];
+/// The example for a MariaDB server, at the one of this test.
+pub const MARIADB: [(&str, &str); 2] = [("host: db,", "host: mariadb,"), ("mariadb:11", "databases:test")];
 
 #[test]
 fn a_hosting_domain_is_a_volume_snapshot_and_a_dump_together() {

@@ -9,11 +9,14 @@ use mainstay::{
             KubernetesEngine,
             manifests::policy::Installation as EngineInstallation,
             names::{self, CronJobKind},
+            restoring::ask,
             run_now,
+            store::Store,
         },
     },
     policy::{
         EngineKind, PolicyName,
+        document::restore::RestoreSpec,
         load::{FileContent, ParseCache, load},
     },
 };
@@ -131,7 +134,12 @@ stringData: {{id: mainstay, secret: mainstay-secret, password: {PASSWORD}}}
 
     /// Applies an example, see [`Installation::document`].
     pub fn apply(&self, example: &str, replacements: &[(&str, &str)]) -> Applied<'_> {
-        let text = self.document(example, replacements);
+        self.apply_text(&self.document(example, replacements))
+    }
+
+    /// Applies documents of a test's own.
+    pub fn apply_text(&self, text: &str) -> Applied<'_> {
+        let text = text.replace("namespace: shop}", &format!("namespace: {}}}", self.name));
         let content = FileContent { bytes: text.into_bytes(), blob: None };
         let files = BTreeMap::from([("backup.yaml".into(), content)]);
         let loaded = load(&files, EngineKind::Kubernetes, &mut ParseCache::default());
@@ -141,19 +149,55 @@ stringData: {{id: mainstay, secret: mainstay-secret, password: {PASSWORD}}}
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
             let client = run_now::client().await.expect("a cluster");
-            let engine = KubernetesEngine::start(
-                client,
-                EngineInstallation {
-                    namespace: self.system.name().to_owned(),
-                    image: Some(image()),
-                    run_service_account: "mainstay-run".to_owned(),
-                    frozen: false,
-                },
-            );
+            let engine = KubernetesEngine::start(client, self.engine_installation());
             engine.ready().await.expect("watches");
             engine.put(&compiled).await.expect("the policy is applied");
         });
         self.applied(&compiled.name.to_string())
+    }
+}
+
+impl Installation {
+    /// What the engine makes its objects with.
+    pub fn engine_installation(&self) -> EngineInstallation {
+        EngineInstallation {
+            namespace: format!("{}-system", self.name),
+            image: Some(image()),
+            run_service_account: "mainstay-run".to_owned(),
+            frozen: false,
+        }
+    }
+
+    /// What the Restore documents of an example say.
+    pub fn restores(&self, example: &str) -> Vec<String> {
+        let text = self.document(example, &[]);
+        let documents = text.split("\n---\n").map(|text| serde_yaml::from_str::<Value>(text).expect("YAML"));
+        let restores = documents.filter(|document| document["kind"] == "Restore");
+        restores.map(|document| document["spec"].to_string()).collect()
+    }
+
+    /// `mainstay` on this host, working on this installation.
+    pub fn mainstay(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+        command.env("MAINSTAY_ENGINE", "kubernetes").env("MAINSTAY_NAMESPACE", format!("{}-system", self.name));
+        command
+    }
+
+    /// A pod that mounts a claim, to look into it: `kubectl exec pod/looks`.
+    pub fn looks(&self, namespace: &Namespace, claim: &str) -> String {
+        let pod = format!("looks-{claim}");
+        namespace.apply(&format!(
+            "apiVersion: v1
+kind: Pod
+metadata: {{name: {pod}}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{{name: looks, image: \"databases:test\", command: [sleep, infinity], volumeMounts: [{{name: c, mountPath: /data}}]}}]
+  volumes: [{{name: c, persistentVolumeClaim: {{claimName: {claim}}}}}]
+"
+        ));
+        namespace.wait(&format!("pod/{pod}"), "condition=Ready");
+        format!("pod/{pod}")
     }
 }
 
@@ -166,6 +210,16 @@ impl Applied<'_> {
         let mut manifest: Value = serde_json::from_str(&text).expect("kubectl writes JSON");
         let list = manifest["spec"]["template"]["spec"]["containers"][0]["env"].as_array_mut().expect("an environment");
         list.extend(environment.iter().map(|(name, value)| serde_json::json!({"name": name, "value": value})));
+        system.apply(&manifest.to_string());
+    }
+
+    /// Starts a run as the controller does for this time of its schedule.
+    pub fn start_at(&self, job: &str, scheduled: &str) {
+        let system = &self.installation.system;
+        let from = format!("--from=cronjob/{}", self.cron_job);
+        let text = succeed(system.kubectl().args(["create", "job", job, &from, "--dry-run=client", "-o", "json"]));
+        let mut manifest: Value = serde_json::from_str(&text).expect("kubectl writes JSON");
+        manifest["metadata"]["annotations"]["batch.kubernetes.io/cronjob-scheduled-timestamp"] = scheduled.into();
         system.apply(&manifest.to_string());
     }
 
@@ -204,14 +258,45 @@ impl Applied<'_> {
         self.records("points").remove(0)["points"].as_array().expect("points").clone()
     }
 
+    /// Starts a restore as the daemon does, from what a Restore document says. `environment` is added to its pod.
+    pub fn start_restore(&self, name: &str, spec: &str, environment: &[(&str, &str)]) -> Restore<'_> {
+        let mut spec: RestoreSpec = serde_yaml::from_str(spec).expect("a spec");
+        spec.policy.clone_from(&self.policy);
+        let policy: PolicyName = self.policy.parse().expect("a name");
+        let document = PolicyName::new(policy.namespace(), name);
+        let content = format!("{:x}", rand::random::<u64>());
+        let installation = self.installation.engine_installation();
+        let (job, mut manifest) = tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+            let store = Store::new(run_now::client().await.expect("a cluster"), &installation.namespace);
+            let now = jiff::Timestamp::now();
+            let record = ask::record(&document, &content, &policy, &spec, now);
+            assert!(store.announce_restore(&record).await.expect("a cluster"));
+            ask::job(&record, &installation)
+        });
+        let list = manifest["spec"]["template"]["spec"]["containers"][0]["env"].as_array_mut().expect("an environment");
+        list.extend(environment.iter().map(|(name, value)| serde_json::json!({"name": name, "value": value})));
+        self.installation.system.apply(&manifest.to_string());
+        Restore { applied: self, name: document.to_string(), job }
+    }
+
+    /// A restore that must succeed.
+    pub fn restore(&self, name: &str, spec: &str) -> Value {
+        let report = self.start_restore(name, spec, &[]).report();
+        assert_eq!(report["phase"], "Succeeded", "{report:#}");
+        report
+    }
+
     fn records(&self, kind: &str) -> Vec<Value> {
+        self.records_of(kind, &self.policy)
+    }
+
+    fn records_of(&self, kind: &str, subject: &str) -> Vec<Value> {
         let selector = format!("mainstay.dev/kind={kind}");
         let system = &self.installation.system;
         let text = succeed(system.kubectl().args(["get", "configmaps", "-l", &selector, "-o", "json"]));
         let list: Value = serde_json::from_str(&text).expect("kubectl writes JSON");
         let maps = list["items"].as_array().expect("a list").iter();
-        let of_policy =
-            maps.filter(|map| map["metadata"]["annotations"]["mainstay.dev/policy"] == self.policy.as_str());
+        let of_policy = maps.filter(|map| map["metadata"]["annotations"]["mainstay.dev/policy"] == subject);
         of_policy
             .map(|map| serde_json::from_str(map["data"]["record.json"].as_str().expect("plain")).expect("JSON"))
             .collect()
@@ -251,6 +336,27 @@ impl Applied<'_> {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), password).expect("a password");
         (format!("{BUCKET}/{}/{place}", self.installation.name), file)
+    }
+}
+
+/// A restore that was started.
+pub struct Restore<'a> {
+    applied: &'a Applied<'a>,
+    name: String,
+    /// The Job.
+    pub job: String,
+}
+
+impl Restore<'_> {
+    /// Its record.
+    pub fn record(&self) -> Value {
+        self.applied.records_of("restore", &self.name).remove(0)
+    }
+
+    /// Waits for its end and gives its report.
+    pub fn report(&self) -> Value {
+        self.applied.ended(&self.job);
+        self.record()["report"].clone()
     }
 }
 

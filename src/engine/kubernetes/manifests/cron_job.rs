@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::policy::{Installation, metadata};
 use crate::{
     engine::kubernetes::labels::{self, CRON_SCHEDULED_AT, Kind, SCHEDULED_AT},
-    policy::CompiledPolicy,
+    policy::{CompiledPolicy, PolicyName},
     schedule::Schedule,
 };
 
@@ -88,6 +88,23 @@ pub fn run_now(template: &Value, name: &str, namespace: &str, scheduled_at: jiff
     job
 }
 
+/// The Job of other work than a run that is asked for now, from the template of a CronJob that is there.
+pub fn work_now(template: &Value, name: &str, namespace: &str, policy: &PolicyName, work: &str) -> Value {
+    let mut job = json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": template.get("metadata").cloned().unwrap_or_else(|| json!({})),
+        "spec": template.get("spec").cloned().unwrap_or_else(|| json!({})),
+    });
+    job["metadata"]["name"] = json!(name);
+    job["metadata"]["namespace"] = json!(namespace);
+    let arguments = json!(["run", policy.to_string(), "--engine", "kubernetes", "--only", work]);
+    if let Some(old) = job.pointer_mut("/spec/template/spec/containers/0/args") {
+        *old = arguments;
+    }
+    job
+}
+
 /// The Job of a cleanup of a policy that was withdrawn, and so has no schedule any more.
 pub fn cleanup_now(policy: &CompiledPolicy, name: &str, installation: &Installation) -> Value {
     let timetable =
@@ -99,6 +116,19 @@ pub fn cleanup_now(policy: &CompiledPolicy, name: &str, installation: &Installat
         "metadata": metadata(policy, name, installation),
         "spec": template["spec"],
     })
+}
+
+/// The Job of a restore: `arguments` are those of `mainstay restore`.
+pub fn restore(policy: &PolicyName, name: &str, arguments: Vec<String>, installation: &Installation) -> Value {
+    let marks = json!({
+        "labels": labels::labels(Kind::Restore, Some(policy)),
+        "annotations": labels::annotations(Some(policy)),
+    });
+    let spec = job_spec(&marks, &arguments, installation);
+    let mut job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": marks, "spec": spec});
+    job["metadata"]["name"] = json!(name);
+    job["metadata"]["namespace"] = json!(installation.namespace);
+    job
 }
 
 /// In numbers, which is what the controller takes: 7 is no Sunday to it.
@@ -116,9 +146,12 @@ fn job_template(policy: &CompiledPolicy, timetable: &Timetable, installation: &I
     if let Some(work) = &timetable.only {
         arguments.extend(["--only".to_owned(), work.clone()]);
     }
+    let spec = job_spec(&marks, &arguments, installation);
+    json!({"metadata": marks, "spec": spec})
+}
+
+fn job_spec(marks: &Value, arguments: &[String], installation: &Installation) -> Value {
     json!({
-        "metadata": marks,
-        "spec": {
             // A pod that is gone is followed by another one, which leads the run to its end and starts what it
             // stopped, even if nothing else of Mainstay is alive. A run that ended, however it did, is not repeated.
             "backoffLimit": MOST_PODS,
@@ -158,7 +191,6 @@ fn job_template(policy: &CompiledPolicy, timetable: &Timetable, installation: &I
                     "volumes": [{"name": "scratch", "emptyDir": {}}],
                 },
             },
-        },
     })
 }
 

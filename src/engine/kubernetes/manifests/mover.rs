@@ -1,11 +1,12 @@
 //! The Job of a mover, and the Secret that holds its work.
 //!
 //! Pure. The pod follows the restricted profile of the Pod Security Standards, with one exception: a mover that reads
-//! the files of others is user 0 with the one capability CAP_DAC_READ_SEARCH, which reads and writes nothing else.
+//! the files of others is user 0 with the one capability CAP_DAC_READ_SEARCH, which reads and writes nothing else. One
+//! that gives files back to others needs those that set owners and permissions; the baseline profile allows them.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Toleration;
+use k8s_openapi::api::core::v1::{NodeSelector, Toleration};
 use serde_json::{Value, json};
 
 /// Where claims are mounted in a mover, each below its own name; so also the paths in a snapshot begin.
@@ -43,8 +44,12 @@ pub struct MoverJob {
     pub claim: Option<MountedClaim>,
     /// An NFS export as the repository: server and path.
     pub nfs: Option<(String, String)>,
+    /// What is done; empty: the work in the Secret.
+    pub arguments: Vec<String>,
     /// The node on which the claim is mounted now; none: any.
     pub node: Option<String>,
+    /// Where the volume that a new one takes the place of can be mounted; none: anywhere.
+    pub near: Option<NodeSelector>,
     /// What the workload tolerates, so that its mover may run beside it.
     pub tolerations: Vec<Toleration>,
     /// CPU and memory, as requests and limits.
@@ -82,7 +87,9 @@ pub fn job(mover: &MoverJob) -> Value {
         client_image: _,
         claim: _,
         nfs: _,
+        arguments: _,
         node,
+        near,
         tolerations,
         resources: _,
         limit_seconds,
@@ -101,6 +108,8 @@ pub fn job(mover: &MoverJob) -> Value {
         let this = json!({"key": "metadata.name", "operator": "In", "values": [node]});
         pod["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
             {"nodeSelectorTerms": [{"matchFields": [this]}]}}});
+    } else if let Some(near) = near {
+        pod["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": near}});
     }
     if !tolerations.is_empty() {
         pod["tolerations"] = json!(tolerations);
@@ -151,13 +160,17 @@ fn init_containers(mover: &MoverJob) -> Value {
         "image": mover.image,
         "imagePullPolicy": "IfNotPresent",
         "args": ["mover", "install", "/program/mainstay"],
-        "securityContext": security(false),
+        "securityContext": security(Rights::None),
         "volumeMounts": [{"name": "program", "mountPath": "/program"}],
     }])
 }
 
 fn container(mover: &MoverJob) -> Value {
-    let arguments = ["mover", "--job", "/job/job.json", "--result", "/dev/termination-log"];
+    let usual = ["mover", "--job", "/job/job.json", "--result", "/dev/termination-log"];
+    let arguments = match mover.arguments.is_empty() {
+        true => usual.map(str::to_owned).to_vec(),
+        false => mover.arguments.clone(),
+    };
     let mut mounts = vec![
         json!({"name": "job", "mountPath": "/job", "readOnly": true}),
         json!({"name": "scratch", "mountPath": "/tmp"}),
@@ -167,7 +180,11 @@ fn container(mover: &MoverJob) -> Value {
         "imagePullPolicy": "IfNotPresent",
         "terminationMessagePath": "/dev/termination-log",
         "env": [{"name": "HOME", "value": "/tmp"}, {"name": "TZ", "value": "UTC"}],
-        "securityContext": security(mover.claim.is_some()),
+        "securityContext": security(match &mover.claim {
+            None => Rights::None,
+            Some(claim) if claim.writable => Rights::GiveBack,
+            Some(_) => Rights::Read,
+        }),
     });
     match &mover.client_image {
         Some(image) => {
@@ -207,23 +224,38 @@ fn volumes(mover: &MoverJob) -> Value {
     json!(volumes)
 }
 
-/// `foreign`: it reads what belongs to others, whatever the permissions of the files say.
-fn security(foreign: bool) -> Value {
+/// What a mover may do with the files of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rights {
+    /// There are none.
+    None,
+    /// Read them, whatever their permissions say.
+    Read,
+    /// Write them, and set their owners, permissions and times.
+    GiveBack,
+}
+
+fn security(rights: Rights) -> Value {
     let mut security = json!({
         "allowPrivilegeEscalation": false,
         "readOnlyRootFilesystem": true,
         "capabilities": {"drop": ["ALL"]},
     });
-    if foreign {
-        // A capability is kept only by user 0; without any other it may do no more than its owner.
-        security["runAsUser"] = json!(0);
-        security["runAsNonRoot"] = json!(false);
-        security["capabilities"]["add"] = json!(["DAC_READ_SEARCH"]);
-    } else {
-        security["runAsUser"] = json!(NOBODY);
-        security["runAsGroup"] = json!(NOBODY);
-        security["runAsNonRoot"] = json!(true);
-    }
+    let capabilities: &[&str] = match rights {
+        Rights::None => {
+            security["runAsUser"] = json!(NOBODY);
+            security["runAsGroup"] = json!(NOBODY);
+            security["runAsNonRoot"] = json!(true);
+            return security;
+        }
+        Rights::Read => &["DAC_READ_SEARCH"],
+        // The last keeps set-group-id bits where the group is another.
+        Rights::GiveBack => &["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"],
+    };
+    // A capability is kept only by user 0; without any other it may do no more than its owner.
+    security["runAsUser"] = json!(0);
+    security["runAsNonRoot"] = json!(false);
+    security["capabilities"]["add"] = json!(capabilities);
     security
 }
 
@@ -243,7 +275,9 @@ mod tests {
             client_image: None,
             claim: None,
             nfs: None,
+            arguments: Vec::new(),
             node: None,
+            near: None,
             tolerations: Vec::new(),
             resources: BTreeMap::new(),
             limit_seconds: 3600,
@@ -291,6 +325,27 @@ mod tests {
             assert_eq!(container["securityContext"]["runAsNonRoot"], true);
         }
         assert_eq!(pod["automountServiceAccountToken"], false);
+    }
+
+    #[test]
+    fn a_restore_may_set_owners_and_goes_where_the_former_volume_was() {
+        let claim = MountedClaim { claim: "beside".into(), directory: "data".into(), writable: true };
+        let near =
+            json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}]});
+        let arguments = ["mover", "look", "/volumes/data"].map(str::to_owned).to_vec();
+        let near = serde_json::from_value(near).unwrap();
+        let pod = pod(&MoverJob { claim: Some(claim), near: Some(near), arguments, ..mover() });
+        let container = &pod["containers"][0];
+        assert_eq!(
+            container["securityContext"]["capabilities"],
+            json!({"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"]})
+        );
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        assert!(mounts.contains(&json!({"name": "claim", "mountPath": "/volumes/data", "readOnly": false})));
+        assert_eq!(container["args"], json!(["mover", "look", "/volumes/data"]));
+        let terms =
+            &pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+        assert_eq!(terms[0]["matchExpressions"][0]["key"], "zone");
     }
 
     #[test]

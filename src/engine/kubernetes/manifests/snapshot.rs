@@ -15,6 +15,14 @@ pub fn volume_snapshots() -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1", "VolumeSnapshot"))
 }
 
+/// The kind of what drivers keep for them.
+pub fn contents() -> ApiResource {
+    ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk(GROUP, "v1", "VolumeSnapshotContent"),
+        "volumesnapshotcontents",
+    )
+}
+
 /// The kind of their classes.
 pub fn classes() -> ApiResource {
     ApiResource::from_gvk_with_plural(

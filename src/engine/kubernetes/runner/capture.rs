@@ -360,7 +360,8 @@ impl Run<'_> {
     }
 }
 
-fn database(source: &Source) -> Option<(Server, &Database)> {
+/// The databases of a source; none: it is something else.
+pub fn database(source: &Source) -> Option<(Server, &Database)> {
     let postgres = source.postgres.as_deref().map(|database| (Server::Postgres, database));
     let mysql = source.mysql.as_deref().map(|database| (Server::MySql, database));
     let mariadb = source.mariadb.as_deref().map(|database| (Server::MariaDb, database));

@@ -2,11 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodSpec, Toleration};
+use k8s_openapi::api::core::v1::{
+    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaim, Pod, PodSpec, Toleration,
+};
 use kube::{Api, Client, api::ListParams};
 
 use super::quiesce::{Workload, WorkloadError, WorkloadKind};
-use crate::{engine::kubernetes::movers::RUN_LABEL, policy::document::source::Volumes};
+use crate::{
+    engine::kubernetes::{manifests::claim::ClaimShape, movers::RUN_LABEL},
+    policy::document::source::Volumes,
+};
 
 /// How many claims one source may mean. More is a selector that went wrong.
 const MOST_CLAIMS: usize = 500;
@@ -24,6 +29,8 @@ pub struct Claim {
     pub shared: bool,
     /// Whether only a single pod may mount it.
     pub single_pod: bool,
+    /// What the claim asks for, so that a restore can ask for the same.
+    pub shape: ClaimShape,
 }
 
 /// Who mounts a claim.
@@ -185,6 +192,49 @@ pub async fn mounted(client: &Client, namespace: &str, claim: &str) -> Result<Mo
     Ok(mounted_in(&listed.items, claim))
 }
 
+/// Where the pods that mount a claim, or wait for it, may run, and what they tolerate: a volume that is made for them has
+/// to be there.
+///
+/// # Errors
+/// The API server does not say.
+pub async fn wishes(
+    client: &Client,
+    namespace: &str,
+    claim: &str,
+) -> Result<(Option<NodeSelector>, Vec<Toleration>), ClaimError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let listed = pods.list(&ListParams::default()).await;
+    let listed =
+        listed.map_err(|error| ClaimError::api(format!("listing the pods of namespace {namespace}"), error))?;
+    let pod = listed.items.iter().find(|pod| is_under_way(pod) && mounts(pod, claim));
+    let Some(spec) = pod.and_then(|pod| pod.spec.as_ref()) else { return Ok((None, Vec::new())) };
+    Ok((nodes_of(spec), spec.tolerations.clone().unwrap_or_default()))
+}
+
+/// The nodes that a pod may run on, as it says itself; none: any.
+fn nodes_of(spec: &PodSpec) -> Option<NodeSelector> {
+    let labels = spec.node_selector.iter().flatten().map(|(key, value)| NodeSelectorRequirement {
+        key: key.clone(),
+        operator: "In".to_owned(),
+        values: Some(vec![value.clone()]),
+    });
+    let labels: Vec<NodeSelectorRequirement> = labels.collect();
+    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let required = affinity.and_then(|nodes| nodes.required_during_scheduling_ignored_during_execution.clone());
+    let mut terms = required.map_or_else(Vec::new, |required| required.node_selector_terms);
+    if terms.is_empty() {
+        if labels.is_empty() {
+            return None;
+        }
+        terms.push(NodeSelectorTerm::default());
+    }
+    // One of the terms must hold, and the labels in any case.
+    for term in &mut terms {
+        term.match_expressions.get_or_insert_default().extend(labels.iter().cloned());
+    }
+    Some(NodeSelector { node_selector_terms: terms })
+}
+
 /// The workloads whose pods mount a claim; `Err` in the result: a pod that nothing scales.
 ///
 /// # Errors
@@ -237,15 +287,28 @@ fn usable(name: &str, claim: &PersistentVolumeClaim, needs_files: bool) -> Resul
     }
     let modes = spec.access_modes.unwrap_or_default();
     let has = |mode: &str| modes.iter().any(|other| other == mode);
-    let requested = spec.resources.and_then(|resources| resources.requests?.get("storage").cloned());
-    let size = status.capacity.and_then(|capacity| capacity.get("storage").cloned()).or(requested);
+    let shape = shape(claim);
     Ok(Claim {
         name: name.to_owned(),
-        storage_class: spec.storage_class_name,
-        size: size.map_or_else(|| "1Gi".to_owned(), |size| size.0),
+        storage_class: shape.storage_class.clone(),
+        size: shape.size.clone(),
         shared: has("ReadWriteMany") || has("ReadOnlyMany"),
         single_pod: has("ReadWriteOncePod"),
+        shape,
     })
+}
+
+/// What a claim is like.
+pub fn shape(claim: &PersistentVolumeClaim) -> ClaimShape {
+    let spec = claim.spec.clone().unwrap_or_default();
+    let requested = spec.resources.and_then(|resources| resources.requests?.get("storage").cloned());
+    let capacity = claim.status.as_ref().and_then(|status| status.capacity.as_ref()?.get("storage").cloned());
+    ClaimShape {
+        storage_class: spec.storage_class_name,
+        size: capacity.or(requested).map_or_else(|| "1Gi".to_owned(), |size| size.0),
+        access_modes: spec.access_modes.unwrap_or_default(),
+        block: spec.volume_mode.as_deref() == Some("Block"),
+    }
 }
 
 fn mounted_in(pods: &[Pod], claim: &str) -> Mounted {
@@ -336,6 +399,23 @@ mod tests {
         left.metadata.labels = Some(BTreeMap::from([(RUN_LABEL.to_owned(), "20261121-020000".to_owned())]));
         let mounted = mounted_in(&[left], "data");
         assert_eq!((mounted.node.as_deref(), mounted.pods), (Some("n2"), vec![]));
+    }
+
+    #[test]
+    fn a_new_volume_is_made_where_its_pods_may_run() {
+        let spec = |value: Value| serde_json::from_value::<PodSpec>(value).unwrap();
+        assert_eq!(nodes_of(&spec(json!({"containers": []}))), None);
+        let labels = nodes_of(&spec(json!({"containers": [], "nodeSelector": {"disk": "fast"}}))).unwrap();
+        let fast = json!({"key": "disk", "operator": "In", "values": ["fast"]});
+        assert_eq!(json!(labels.node_selector_terms), json!([{"matchExpressions": [fast]}]));
+        let zone = |name: &str| json!({"key": "zone", "operator": "In", "values": [name]});
+        let both =
+            nodes_of(&spec(json!({"containers": [], "nodeSelector": {"disk": "fast"}, "affinity": {"nodeAffinity":
+            {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [zone("a")]}, {"matchExpressions": [zone("b")]}]}}}})))
+            .unwrap();
+        let terms = json!([{"matchExpressions": [zone("a"), fast]}, {"matchExpressions": [zone("b"), fast]}]);
+        assert_eq!(json!(both.node_selector_terms), terms);
     }
 
     #[test]

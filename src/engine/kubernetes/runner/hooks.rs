@@ -176,7 +176,7 @@ async fn tail(stream: Option<impl AsyncRead + Unpin>) -> String {
 }
 
 /// What the status channel says. No status at all is a failure: nobody knows what happened.
-fn verdict(status: Option<&Status>) -> Result<(), String> {
+pub fn verdict(status: Option<&Status>) -> Result<(), String> {
     let Some(status) = status else {
         return Err("an unknown status, because the connection was cut off".to_owned());
     };

@@ -157,6 +157,7 @@ fn method(source: &Source) -> Method {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::kubernetes::manifests::claim::ClaimShape;
 
     fn piece(name: &str, yaml: &str, claim: Option<&str>) -> Piece {
         let claim = claim.map(|name| Claim {
@@ -165,6 +166,7 @@ mod tests {
             size: "1Gi".to_owned(),
             shared: false,
             single_pod: false,
+            shape: ClaimShape::default(),
         });
         Piece { name: name.to_owned(), source: serde_yaml::from_str(yaml).unwrap(), claim }
     }

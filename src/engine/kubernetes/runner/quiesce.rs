@@ -3,6 +3,9 @@
 //! The count, the mark of who stopped it and the 0 are one patch, bound to the version that was looked at: no crash
 //! and no autoscaler in between can lose the count. A label on the workload lets any guard find it, even if every
 //! record of the run is gone.
+//!
+//! A HorizontalPodAutoscaler leaves a workload with 0 replicas alone (its condition ScalingActive says ScalingDisabled) and
+//! goes on as soon as there are some again.
 
 use std::{fmt, time::Duration};
 

@@ -5,6 +5,7 @@ use crate::{
     engine::{
         kubernetes::{
             inventory::{self, IN_CLUSTER},
+            manifests::claim::ClaimShape,
             site::SiteError,
         },
         local::state::points::StoredPoint,
@@ -59,6 +60,12 @@ impl Run<'_> {
             )));
         }
         let stored = StoredPoint::of_run(&self.report, self.parts.clone());
-        Ok(self.site.store.change_points(&self.policy.name, |record| record.record_point(&stored)).await?)
+        let claims = self.pieces.all.iter().filter_map(|piece| piece.claim.as_ref());
+        let shapes: Vec<(String, ClaimShape)> = claims.map(|claim| (claim.name.clone(), claim.shape.clone())).collect();
+        let change = self.site.store.change_points(&self.policy.name, |record| {
+            record.record_point(&stored);
+            record.claims.extend(shapes.clone());
+        });
+        Ok(change.await?)
     }
 }

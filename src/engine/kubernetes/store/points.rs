@@ -4,12 +4,14 @@
 //! Pure. A boundary format (JSON). Everything that must be true together is in this one record, so that one
 //! compare-and-swap changes all of it or nothing.
 
-use std::slice;
+use std::{collections::BTreeMap, slice};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    actual::RestoreReport,
+    engine::kubernetes::manifests::claim::ClaimShape,
     engine::local::{
         inventory::Merged,
         state::{places::PlaceRecord, points::StoredPoint},
@@ -47,6 +49,9 @@ pub struct PointsRecord {
     /// Who makes snapshots for this record; none: nothing was made yet by a version that says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maker: Option<MakerId>,
+    /// What the claims were like when they were captured last, by name: what a restore makes anew is like them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, ClaimShape>,
     /// The run that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<RestorePointId>,
@@ -72,6 +77,16 @@ pub struct WaitingEvent {
     pub at: Timestamp,
     /// What.
     pub kind: EventKind,
+    /// The Restore document that it is about; none: the policy itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<PolicyName>,
+}
+
+impl WaitingEvent {
+    /// Whom it is about.
+    pub fn subject<'a>(&'a self, policy: &'a PolicyName) -> &'a PolicyName {
+        self.restore.as_ref().unwrap_or(policy)
+    }
 }
 
 impl PointsRecord {
@@ -84,6 +99,7 @@ impl PointsRecord {
             points: Vec::new(),
             places: Vec::new(),
             maker: None,
+            claims: BTreeMap::new(),
             running: None,
             last_run: None,
             last_success: None,
@@ -134,10 +150,20 @@ impl PointsRecord {
 
     /// Notes that something happened.
     pub fn add_event(&mut self, at: Timestamp, kind: EventKind) {
+        self.wait(WaitingEvent { at, kind, restore: None });
+    }
+
+    /// Notes that a restore of this policy's points has ended.
+    pub fn restore_ended(&mut self, restore: &PolicyName, report: &RestoreReport, at: Timestamp) {
+        let kind = EventKind::RestoreEnded(Box::new(report.clone()));
+        self.wait(WaitingEvent { at, kind, restore: Some(restore.clone()) });
+    }
+
+    fn wait(&mut self, event: WaitingEvent) {
         if self.events.len() >= MOST_WAITING {
             self.events.remove(0);
         }
-        self.events.push(WaitingEvent { at, kind });
+        self.events.push(event);
     }
 
     /// Stores what an observation found. Marks, holds and proofs stay as they are now, even if another process changed them

@@ -117,6 +117,12 @@ pub(super) fn tasks(
         dry_run: request.dry_run,
     };
     let is_files = source.is_some_and(|source| source.paths.is_some());
+    if !request.tables.is_empty() && (is_files || matches!(request.target, Target::Directory(_))) {
+        return Err(WorkError::Refused(format!(
+            "tables can be chosen only of a PostgreSQL dump that goes into a database, and source {name} does not; \
+             choose other sources with --source"
+        )));
+    }
     let database = match &request.target {
         Target::Directory(directory) if !has_names(directory) => {
             return Err(WorkError::Refused(format!(
@@ -161,8 +167,10 @@ pub(super) fn tasks(
         snapshot: snapshot.to_owned(),
         file_name,
         program,
+        // Looked after before anything is written: here the programs are at hand.
+        guard: None,
     };
-    Ok(sources::restore_programs(source, database)?.into_iter().map(stream).collect())
+    Ok(sources::restore_programs(source, database, &request.tables)?.into_iter().map(stream).collect())
 }
 
 /// Whether a source captures this database.

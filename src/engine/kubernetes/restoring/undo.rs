@@ -1,0 +1,227 @@
+//! Taking a restore back: after a failure, and for whoever finds the record of a pod that is gone.
+//!
+//! Everything here can be repeated. A restore that was proven goes forward only: what is left of it is put in order.
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job as KubernetesJob;
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams},
+};
+
+use super::{
+    borrowed, databases, end,
+    fill::MADE_BY,
+    volumes::{self, get},
+    workload,
+};
+use crate::{
+    actual::RestoreReport,
+    engine::{
+        kubernetes::{
+            access, guard,
+            labels::{self, Kind},
+            manifests::snapshot::Identity,
+            movers,
+            runner::{DEFAULT_HOOK_TIMEOUT, quiesce::WorkloadError},
+            site::{Site, SiteError},
+            store::{RestoreRecord, StoppedWorkload, restores::Safety},
+        },
+        movers::Bounds,
+    },
+    mover::job::{Job, Task},
+    policy::{
+        PolicyName,
+        document::restore::{Existing, RestoreSpec},
+    },
+    run::Phase,
+};
+
+/// Who stopped a workload, as it stands on the workload.
+pub fn owner(record: &RestoreRecord) -> String {
+    format!("{}/{}", record.policy, record.mark())
+}
+
+/// Looks after the restores of a policy whose pod is gone. The caller holds the policy's lease.
+///
+/// # Errors
+/// The cluster does not answer.
+pub async fn recover_policy(site: &Site, policy: &PolicyName, now: Timestamp) -> Result<(), SiteError> {
+    for record in site.store.restores_under_way(policy).await? {
+        let Some(pod) = record.pod.as_ref().filter(|pod| **pod != site.pod) else { continue };
+        if guard::is_gone(site, pod, now).await? {
+            recover(site, record, now).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Brings a restore whose pod is gone to its end: what it had done is taken back.
+///
+/// # Errors
+/// The cluster does not answer, or something cannot be put back now; it is tried again.
+pub async fn recover(site: &Site, mut record: RestoreRecord, now: Timestamp) -> Result<RestoreReport, SiteError> {
+    if record.proven {
+        settle(site, &record).await?;
+        end(&mut record, Phase::Succeeded, "restored; the pod went away when only tidying was left".to_owned());
+    } else {
+        put_back(site, &mut record).await?;
+        let message = format!("the restore's pod went away; {}", told(&record));
+        end(&mut record, Phase::Failed, message);
+    }
+    tracing::warn!(restore = %record.name, "{}", record.report.message);
+    site.store.end_restore(&record, now).await?;
+    Ok(record.report)
+}
+
+/// What is left after a restore was taken back, for a person.
+pub fn told(record: &RestoreRecord) -> &'static str {
+    match record.is_in_place() {
+        true => "what was there before is there again",
+        false if record.spec.existing == Existing::Update => "what it had overwritten by then stays overwritten",
+        false if record.made.is_empty() => "nothing that was there was overwritten",
+        false => "claims that it had made are gone again",
+    }
+}
+
+/// Takes back what a restore did.
+///
+/// # Errors
+/// The cluster does not answer, or something cannot be put back now.
+pub async fn put_back(site: &Site, record: &mut RestoreRecord) -> Result<(), SiteError> {
+    // Its movers may have survived it, and must not write on.
+    remove_movers(site, record).await?;
+    let owner = owner(record);
+    if record.swaps.iter().any(|swap| swap.begun) {
+        // Some may be up already on the new volumes.
+        for stopped in &record.stopped {
+            match stop(site, stopped, &owner).await {
+                // Nobody uses the claims by it any more.
+                Err(SiteError::Workload(WorkloadError::Missing { .. })) => {}
+                other => other?,
+            }
+        }
+    }
+    for swap in record.swaps.iter().filter(|swap| swap.begun) {
+        volumes::back(site.client(), swap).await?;
+    }
+    for safety in record.safeties.clone() {
+        load_back(site, record, &safety).await?;
+    }
+    for stopped in &record.stopped {
+        let started = workload(stopped)?.start(site.client(), &stopped.namespace, &owner, DEFAULT_HOOK_TIMEOUT).await;
+        match started {
+            // It may not have been ready before either: that may be why somebody restores.
+            Err(error @ WorkloadError::NotReady { .. }) => tracing::warn!(restore = %record.name, "{error}"),
+            other => other?,
+        }
+    }
+    for swap in &record.swaps {
+        volumes::settle(site.client(), swap, false).await?;
+    }
+    for made in &record.made {
+        let found = get(site.client(), &made.namespace, &made.claim).await?;
+        let annotations = found.and_then(|found| found.metadata.annotations).unwrap_or_default();
+        if annotations.get(MADE_BY) == Some(&record.mark()) {
+            volumes::remove(site.client(), &made.namespace, &made.claim).await?;
+        }
+    }
+    forget(site, record).await;
+    Ok(())
+}
+
+/// Puts in order what a proven restore leaves: the former volumes go, as their class says.
+///
+/// # Errors
+/// The cluster does not answer.
+pub async fn settle(site: &Site, record: &RestoreRecord) -> Result<(), SiteError> {
+    for swap in &record.swaps {
+        volumes::settle(site.client(), swap, true).await?;
+    }
+    forget(site, record).await;
+    Ok(())
+}
+
+/// Stops one workload and waits until its pods are gone.
+///
+/// # Errors
+/// It cannot be stopped.
+pub async fn stop(site: &Site, stopped: &StoppedWorkload, owner: &str) -> Result<(), SiteError> {
+    let workload = workload(stopped)?;
+    workload.stop(site.client(), &stopped.namespace, owner, DEFAULT_HOOK_TIMEOUT).await?;
+    Ok(())
+}
+
+/// Loads back what databases held before.
+async fn load_back(site: &Site, record: &RestoreRecord, safety: &Safety) -> Result<(), SiteError> {
+    let points = site.store.points(&record.policy).await?;
+    let Some(place) = points.places.iter().find(|place| place.id == safety.place) else { return Ok(()) };
+    let policy = match site.store.policy(&record.policy).await? {
+        Some(policy) => policy,
+        None => match points.withdrawn.clone() {
+            Some(policy) => *policy,
+            None => return Ok(()),
+        },
+    };
+    let source = policy.document.spec.sources.iter().find(|source| source.name == safety.source);
+    // Over whatever the restore left there.
+    let spec = RestoreSpec { existing: Existing::Update, into: None, tables: Vec::new(), ..record.spec.clone() };
+    let (image, loads) = databases::loads(site, &record.policy, &spec, source, &safety.source).await?;
+    let bounds = Bounds::within(super::LIMIT, None);
+    for (number, load) in loads.into_iter().enumerate() {
+        let identity = Identity {
+            name: format!("{}-b{number}-{:08x}", record.mark(), rand::random::<u32>()),
+            namespace: record.policy.namespace().to_owned(),
+            labels: movers::run_labels(labels::labels(Kind::Mover, Some(&record.policy)), &record.mark()),
+            annotations: labels::annotations(Some(&record.policy)),
+        };
+        let mut mover = movers::plain(identity, &site.image, &bounds);
+        mover.client_image = Some(image.clone());
+        mover.nfs = access::nfs(place);
+        let task = Task::RestoreStream {
+            snapshot: safety.snapshot.clone(),
+            file_name: load.file_name,
+            program: load.program,
+            guard: None,
+        };
+        let repository = access::repository(site.client(), site.store.namespace(), place).await?;
+        let work = Job { repository, cache_directory: None, bandwidth_bytes_per_second: None, task };
+        movers::carry_out(site.client(), &mover, &work, &bounds, |_| ()).await?;
+    }
+    Ok(())
+}
+
+/// Forgets what was captured only to be put back. What stays is too little to count as a restore point.
+async fn forget(site: &Site, record: &RestoreRecord) {
+    for safety in &record.safeties {
+        let points = site.store.points(&record.policy).await;
+        let place = points.ok().and_then(|points| points.places.into_iter().find(|place| place.id == safety.place));
+        let Some(place) = place else { continue };
+        let task = Task::Forget { snapshots: vec![safety.snapshot.clone()] };
+        if let Err(error) = site.job(&place, task, &site.small_work(), |_| ()).await {
+            tracing::warn!(restore = %record.name, "what was captured before stays: {}", error.chain());
+        }
+    }
+}
+
+async fn remove_movers(site: &Site, record: &RestoreRecord) -> Result<(), SiteError> {
+    let selector = selector(record);
+    let into = record.spec.into.as_ref().and_then(|into| into.namespace.as_deref());
+    for namespace in [Some(record.policy.namespace()), into].into_iter().flatten() {
+        let jobs: Api<KubernetesJob> = Api::namespaced(site.client().clone(), namespace);
+        let parameters = ListParams::default().labels(&selector);
+        jobs.delete_collection(&DeleteParams::foreground(), &parameters)
+            .await
+            .map_err(|error| SiteError::cluster(format!("removing the movers of {}", record.mark()), error))?;
+    }
+    if let Some(into) = into.filter(|into| *into != record.policy.namespace()) {
+        borrowed::give_back(site.client(), into, &selector).await?;
+    }
+    Ok(())
+}
+
+/// The labels of everything that a restore makes for its time.
+pub fn selector(record: &RestoreRecord) -> String {
+    let mark = movers::run_labels(labels::labels(Kind::Mover, Some(&record.policy)), &record.mark());
+    mark.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
