@@ -83,7 +83,7 @@ impl Applied<'_> {
 
 /// Whether a mover's log tells of bytes that are done, and of no end.
 fn is_under_way(log: &str) -> bool {
-    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let last = events.next_back().unwrap_or_default();
     last["Progress"]["done_bytes"].as_u64() > Some(0)
 }
