@@ -98,7 +98,7 @@ fn two_schedules_and_two_repositories_and_old_points_go_after_each_run() {
     let schedules = "{range .items[*]}{.spec.schedule};{end}";
     let schedules =
         succeed(installation.system.kubectl().args(["get", "cronjobs", "-o", &format!("jsonpath={schedules}")]));
-    assert_eq!(schedules, "0 */6 * * *;30 3 * * 0;");
+    assert_eq!(schedules, "0 0,6,12,18 * * *;30 3 * * 0;", "as the controller takes them");
     let report = applied.run("first");
     let sources = report["sources"].as_array().unwrap();
     assert_eq!(sources.len(), 2, "one for each repository: {report:#}");
