@@ -59,16 +59,24 @@ pub fn execute(arguments: Arguments) -> CommandResult {
         let (only, now) = (repository.as_deref(), Timestamp::now());
         let results = verifying::verify(&context, &policy, only, read_data, now, &bounds, hear).await;
         progress.finish();
-        told(&policy, results.map_err(failure)?).map_err(Failure::new)?;
+        told(&policy, results.map_err(failure)?).map_err(|NotPassed { what, hint }| Failure::new(what).hint(hint))?;
         Ok(Exit::Success)
     })
+}
+
+/// What did not pass, in words.
+pub(super) struct NotPassed {
+    /// What.
+    pub what: String,
+    /// What to do about it.
+    pub hint: String,
 }
 
 /// Prints what passed.
 ///
 /// # Errors
-/// In words: what did not, and what to do.
-pub(super) fn told(policy: &PolicyName, results: Vec<Verified>) -> Result<(), String> {
+/// Something did not.
+pub(super) fn told(policy: &PolicyName, results: Vec<Verified>) -> Result<(), NotPassed> {
     let (mut failed, mut hint) = (Vec::new(), None);
     for result in results {
         match result.problem {
@@ -87,7 +95,7 @@ pub(super) fn told(policy: &PolicyName, results: Vec<Verified>) -> Result<(), St
     }
     match hint {
         None => Ok(()),
-        Some(hint) => Err(format!("{policy} did not pass: {} ({hint})", failed.join("; "))),
+        Some(hint) => Err(NotPassed { what: format!("{policy} did not pass: {}", failed.join("; ")), hint }),
     }
 }
 

@@ -8,7 +8,11 @@ use kube::Api;
 
 use super::{Arguments, MAINTENANCE, ended, stop_on_signals};
 use crate::{
-    cli::{CommandResult, Exit, Failure, progress::Progress},
+    cli::{
+        CommandResult, Exit, Failure,
+        progress::Progress,
+        verify::{self, NotPassed},
+    },
     engine::{
         EngineError,
         kubernetes::{
@@ -157,7 +161,10 @@ async fn other_work(site: &Site, policy: &PolicyName, work: &str) -> Result<Exit
             let mut words = repository.split_whitespace();
             let only = if kind == "check" { words.next() } else { None };
             let results = verifying::verify(site, policy, only, words.next(), now, &bounds).await;
-            results.and_then(|results| crate::cli::verify::told(policy, results).map_err(SiteError::Refused))
+            results.and_then(|results| {
+                let refused = |NotPassed { what, hint }| SiteError::Refused(format!("{what} ({hint})"));
+                verify::told(policy, results).map_err(refused)
+            })
         }
         other => Err(SiteError::Refused(format!(
             "there is no work `{other}`; it is cleanup, verify, `prune REPOSITORY` or `check REPOSITORY`"
