@@ -106,8 +106,11 @@ async fn in_cluster(arguments: &Arguments) -> CommandResult {
         // It must never ask for another run: each of these would ask for the next.
         return in_pod::execute(arguments).await;
     }
-    let Arguments { policy, state, scheduled, follow, .. } = arguments;
+    let Arguments { policy, state, scheduled, follow, despite_freeze, .. } = arguments;
     let store = engine::store(&state.engine).await?;
+    if !despite_freeze {
+        run_now::check_freeze(&store).await.map_err(engine::failure)?;
+    }
     let at = scheduled.unwrap_or_else(Timestamp::now);
     let asked = run_now::ask(&store, policy, at).await.map_err(engine::failure)?;
     let Asked { id, job, is_new } = &asked;

@@ -387,6 +387,7 @@ impl Engine for KubernetesEngine {
     }
 
     async fn run_now(&self, policy: &PolicyName, now: Timestamp) -> Result<(), EngineError> {
+        run_now::check_freeze(&self.store).await?;
         run_now::ask(&self.store, policy, now).await.map(|_| ())
     }
 

@@ -71,6 +71,9 @@ struct Side {
     #[serde(rename = "ref")]
     name: String,
     sha: String,
+    /// The branch; empty where it was pushed to `refs/for/`, which takes no right to write.
+    #[serde(default)]
+    label: String,
     /// A fork that was deleted is none.
     #[serde(default)]
     repo_id: i64,
@@ -119,7 +122,7 @@ impl From<Pull> for ChangeRequest {
             author: account(user),
             head: Revision(head.sha),
             base_branch: base.name,
-            is_fork: head.repo_id != base.repo_id,
+            is_fork: head.repo_id != base.repo_id || head.label.is_empty(),
             progress,
             updated_at,
             page: html_url,
@@ -237,5 +240,27 @@ impl Forge for Gitea {
 
     fn head_reference(&self, number: u64) -> String {
         format!("refs/pull/{number}/head")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `refs/for/BRANCH` takes no right to write, and the head is then in the repository itself.
+    #[test]
+    fn what_was_pushed_for_review_is_as_foreign_as_a_fork() {
+        let request = |label: &str, repository: i64| -> ChangeRequest {
+            let side =
+                |label: &str, repository: i64| json!({"ref": "x", "sha": "1", "label": label, "repo_id": repository});
+            let pull: Pull = serde_json::from_value(json!({
+                "number": 1, "state": "open", "merged": false, "updated_at": "2026-11-21T12:00:00Z", "html_url": "",
+                "head": side(label, repository), "base": side("main", 7),
+            }))
+            .unwrap();
+            pull.into()
+        };
+        assert!(!request("shorter", 7).is_fork);
+        assert!(request("shorter", 8).is_fork && request("", 7).is_fork);
     }
 }

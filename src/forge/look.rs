@@ -71,10 +71,12 @@ pub struct Eye<F> {
 }
 
 /// What a look came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Looked {
     /// Whether there is consent that a turn does not know yet.
     pub has_consent: bool,
+    /// What is wrong with one of the change requests, in words.
+    pub problem: Option<String>,
     /// Whether something may have changed in the second in which it was read, so that it is to be looked at again soon.
     pub is_settling: bool,
 }
@@ -111,6 +113,15 @@ impl LookError {
         format!("change requests: {}", crate::engine::chain(self))
     }
 
+    /// Whether it may be the matter of one change request only.
+    fn is_of_one(&self) -> bool {
+        match self {
+            Self::Forge(error) => error.retry() == Retry::AfterRepair,
+            Self::Git(_) => true,
+            Self::Engine(_) | Self::Turn(_) | Self::Memory { .. } => false,
+        }
+    }
+
     /// Whether the same look may go through later by itself.
     pub fn retry(&self) -> Retry {
         match self {
@@ -139,7 +150,7 @@ impl<F: Forge> Eye<F> {
         }
         let result = self.look_at_all(engine, report, now).await;
         self.memory.problem = match &result {
-            Ok(_) => None,
+            Ok(looked) => looked.problem.clone(),
             Err(error) => Some(error.problem()),
         };
         self.save()?;
@@ -174,7 +185,15 @@ impl<F: Forge> Eye<F> {
             let actual = engine.observe(now).await?;
             for request in &due {
                 looked.is_settling |= now.duration_since(request.updated_at) < SETTLING;
-                self.look_at(engine, request, base, &references, &actual, newest_sequence, now).await?;
+                match self.look_at(engine, request, base, &references, &actual, newest_sequence, now).await {
+                    // What is wrong with one of them must not hold up the others.
+                    Err(error) if error.is_of_one() => {
+                        let reason = crate::engine::chain(&error);
+                        tracing::warn!(request = request.number, reason, "a change request cannot be looked at");
+                        looked.problem.get_or_insert(format!("change request {}: {reason}", request.number));
+                    }
+                    result => result?,
+                }
             }
         }
         looked.has_consent = self.record_consent(engine, report, now).await?;

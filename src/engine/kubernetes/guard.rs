@@ -76,6 +76,7 @@ pub async fn recover(
     }
     policies.sort();
     policies.dedup();
+    let mut failure = None;
     for policy in policies {
         // A run that lives holds the lease: it needs no guard.
         let Ok(lease) = site.leases.take(&names::policy_lease(&policy), &site.pod, now).await? else { continue };
@@ -83,12 +84,20 @@ pub async fn recover(
         if let Err(error) = lease.release().await {
             tracing::debug!(%policy, "a lease was not given back; it ends with this pod: {error}");
         }
-        let Recovered { ended, started, still_stopped } = result?;
+        let Recovered { ended, started, still_stopped } = match result {
+            Ok(recovered) => recovered,
+            // The others are looked after all the same.
+            Err(error) => {
+                tracing::error!(%policy, reason = error.chain(), "what a run left could not be looked after");
+                failure.get_or_insert(error);
+                continue;
+            }
+        };
         recovered.ended.extend(ended);
         recovered.started.extend(started);
         recovered.still_stopped.extend(still_stopped);
     }
-    Ok(recovered)
+    failure.map_or(Ok(recovered), Err)
 }
 
 /// Looks after one policy. The caller holds its lease.

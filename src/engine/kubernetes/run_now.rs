@@ -40,6 +40,24 @@ pub struct Asked {
     pub is_new: bool,
 }
 
+/// Refuses while everything is frozen.
+///
+/// # Errors
+/// It is, or the cluster does not answer.
+pub async fn check_freeze(store: &Store) -> Result<(), EngineError> {
+    match store.limits().await?.is_some_and(|limits| limits.freeze) {
+        true => Err(EngineError::Permanent {
+            operation: "asking for a run".to_owned(),
+            hint:
+                "everything is frozen by `freeze: true` in the Settings; take it out and commit, or go on all the same \
+                   with `mainstay run --despite-freeze`"
+                    .to_owned(),
+            source: None,
+        }),
+        false => Ok(()),
+    }
+}
+
 /// Asks for a run. The same time gives the same run.
 ///
 /// # Errors

@@ -216,10 +216,14 @@ impl Scheduler {
     /// Starts a run that a person asked for, whatever the schedule says.
     ///
     /// # Errors
-    /// The policy is not applied, or no process can be started.
+    /// The policy is not applied, everything is frozen, or no process can be started.
     pub fn run_now(&self, context: &Context, policy: &PolicyName) -> Result<(), WorkError> {
         let stored = context.state.policy(policy)?.filter(|stored| !stored.withdrawn);
         stored.ok_or_else(|| runner::no_such_policy(policy))?;
+        if context.state.note(FREEZE_NOTE)?.as_deref() == Some("true") {
+            let frozen = "everything is frozen by `freeze: true` in the Settings; take it out and commit";
+            return Err(WorkError::Refused(frozen.to_owned()));
+        }
         let arguments = ["run".to_owned(), policy.to_string(), "--trigger".to_owned(), "manual".to_owned()];
         self.spawn(context, &arguments, policy, None).map(|_| ()).map_err(|error| {
             WorkError::Refused(format!("no process can be started for a run of {policy} ({error}); look at the host"))

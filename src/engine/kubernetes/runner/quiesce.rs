@@ -76,6 +76,15 @@ pub enum WorkloadError {
         /// Where.
         namespace: String,
     },
+    /// Scaling it down deletes its claims.
+    #[error(
+        "{workload} is not stopped: its claims would be deleted with its pods; set \
+         `persistentVolumeClaimRetentionPolicy.whenScaled` to Retain in it"
+    )]
+    ClaimsWouldGo {
+        /// Which.
+        workload: String,
+    },
     /// Somebody else stopped it.
     #[error("{workload} was stopped by {owner}, and is not started again yet")]
     StoppedByOther {
@@ -193,6 +202,7 @@ impl Workload {
         owner: &str,
     ) -> Result<Option<StoppedWorkload>, WorkloadError> {
         let found = self.get(client, namespace).await?;
+        self.check_claims_stay(&found)?;
         let replicas = match recorded(&found) {
             Some((by, replicas)) if by == owner => replicas,
             Some((by, _)) => return Err(WorkloadError::StoppedByOther { workload: self.to_string(), owner: by }),
@@ -205,6 +215,14 @@ impl Workload {
             replicas: i32::try_from(replicas).unwrap_or(i32::MAX),
             attempted_at: None,
         }))
+    }
+
+    /// A StatefulSet may ask for its claims to be deleted when it is scaled down: then to stop it is to lose the data.
+    fn check_claims_stay(&self, found: &DynamicObject) -> Result<(), WorkloadError> {
+        match found.data["spec"]["persistentVolumeClaimRetentionPolicy"]["whenScaled"].as_str() {
+            Some("Delete") => Err(WorkloadError::ClaimsWouldGo { workload: self.to_string() }),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Scales it to 0 and waits until its pods are really gone. Returns what a person should know.

@@ -72,3 +72,17 @@ fn only_what_can_be_scaled_is_a_workload() {
         assert!(text.parse::<Workload>().is_err(), "{text}");
     }
 }
+
+#[test]
+fn a_stateful_set_that_gives_its_claims_up_is_not_stopped() {
+    let of = |policy: Value| {
+        workload(json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"},
+            "spec": {"replicas": 1, "persistentVolumeClaimRetentionPolicy": policy}}))
+    };
+    let database: Workload = "StatefulSet/db".parse().unwrap();
+    let refused = database.check_claims_stay(&of(json!({"whenScaled": "Delete"}))).unwrap_err();
+    assert!(refused.to_string().contains("whenScaled"), "{refused}");
+    for policy in [json!({"whenScaled": "Retain", "whenDeleted": "Delete"}), Value::Null] {
+        assert!(database.check_claims_stay(&of(policy)).is_ok());
+    }
+}
