@@ -187,10 +187,17 @@ impl Restoring<'_> {
                 self.record.proven = true;
                 self.save().await?;
                 undo::settle(self.site, &self.record).await?;
-                let message = match &self.record.report.restore_point {
+                let mut message = match &self.record.report.restore_point {
                     Some(point) => format!("restore point {point} was restored"),
                     None => "the archive was unpacked".to_owned(),
                 };
+                let kept = undo::kept(&self.record).join(", ");
+                if !kept.is_empty() {
+                    message.push_str(&format!(
+                        "; no workload was there to prove it, so what was there before stays in the volume {kept}: delete \
+                         that when you are sure"
+                    ));
+                }
                 end(&mut self.record, Phase::Succeeded, message);
             }
             Err(reason) => {

@@ -117,7 +117,7 @@ pub async fn put_back(site: &Site, record: &mut RestoreRecord) -> Result<(), Sit
         }
     }
     for swap in &record.swaps {
-        volumes::settle(site.client(), swap, false).await?;
+        volumes::settle(site.client(), swap, volumes::Ending::TakenBack).await?;
     }
     for made in &record.made {
         let found = get(site.client(), &made.namespace, &made.claim).await?;
@@ -130,13 +130,21 @@ pub async fn put_back(site: &Site, record: &mut RestoreRecord) -> Result<(), Sit
     Ok(())
 }
 
-/// Puts in order what a proven restore leaves: the former volumes go, as their class says.
+/// The former volumes that stay, because no workload was there that could become ready on the new ones.
+pub fn kept(record: &RestoreRecord) -> Vec<&str> {
+    let swaps = record.swaps.iter().filter(|swap| record.stopped.is_empty() && swap.new.is_some());
+    swaps.filter_map(|swap| Some(swap.old.as_ref()?.name.as_str())).collect()
+}
+
+/// Puts in order what a restore leaves that succeeded: the former volumes go, as their class says, but for those of
+/// [`kept`].
 ///
 /// # Errors
 /// The cluster does not answer.
 pub async fn settle(site: &Site, record: &RestoreRecord) -> Result<(), SiteError> {
+    let ending = if record.stopped.is_empty() { volumes::Ending::Unproven } else { volumes::Ending::Proven };
     for swap in &record.swaps {
-        volumes::settle(site.client(), swap, true).await?;
+        volumes::settle(site.client(), swap, ending).await?;
     }
     forget(site, record).await;
     Ok(())

@@ -117,16 +117,28 @@ pub async fn back(client: &Client, swap: &Swap) -> Result<(), SiteError> {
     }
 }
 
+/// How a restore ended for a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// A workload became ready on the new volume: the former one may go.
+    Proven,
+    /// The new volume is in use, and nothing was there to prove it: the former one stays.
+    Unproven,
+    /// The former volume is in use again: the new one may go.
+    TakenBack,
+}
+
 /// Ends the keeping of both volumes: the one that is used gets its former reclaim policy, and the other one goes if it
-/// would have gone with its claim.
+/// would have gone with its claim, but for a former one in the place of which nothing was proven.
 ///
 /// # Errors
 /// The cluster refuses.
-pub async fn settle(client: &Client, swap: &Swap, proven: bool) -> Result<(), SiteError> {
-    let (used, other) = match (proven, &swap.new, &swap.old) {
-        (true, Some(new), old) => (Some(new), old.as_ref()),
-        (true, None, old) => (old.as_ref(), None),
-        (false, new, old) => (old.as_ref(), new.as_ref()),
+pub async fn settle(client: &Client, swap: &Swap, ending: Ending) -> Result<(), SiteError> {
+    let (used, other) = match (ending, &swap.new, &swap.old) {
+        (Ending::Proven, Some(new), old) => (Some(new), old.as_ref()),
+        (Ending::Unproven, Some(new), _) => (Some(new), None),
+        (Ending::Proven | Ending::Unproven, None, old) => (old.as_ref(), None),
+        (Ending::TakenBack, new, old) => (old.as_ref(), new.as_ref()),
     };
     if let Some(used) = used {
         // What becomes of the data with its claim stays as its owner chose it.
