@@ -51,7 +51,10 @@ pub fn execute(arguments: Arguments) -> CommandResult {
     let commit = commit(watched.repository(), &message)?;
     let branch = watched.repository().head().ok();
     let branch = branch.as_ref().and_then(|head| head.shorthand().ok()).unwrap_or("HEAD");
-    print(&format!("Approved in {} on {branch}. Push it, and the next turn carries it out.\n", commit.short()))?;
+    print(&format!(
+        "Approved in {} on {branch}. It counts once it is on the branch that the daemon watches.\n",
+        commit.short()
+    ))?;
     Ok(Exit::Success)
 }
 

@@ -35,7 +35,7 @@ pub struct Arguments {
     /// The policy, as [NAMESPACE/]NAME
     #[arg(required_unless_present = "document")]
     policy: Option<PolicyName>,
-    /// The restore point's id, or `latest`
+    /// The restore point's id, or `latest` [default: latest]
     #[arg(conflicts_with = "before")]
     point: Option<String>,
     /// The newest restore point before this time (RFC 3339)

@@ -77,7 +77,7 @@ pub fn execute(arguments: Arguments) -> CommandResult {
         match (output, wants_inventory) {
             (Output::Json, true) => print(&inventory::write(&actual)),
             (Output::Json, false) => print(&format!("{:#}\n", json(&actual, now))),
-            (Output::Text, _) => print(&text(&actual, now, policy.is_some())),
+            (Output::Text, _) => print(&text(&actual, &place, now, policy.is_some())),
         }
         Ok(Exit::Success)
     })
@@ -123,10 +123,12 @@ fn json(actual: &ActualState, now: Timestamp) -> serde_json::Value {
     })
 }
 
-fn text(actual: &ActualState, now: Timestamp, with_sources: bool) -> String {
+fn text(actual: &ActualState, place: &str, now: Timestamp, with_sources: bool) -> String {
     if actual.policies.is_empty() && actual.restores.is_empty() {
-        return "There is no policy yet. `mainstay init` writes a first one, `mainstay apply` or a daemon applies it.\n"
-            .to_owned();
+        return format!(
+            "There is no policy yet in {place}; --state names another state. \
+             `mainstay init` writes a first document, `mainstay apply` or a daemon applies it.\n"
+        );
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([

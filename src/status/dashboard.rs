@@ -119,10 +119,10 @@ fn refusals(page: &mut String, input: &StatusInput<'_>) {
         } else {
             let losses = change.losses.len();
             if losses > 0 {
-                put(page, format_args!(" It would lose {}.", points_text(losses)));
+                put(page, format_args!(". It would lose {}", points_text(losses)));
             }
             let arguments = input.approve_arguments;
-            put(page, format_args!(" To consent:\n\n  ```sh\n  mainstay approve {}{arguments}\n  ```\n", digest.0));
+            put(page, format_args!(". To consent:\n\n  ```sh\n  mainstay approve {}{arguments}\n  ```\n", digest.0));
         }
     }
     more(page, refusals.len(), ENTRIES_LIMIT);

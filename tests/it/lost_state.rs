@@ -22,7 +22,7 @@ use mainstay::{
 };
 use serde_json::json;
 
-use crate::host::{Host, good};
+use crate::host::{Host, bad, good};
 
 fn hours(count: i64) -> SignedDuration {
     SignedDuration::from_hours(count)
@@ -213,4 +213,28 @@ async fn a_new_host_finds_the_places_of_the_one_before() {
     good(host.mainstay(&["points", "release", "shop/nightly", "found"]));
     clean_at(&host.engine(), Timestamp::now() + hours(5000)).await;
     assert_eq!(clean_at(&host.engine(), Timestamp::now() + hours(5002)).await.forgotten.len(), 1);
+}
+
+/// A look that fails, as with a password that was made anew, leaves them to be found by the next one.
+#[tokio::test]
+async fn a_new_host_finds_them_once_it_has_the_right_password() {
+    let host = Host::new();
+    let put = async |password: &str| {
+        fs::write(host.path("password"), password).unwrap();
+        let password = json!({"password": {"file": host.text("password")}});
+        host.engine().put(&host.policy_in(&["disk"], password, json!({}))).await.unwrap();
+    };
+    put("correct horse").await;
+    run_with(&host, "one");
+    fs::remove_dir_all(host.path("state")).unwrap();
+
+    put("battery staple").await;
+    let restore = || host.mainstay(&["restore", "shop/nightly", "--into", &host.text("restored")]);
+    for attempt in ["first", "second"] {
+        let (_, said) = bad(restore());
+        assert!(said.contains("the password does not open the repository"), "{attempt}: {said}");
+    }
+    fs::write(host.path("password"), "correct horse").unwrap();
+    good(restore());
+    assert_eq!(crate::host::walk(&host.path("restored")), ["one"]);
 }

@@ -57,6 +57,8 @@ struct Listed {
     kept: bool,
     reasons: Vec<String>,
     expires_at: Option<Timestamp>,
+    /// Until when it can be taken back, if it is marked as expired.
+    gone_after: Option<Timestamp>,
 }
 
 /// Carries the command out.
@@ -109,6 +111,7 @@ fn under_rules(policy: &Policy, compiled: &CompiledPolicy, there: &ActualPolicy,
             // Left behind: nothing that is scheduled changes what becomes of it.
             false => (!decision.keep).then(|| point.expired_since.unwrap_or(now)),
         },
+        gone_after: point.expired_since.and_then(|since| since.checked_add(policy.grace).ok()),
     });
     listed.collect()
 }
@@ -127,12 +130,13 @@ fn without_document(name: &PolicyName, there: &ActualPolicy, now: Timestamp) -> 
         kept: point.expired_since.is_none(),
         reasons: point.expired_since.is_none().then(|| "no document".to_owned()).into_iter().collect(),
         expires_at: point.expired_since,
+        gone_after: None,
     });
     listed.collect()
 }
 
 fn json(listed: &Listed) -> Value {
-    let Listed { policy, point, kept, reasons, expires_at } = listed;
+    let Listed { policy, point, kept, reasons, expires_at, gone_after: _ } = listed;
     json!({
         "policy": policy,
         "id": point.id,
@@ -159,11 +163,16 @@ fn text(listed: &[Listed]) -> String {
         let points = wording::count(group.len(), "restore point", "restore points");
         let gap = if text.is_empty() { "" } else { "\n" };
         let _ = writeln!(text, "{gap}{}  {points}, {}", group[0].policy, wording::bytes(size));
-        for Listed { policy: _, point, kept, reasons, expires_at } in group {
+        for Listed { policy: _, point, kept, reasons, expires_at, gone_after } in group {
             let state = match (kept, expires_at) {
                 (true, Some(time)) => format!("until {}  {}", second(*time), reasons.join(", ")),
                 (true, None) => format!("kept  {}", reasons.join(", ")),
-                (false, _) => "expired".to_owned(),
+                (false, _) => match (point.expired_since, gone_after) {
+                    (Some(_), Some(time)) => format!("expired, gone after {}", second(*time)),
+                    (Some(_), None) => "expired".to_owned(),
+                    // Perhaps for ever: the documents may hold an edit that is refused.
+                    (None, _) => "not marked, but no rule of the documents keeps it".to_owned(),
+                },
             };
             let (id, size) = (wording::plain(&point.id.0), wording::bytes(point.size_bytes));
             let _ = writeln!(text, "  {id:<width$}  {}  {size:>10}  {state}", second(point.time));

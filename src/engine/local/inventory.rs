@@ -48,7 +48,8 @@ pub struct Found {
 /// Looks at all repositories of a policy and stores what was found.
 ///
 /// A place that was never written to from here is asked, too: it may hold what another state wrote. So may the places
-/// beside it, which have the same name but for their suffix: a first look finds those.
+/// beside it, which have the same name but for their suffix: a first look finds those, and while no point is known they
+/// are asked until all of them answer.
 ///
 /// A place that the policy left behind is asked only while a known point has a part there, and one that does not answer
 /// leaves the inventory complete: the rules count no point that is only there, see [`crate::retention::reach`].
@@ -56,12 +57,17 @@ pub struct Found {
 /// # Errors
 /// The state cannot be read or written. A repository that does not answer is no error but an incomplete inventory.
 pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> Result<Found, WorkError> {
+    // Before the listings: a point that is recorded while they are made is not in question.
+    let known = context.state.points(policy)?;
     let mut problems = Vec::new();
-    let mut fresh_places = Vec::new();
+    let (mut fresh_places, mut paths_beside) = (Vec::new(), Vec::new());
     if !context.state.has_seen_all(policy)? {
         for place in context.state.places(policy)?.iter().filter(|place| place.current && !place.path.is_empty()) {
             match beside(context, policy, place).await {
-                Ok(paths) => fresh_places.extend(context.state.add_former_places(place.id, &paths)?),
+                Ok(paths) => {
+                    fresh_places.extend(context.state.add_former_places(place.id, &paths)?);
+                    paths_beside.extend(paths);
+                }
                 Err(error) => problems.push(error.chain()),
             }
         }
@@ -69,11 +75,11 @@ pub async fn refresh(context: &Context, policy: &PolicyName, now: Timestamp) -> 
     let places = context.state.places(policy)?;
     let stored = context.state.policy(policy)?;
     let reach = stored.as_ref().filter(|stored| !stored.withdrawn).map(|stored| Reach::of(&stored.compiled));
-    // Before the listings: a point that is recorded while they are made is not in question.
-    let known = context.state.points(policy)?;
     let holds_something = |place: &PlaceRecord| {
         place.current
             || fresh_places.contains(&place.id)
+            // A place that an earlier look could not read, such as with the wrong password, is not fresh any more.
+            || (known.is_empty() && paths_beside.contains(&place.path))
             || known.iter().any(|point| point.parts.iter().any(|part| part.place == place.id))
     };
     let mut listed = BTreeMap::new();
