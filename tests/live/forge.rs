@@ -40,9 +40,10 @@ impl Site {
         world.write("site/a", "a line of the shop\n".repeat(40_000));
         world.write("webhook-secret", format!("{WEBHOOK_SECRET}\n"));
         let ada = Clone::new(&gitea, world.path("ada"), "ada", "ada/backups");
-        let port = free_port();
         let files = [("backup.yaml", policy(&world, 5)), ("settings.backup.yaml", settings(&world, &gitea))];
         ada.push("main", &files.each_ref().map(|(path, text)| (*path, text.as_str())), "first");
+        // Asked for at the last moment: whatever starts meanwhile might take it.
+        let port = free_port();
         let daemon = start_daemon(&world, &gitea, port, poll);
         let site = Self { world, gitea, ada, port, _daemon: daemon };
         wait_for("the policy to be applied", 60, || {
