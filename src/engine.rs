@@ -14,6 +14,7 @@ use crate::{
     status::ledger::{Event, EventKind},
 };
 
+pub mod download;
 pub mod kubernetes;
 pub mod local;
 pub mod movers;

@@ -28,6 +28,7 @@ pub mod merge;
 
 pub mod look;
 pub mod reviewer;
+mod shape;
 pub mod webhook;
 
 /// The check on the head of a change request.

@@ -73,7 +73,37 @@ pub struct RunReport {
     pub sources: Vec<SourceReport>,
 }
 
+impl RunReport {
+    /// Of a run that begins now.
+    pub fn begun(policy: PolicyName, trigger: Trigger, scheduled_at: Timestamp, now: Timestamp) -> Self {
+        Self {
+            policy,
+            id: RestorePointId::from_time(scheduled_at),
+            trigger,
+            scheduled_at,
+            started_at: now,
+            finished_at: None,
+            phase: Phase::Running,
+            failed_after_record: false,
+            interrupted: false,
+            message: "under way".to_owned(),
+            sources: Vec::new(),
+        }
+    }
+}
+
 impl SourceReport {
+    /// Fails those that are under way, because what worked on them is gone. `why` goes into each, if it says more than the
+    /// report itself.
+    pub fn fail_running(sources: &mut [Self], why: Option<&str>) {
+        for source in sources.iter_mut().filter(|source| source.phase == Phase::Running) {
+            source.phase = Phase::Failed;
+            if let Some(why) = why {
+                source.message = Some(why.to_owned());
+            }
+        }
+    }
+
     /// Of one that waits for its turn.
     pub fn pending(source: String, repository: String) -> Self {
         Self {

@@ -11,6 +11,7 @@ use super::{
     Account, ChangeRequest, Check, CheckState, Comment, Forge, ForgeError, Permission, Progress, Proposal, Review,
     Verdict,
     http::{Client, Scheme, encoded, encoded_path},
+    shape::{RawComment, RawPermission, User, account},
 };
 use crate::{git::Revision, secret::Secret};
 
@@ -46,12 +47,6 @@ impl Gitea {
 }
 
 #[derive(Deserialize)]
-struct User {
-    id: u64,
-    login: String,
-}
-
-#[derive(Deserialize)]
 struct Pull {
     number: u64,
     /// An account that was deleted is none.
@@ -80,15 +75,6 @@ struct Side {
 }
 
 #[derive(Deserialize)]
-struct RawComment {
-    id: u64,
-    user: Option<User>,
-    body: String,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-}
-
-#[derive(Deserialize)]
 struct RawReview {
     id: u64,
     user: Option<User>,
@@ -98,15 +84,6 @@ struct RawReview {
     #[serde(default)]
     commit_id: String,
     submitted_at: Timestamp,
-}
-
-#[derive(Deserialize)]
-struct RawPermission {
-    permission: String,
-}
-
-fn account(user: Option<User>) -> Account {
-    user.map_or(Account { name: "ghost".to_owned(), id: 0 }, |user| Account { name: user.login, id: user.id })
 }
 
 impl From<Pull> for ChangeRequest {
@@ -127,13 +104,6 @@ impl From<Pull> for ChangeRequest {
             updated_at,
             page: html_url,
         }
-    }
-}
-
-impl From<RawComment> for Comment {
-    fn from(comment: RawComment) -> Self {
-        let RawComment { id, user, body, created_at, updated_at } = comment;
-        Self { id, author: account(user), body, created_at, updated_at }
     }
 }
 

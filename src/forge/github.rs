@@ -17,6 +17,7 @@ use super::{
     Account, Annotation, ChangeRequest, Check, CheckState, Comment, Forge, ForgeError, Permission, Progress, Proposal,
     Review, Verdict,
     http::{Client, Scheme, encoded, encoded_path},
+    shape::{RawComment, RawPermission, User, account},
 };
 use crate::{git::Revision, secret::Secret};
 
@@ -169,12 +170,6 @@ fn annotation(annotation: &Annotation) -> Value {
 }
 
 #[derive(Deserialize)]
-struct User {
-    id: u64,
-    login: String,
-}
-
-#[derive(Deserialize)]
 struct Pull {
     number: u64,
     user: Option<User>,
@@ -203,16 +198,6 @@ struct Repository {
 }
 
 #[derive(Deserialize)]
-struct RawComment {
-    id: u64,
-    user: Option<User>,
-    #[serde(default)]
-    body: String,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-}
-
-#[derive(Deserialize)]
 struct RawReview {
     id: u64,
     user: Option<User>,
@@ -220,11 +205,6 @@ struct RawReview {
     commit_id: Option<String>,
     /// One that is not sent yet has none.
     submitted_at: Option<Timestamp>,
-}
-
-#[derive(Deserialize)]
-struct RawPermission {
-    permission: String,
 }
 
 #[derive(Deserialize)]
@@ -240,10 +220,6 @@ struct Reference {
 #[derive(Deserialize)]
 struct Object {
     sha: String,
-}
-
-fn account(user: Option<User>) -> Account {
-    user.map_or(Account { name: "ghost".to_owned(), id: 0 }, |user| Account { name: user.login, id: user.id })
 }
 
 impl From<Pull> for ChangeRequest {
@@ -266,13 +242,6 @@ impl From<Pull> for ChangeRequest {
             updated_at,
             page: html_url,
         }
-    }
-}
-
-impl From<RawComment> for Comment {
-    fn from(comment: RawComment) -> Self {
-        let RawComment { id, user, body, created_at, updated_at } = comment;
-        Self { id, author: account(user), body, created_at, updated_at }
     }
 }
 

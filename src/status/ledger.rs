@@ -118,6 +118,13 @@ pub enum EventKind {
     Released(RestorePointId),
 }
 
+impl EventKind {
+    /// The run that ended; none: it is another kind.
+    pub fn ended_run(&self) -> Option<&RunReport> {
+        if let Self::RunEnded(run) = self { Some(run) } else { None }
+    }
+}
+
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {

@@ -308,9 +308,7 @@ impl Site {
     ) -> Result<(), TurnError> {
         let counted = self.counted_sequence.unwrap_or(self.memory.published_sequence);
         for event in events.iter().filter(|event| event.sequence > counted) {
-            if let ledger::EventKind::RunEnded(report) = &event.kind {
-                self.ended_runs.push((**report).clone());
-            }
+            self.ended_runs.extend(event.kind.ended_run().cloned());
         }
         let newest = events.iter().map(|event| event.sequence).max();
         self.counted_sequence = Some(newest.unwrap_or(counted).max(counted));
@@ -405,8 +403,7 @@ fn applied_last(checkout: &Checkout, memory: &Memory, why: &dyn std::error::Erro
 
 /// The message of a status commit: what is new in it.
 fn message(input: &StatusInput<'_>) -> String {
-    let run =
-        |event: &ledger::Event| matches!(event.kind, ledger::EventKind::RunEnded(_)).then(|| event.policy.to_string());
+    let run = |event: &ledger::Event| event.kind.ended_run().map(|run| run.policy.to_string());
     let runs: BTreeSet<String> = input.events.iter().filter_map(run).collect();
     match (runs.len(), &input.desired.revision) {
         (0, Some(revision)) => format!("status: as of {}", revision.short()),

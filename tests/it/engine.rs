@@ -75,6 +75,27 @@ async fn what_is_due_is_started_once_and_the_budget_is_kept() {
     assert_eq!(engine.history(0).await.unwrap().iter().map(|event| event.sequence).collect::<Vec<_>>(), [1, 2]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_freeze_holds_runs_that_are_asked_for_on_a_forge() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("data")).unwrap();
+    fs::write(directory.path().join("data/file"), "content").unwrap();
+    let engine = engine(directory.path());
+    let policy = policy(directory.path(), "one");
+    engine.put(&policy).await.unwrap();
+    let (sender, mut ended) = tokio::sync::mpsc::channel(8);
+    engine.tell_ended(sender);
+    let (now, free) = (Timestamp::now(), SettingsSpec::default());
+    let frozen = SettingsSpec { freeze: true, ..free.clone() };
+    engine.schedule_turn(now, &frozen).unwrap();
+    let refused = engine.run_now(&policy.name, now).await.unwrap_err();
+    assert!(mainstay::engine::chain(&refused).contains("everything is frozen"), "{refused:?}");
+    engine.schedule_turn(now, &free).unwrap();
+    engine.run_now(&policy.name, now).await.unwrap();
+    ended.recv().await.unwrap();
+    assert_eq!(engine.observe(now).await.unwrap().policies[&policy.name].inventory.points.len(), 1);
+}
+
 #[tokio::test]
 async fn a_policy_made_again_gets_a_fresh_place_and_keeps_its_old_points() {
     let directory = tempfile::tempdir().unwrap();

@@ -12,6 +12,7 @@ use crate::{
         run::{asynchronous, failure, stop_on_signals},
     },
     engine::{
+        download::Downloaded,
         kubernetes::{
             restoring::{
                 ask,
@@ -19,12 +20,7 @@ use crate::{
             },
             site::Site,
         },
-        local::{
-            context::Context,
-            restoring::{self, Downloaded},
-            runner::Size,
-            state::State,
-        },
+        local::{context::Context, restoring, runner::Size, state::State},
     },
     policy::{PolicyName, document::restore::PointChoice},
 };

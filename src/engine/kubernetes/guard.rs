@@ -31,7 +31,7 @@ use crate::{
     policy::PolicyName,
     restore_point::RestorePointId,
     run::{
-        Phase,
+        SourceReport,
         machine::{self, Next, Outcome, Shape, Step},
     },
 };
@@ -210,10 +210,7 @@ async fn end(site: &Site, run: RunRecord, now: Timestamp) -> Result<String, Site
         };
         journal.conclude(outcome);
     }
-    for source in report.sources.iter_mut().filter(|source| source.phase == Phase::Running) {
-        source.phase = Phase::Failed;
-        source.message = Some("the run's pod went away".to_owned());
-    }
+    SourceReport::fail_running(&mut report.sources, Some("the run's pod went away"));
     site.store
         .change_run(&policy, &id, |record| {
             record.set_journal(&journal);

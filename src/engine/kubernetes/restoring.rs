@@ -27,7 +27,7 @@ use crate::{
     },
     mover::job::{Job, Task},
     policy::PolicyName,
-    run::{Phase, to_millisecond},
+    run::{Phase, SourceReport, to_millisecond},
 };
 
 pub mod ask;
@@ -167,9 +167,7 @@ fn end(record: &mut RestoreRecord, phase: Phase, message: String) {
     record.report.phase = phase;
     record.report.message = message;
     record.report.finished_at = Some(to_millisecond(Timestamp::now()));
-    for source in record.report.sources.iter_mut().filter(|source| source.phase == Phase::Running) {
-        source.phase = Phase::Failed;
-    }
+    SourceReport::fail_running(&mut record.report.sources, None);
 }
 
 /// A restore under way.

@@ -7,7 +7,6 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use rand::RngExt as _;
 use tokio::time::Instant;
 
 use super::{
@@ -19,9 +18,11 @@ use super::{
 use crate::{
     engine::{
         local::{
-            repositories::prune_lease,
             runner::{Notice, RunEnd, RunRequest, finish},
-            state::{places::PlaceRecord, points::StoredPart},
+            state::{
+                places::{PlaceRecord, fresh_maker, fresh_suffix},
+                points::StoredPart,
+            },
             test_pause::pause_at,
         },
         movers::Bounds,
@@ -43,12 +44,14 @@ pub mod capture;
 pub mod claims;
 pub mod hooks;
 mod pieces;
+mod prunes;
 pub mod quiesce;
 mod record;
 pub mod snapshots;
+mod workloads;
 
 use pieces::Pieces;
-use quiesce::{Workload, WorkloadError};
+pub use workloads::start;
 
 /// How long a hook, a stop or a start may take where nothing is said.
 pub const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(300);
@@ -72,7 +75,7 @@ pub async fn run(
     let name = &request.policy;
     let policy = site.store.policy(name).await?.ok_or_else(|| no_such_policy(site, name))?;
     let now = to_millisecond(Timestamp::now());
-    let mut report = first_report(request, now);
+    let mut report = RunReport::begun(name.clone(), request.trigger, request.scheduled_at.unwrap_or(now), now);
     let lease = match site.leases.take(&names::policy_lease(name), &site.pod, now).await? {
         Ok(lease) => lease,
         Err(holder) => {
@@ -158,27 +161,6 @@ pub async fn hook(
     };
     let result = hooks::execute(site.client(), policy.namespace(), exec, limit, stop).await;
     result.map_err(|error| failed(SiteError::from(error).chain()))
-}
-
-/// Gives a stopped workload its replicas back, and goes on trying while the API server is away.
-///
-/// # Errors
-/// In words.
-pub async fn start(site: &Site, stopped: &StoppedWorkload, owner: &str) -> Result<(), String> {
-    let until = Instant::now() + DEFAULT_HOOK_TIMEOUT;
-    let text = format!("{}/{}", stopped.kind, stopped.name);
-    let workload: Workload = text.parse().map_err(|error: WorkloadError| error.to_string())?;
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        match workload.start(site.client(), &stopped.namespace, owner, left).await {
-            Ok(()) => return Ok(()),
-            Err(WorkloadError::Api { .. }) if !left.is_zero() => tokio::time::sleep(BETWEEN_TRIES).await,
-            Err(error) => {
-                let reason = SiteError::from(error).chain();
-                return Err(format!("{text} in namespace {} is not up again: {reason}", stopped.namespace));
-            }
-        }
-    }
 }
 
 /// A run under way.
@@ -348,16 +330,6 @@ impl Run<'_> {
         }
     }
 
-    /// Nothing can be written down any more, but workloads must not stay down for that.
-    async fn start_regardless(&self) {
-        let owner = owner(&self.policy.name, &self.report.id);
-        for stopped in &self.stopped {
-            if let Err(reason) = start(self.site, stopped, &owner).await {
-                tracing::error!(policy = %self.policy.name, "{reason}");
-            }
-        }
-    }
-
     async fn carry_out_step(&mut self, step: Step, notice: &mut dyn FnMut(Notice)) -> Result<(), String> {
         if !matches!(step, Step::Start | Step::HookAfter(_)) {
             self.may_go_on()?;
@@ -406,37 +378,6 @@ impl Run<'_> {
         }
     }
 
-    /// Waits until no repository of the policy is being pruned, and keeps prunes away from then on: before anything is
-    /// stopped, because a prune may take long.
-    async fn keep_prunes_away(&mut self, notice: &mut dyn FnMut(Notice)) -> Result<(), String> {
-        let site = self.site;
-        for place in &self.places {
-            let name = names::prune_lease(&prune_lease(place));
-            loop {
-                let entered = site.leases.enter(&name, &site.pod, Timestamp::now()).await;
-                let holder = match entered.map_err(|error| SiteError::from(error).chain())? {
-                    Ok(()) => break,
-                    Err(holder) => holder,
-                };
-                let waits = format!("repository {} is being pruned ({holder})", place.repository);
-                self.may_go_on().map_err(|reason| format!("{reason}; {waits}"))?;
-                notice(Notice::Step(format!("wait: {waits}")));
-                tokio::time::sleep(cleanup::BETWEEN_LOOKS).await;
-            }
-            self.capturing.push(name);
-        }
-        Ok(())
-    }
-
-    /// Lets prunes of its repositories begin again.
-    async fn let_prunes_in(&mut self) {
-        for name in std::mem::take(&mut self.capturing) {
-            if let Err(error) = self.site.leases.leave(&name, &self.site.pod, Timestamp::now()).await {
-                tracing::debug!("a lease was not left; it is with the end of this pod: {error}");
-            }
-        }
-    }
-
     /// A run that was asked to stop, or is over its limit, begins nothing more.
     fn may_go_on(&self) -> Result<(), String> {
         if self.site.stop.as_ref().is_some_and(|stop| *stop.borrow()) {
@@ -450,48 +391,6 @@ impl Run<'_> {
 
     fn remaining(&self) -> Duration {
         self.bounds.deadline.saturating_duration_since(Instant::now())
-    }
-
-    /// Puts down what will be stopped, before it is.
-    async fn before_stop(&mut self) -> Result<(), String> {
-        let owner = owner(&self.policy.name, &self.report.id);
-        for workload in &self.pieces.workloads {
-            let before = workload.before_stop(self.site.client(), self.policy.name.namespace(), &owner).await;
-            let before = before.map_err(|error| {
-                format!("stopping the workload failed, so nothing was captured: {}", SiteError::from(error).chain())
-            })?;
-            self.stopped.extend(before);
-        }
-        Ok(())
-    }
-
-    async fn stop(&mut self) -> Result<(), String> {
-        let owner = owner(&self.policy.name, &self.report.id);
-        for stopped in &self.stopped {
-            let limit = DEFAULT_HOOK_TIMEOUT.min(self.remaining());
-            let workload: Workload = format!("{}/{}", stopped.kind, stopped.name)
-                .parse()
-                .map_err(|error: WorkloadError| error.to_string())?;
-            match workload.stop(self.site.client(), &stopped.namespace, &owner, limit).await {
-                Ok(remark) => self.remarks.extend(remark),
-                Err(error) => {
-                    let reason = SiteError::from(error).chain();
-                    return Err(format!("stopping the workload failed, so nothing was captured: {reason}"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn start(&self) -> Result<(), String> {
-        let owner = owner(&self.policy.name, &self.report.id);
-        let mut reasons = Vec::new();
-        for stopped in &self.stopped {
-            if let Err(reason) = start(self.site, stopped, &owner).await {
-                reasons.push(reason);
-            }
-        }
-        if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
     }
 
     async fn clean(&self) -> Result<(), String> {
@@ -516,33 +415,4 @@ async fn places_in_order(site: &Site, policy: &CompiledPolicy) -> Result<Vec<Pla
         })
     };
     policy.repositories.iter().map(of).collect()
-}
-
-/// Five random letters and digits.
-fn fresh_suffix() -> String {
-    const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    let mut random = rand::rng();
-    (0..5).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect()
-}
-
-/// Random, made once for each policy's record.
-fn fresh_maker() -> MakerId {
-    MakerId(format!("{:016x}", rand::random::<u64>()))
-}
-
-fn first_report(request: &RunRequest, now: Timestamp) -> RunReport {
-    let scheduled_at = request.scheduled_at.unwrap_or(now);
-    RunReport {
-        policy: request.policy.clone(),
-        id: RestorePointId::from_time(scheduled_at),
-        trigger: request.trigger,
-        scheduled_at,
-        started_at: now,
-        finished_at: None,
-        phase: Phase::Running,
-        failed_after_record: false,
-        interrupted: false,
-        message: "under way".to_owned(),
-        sources: Vec::new(),
-    }
 }

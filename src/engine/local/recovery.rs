@@ -15,7 +15,7 @@ use super::{
 use crate::{
     policy::PolicyName,
     run::{
-        Phase,
+        Phase, SourceReport,
         machine::{self, Journal, Next, Outcome, Step},
     },
 };
@@ -251,10 +251,7 @@ async fn end(context: &Context, run: StoredRun, now: Timestamp) -> Result<String
         context.state.conclude(&policy, &id, step, &outcome)?;
         journal.conclude(outcome);
     }
-    for source in report.sources.iter_mut().filter(|source| source.phase == Phase::Running) {
-        source.phase = Phase::Failed;
-        source.message = Some("the run's process went away".to_owned());
-    }
+    SourceReport::fail_running(&mut report.sources, Some("the run's process went away"));
     context.state.end_run(&report, now)?;
     tracing::warn!(%policy, run = %id, "{}", report.message);
     Ok(report.message)

@@ -39,7 +39,7 @@ mod waiting;
 pub use choice::choose;
 use choice::{place_of, tasks};
 pub use document::{carry_out_document, start_document, take_up};
-pub use download::{Downloaded, download};
+pub use download::download;
 use guard::Guard;
 
 /// How long a restore may take.

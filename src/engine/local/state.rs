@@ -234,7 +234,7 @@ impl State {
                 }
                 if version < 3 {
                     transaction.execute_batch(points::ADDED)?;
-                    let maker = format!("{:016x}", rand::random::<u64>());
+                    let MakerId(maker) = places::fresh_maker();
                     transaction.execute("INSERT OR IGNORE INTO notes VALUES (?1, ?2)", [MAKER_NOTE, &maker])?;
                     transaction.execute_batch(past::PAST_RUNS)?;
                     policies::add_secret_variables(transaction)?;

@@ -1,7 +1,7 @@
 //! Looks at a forge that speaks as GitHub does: what they say, and what they cost.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
@@ -31,6 +31,8 @@ struct Hosted {
     comments: BTreeMap<u64, Vec<Value>>,
     next_comment: u64,
     statuses: Vec<(String, Value)>,
+    /// Change requests whose comments nobody may read.
+    locked: BTreeSet<u64>,
 }
 
 /// A repository, a server and an engine.
@@ -139,6 +141,9 @@ fn answer(hosted: &mut Hosted, asked: &Asked) -> Answer {
         }
         ["GET", "", "pulls", id] => Answer::json(hosted.pulls[&number(id)].clone()),
         ["GET", "", "pulls", _, "reviews"] => Answer::json(json!([])),
+        ["GET", "", "issues", id, "comments"] if hosted.locked.contains(&number(id)) => {
+            Answer::status(403, "Forbidden")
+        }
         ["GET", "", "issues", id, "comments"] => {
             Answer::json(json!(hosted.comments.get(&number(id)).cloned().unwrap_or_default()))
         }
@@ -227,6 +232,25 @@ async fn the_plan_is_that_of_the_merge_and_a_conflict_says_so() {
     let after = git(scene.documents.path(), &["count-objects"]);
     let count = |text: &str| text.split(' ').next().and_then(|word| word.parse::<u32>().ok()).expect("a number");
     assert!(count(&after) <= count(&objects) + 3, "a commit has three objects: {objects} → {after}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_cannot_be_read_holds_up_no_other() {
+    let mut scene = Scene::new().await;
+    let extra = policy("weekly", 7).split("---\n").nth(1).expect("a policy").to_owned();
+    scene.open(1, &[("weekly.backup.yaml", &extra)]);
+    let other = scene.open(2, &[("weekly.backup.yaml", &extra)]);
+    scene.hosted.lock().expect("no panic").locked.insert(1);
+    scene.look().await;
+    assert_eq!(scene.comment(1), "");
+    assert_eq!(scene.check(&other).0, "success");
+    assert!(scene.comment(2).contains("shop/weekly"), "{}", scene.comment(2));
+    let problem = scene.eye.memory.problem.clone().unwrap_or_default();
+    assert!(problem.contains("change request 1"), "{problem}");
+    scene.hosted.lock().expect("no panic").locked.clear();
+    scene.look().await;
+    assert!(scene.comment(1).contains("shop/weekly"), "{}", scene.comment(1));
+    assert_eq!(scene.eye.memory.problem, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -141,4 +141,11 @@ mod tests {
         assert_eq!(snapshot["spec"]["source"], json!({"volumeSnapshotContentName": "restore-1-v0"}));
         assert_eq!(manifests(&identity, &json!({"spec": {"driver": "d"}})), None);
     }
+
+    #[test]
+    fn who_may_not_make_second_names_has_none_to_take_away() {
+        let answer = |code: u16| kube::Error::Api(Box::new(kube::core::Status { code, ..Default::default() }));
+        assert!(is_none_there(&answer(403)) && is_none_there(&answer(404)));
+        assert!(!is_none_there(&answer(409)) && !is_none_there(&answer(500)));
+    }
 }

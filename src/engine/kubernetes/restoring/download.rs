@@ -20,6 +20,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use super::choice;
 use crate::{
     engine::{
+        download::{Destination, Downloaded},
         kubernetes::{
             access,
             labels::{self, Kind},
@@ -28,7 +29,6 @@ use crate::{
             runner::hooks::verdict,
             site::{Site, SiteError},
         },
-        local::{restoring::Downloaded, sources},
         movers::{Bounds, Word},
     },
     mover::{
@@ -111,25 +111,9 @@ pub async fn download(
             .find(|source| source.name == chosen.source())
             .filter(|_| chosen.claim.is_none())
     });
-    let files = source.map(sources::file_names).unwrap_or_default();
-    let file_name = match (file, files.as_slice()) {
-        (Some(file), _) => Some(file),
-        (None, []) => None,
-        (None, [only]) => Some(only.clone()),
-        (None, several) => {
-            return Err(SiteError::Refused(format!(
-                "source {name} holds several dumps; choose one with --file: {}",
-                several.join(", ")
-            )));
-        }
-    };
-    let ending = file_name.clone().unwrap_or_else(|| format!("{}.tar.gz", name.replace('/', "-")));
-    let output = output.unwrap_or_else(|| PathBuf::from(format!("{}-{id}-{ending}", policy.name())));
-    let output = std::path::absolute(&output)
-        .map_err(|error| SiteError::Refused(format!("cannot write to {}: {error}", output.display())))?;
-    let is_custom = file_name.is_some() && source.is_some_and(|source| source.postgres.is_some());
-    let hint = is_custom
-        .then(|| format!("it is in PostgreSQL's custom format; as SQL: pg_restore --file=- {}", output.display()));
+    let stem = format!("{}-{id}", policy.name());
+    let Destination { file_name, output, hint } =
+        Destination::of(&name, source, file, output, &stem).map_err(SiteError::Refused)?;
     let repository = access::repository(site.client(), site.store.namespace(), place).await?;
     let task = Task::Send { snapshot: chosen.part.snapshot.clone(), file_name };
     let work = Job { repository, cache_directory: None, bandwidth_bytes_per_second: None, task };

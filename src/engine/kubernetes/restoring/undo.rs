@@ -233,3 +233,31 @@ pub fn selector(record: &RestoreRecord) -> String {
     let mark = movers::run_labels(labels::labels(Kind::Mover, Some(&record.policy)), &record.mark());
     mark.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_volume_stays_where_no_workload_proved_the_one_in_its_place() {
+        let swap = |new: serde_json::Value| {
+            json!({"namespace": "shop", "claim": "data", "beside": "x", "made": {}, "new": new,
+                "old": {"name": "former", "reclaim": "Delete"}})
+        };
+        let record = |new, stopped: serde_json::Value| -> RestoreRecord {
+            serde_json::from_value(json!({
+                "name": "shop/back", "content": "1", "policy": "shop/nightly", "spec": {"policy": "nightly"},
+                "report": {"phase": "Running", "startedAt": "2026-11-21T02:00:00Z", "message": "", "sources": []},
+                "swaps": [swap(new)], "stopped": stopped,
+            }))
+            .unwrap()
+        };
+        let new = json!({"name": "fresh", "reclaim": "Delete"});
+        let stopped = json!([{"kind": "Deployment", "namespace": "shop", "name": "shop", "replicas": 1}]);
+        assert_eq!(kept(&record(new.clone(), json!([]))), ["former"]);
+        assert!(kept(&record(new, stopped)).is_empty(), "a workload was ready on the new one");
+        assert!(kept(&record(json!(null), json!([]))).is_empty(), "nothing took its place");
+    }
+}

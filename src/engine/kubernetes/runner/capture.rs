@@ -52,7 +52,7 @@ impl Run<'_> {
         if result.is_ok() {
             for stopped in &self.stopped {
                 let text = format!("{}/{}", stopped.kind, stopped.name);
-                let still = match text.parse::<super::Workload>() {
+                let still = match text.parse::<super::quiesce::Workload>() {
                     Ok(workload) => workload.check_still(self.site.client(), &stopped.namespace).await,
                     Err(error) => Err(error),
                 };

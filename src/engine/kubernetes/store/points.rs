@@ -284,10 +284,7 @@ impl PointsRecord {
                 let id = self.places.iter().map(|place| place.id).max().unwrap_or(0) + 1;
                 let path = match shared {
                     true => String::new(),
-                    false => {
-                        let name = &policy.name;
-                        format!("{}/{}-{}-{}", policy.cluster, name.namespace(), name.name(), fresh_suffix())
-                    }
+                    false => format!("{}/{}{}", policy.cluster, PlaceRecord::prefix(&policy.name), fresh_suffix()),
                 };
                 self.places.push(PlaceRecord {
                     id,
@@ -353,23 +350,7 @@ impl PointsRecord {
 
     /// Notes that a run has ended, once: another process may have ended it already, and told so.
     pub fn run_ended(&mut self, report: &RunReport, now: Timestamp) {
-        let is_known = |event: &WaitingEvent| match &event.kind {
-            EventKind::RunEnded(ended) => ended.id == report.id,
-            EventKind::Applied { .. }
-            | EventKind::Approved { .. }
-            | EventKind::RestoreEnded(_)
-            | EventKind::LostByEdit { .. }
-            | EventKind::Expired { .. }
-            | EventKind::TakenBack { .. }
-            | EventKind::Forgotten { .. }
-            | EventKind::Verified { .. }
-            | EventKind::Found { .. }
-            | EventKind::Missing { .. }
-            | EventKind::Returned { .. }
-            | EventKind::GivenUp { .. }
-            | EventKind::Held(_)
-            | EventKind::Released(_) => false,
-        };
+        let is_known = |event: &WaitingEvent| event.kind.ended_run().is_some_and(|ended| ended.id == report.id);
         let has_ended = |last: &RunReport| last.id == report.id && last.finished_at.is_some();
         if self.last_run.as_ref().is_some_and(has_ended) || self.events.iter().any(is_known) {
             return;

@@ -4,25 +4,17 @@ use std::path::PathBuf;
 
 use super::{LIMIT, choose};
 use crate::{
-    engine::local::{
-        context::{Context, WorkError},
-        movers::{Bounds, Word},
-        runner, sources,
+    engine::{
+        download::{Destination, Downloaded},
+        local::{
+            context::{Context, WorkError},
+            movers::{Bounds, Word},
+            runner,
+        },
     },
     mover::job::Task,
     policy::{PolicyName, document::restore::PointChoice},
 };
-
-/// What a download wrote.
-#[derive(Debug)]
-pub struct Downloaded {
-    /// The file.
-    pub file: PathBuf,
-    /// Its size.
-    pub size_bytes: u64,
-    /// What to do with it, where that is not plain.
-    pub hint: Option<String>,
-}
 
 /// Writes one source of a restore point into a new file: files as tar.gz, a dump as it is.
 ///
@@ -63,29 +55,12 @@ pub async fn download(
         return Err(WorkError::Refused(format!("no repository of {policy} holds source {name} any more")));
     };
     let source = stored.compiled.document.spec.sources.iter().find(|source| source.name == name);
-    let files = source.map(sources::file_names).unwrap_or_default();
-    let file_name = match (file, files.as_slice()) {
-        (Some(file), _) => Some(file),
-        (None, []) => None,
-        (None, [only]) => Some(only.clone()),
-        (None, several) => {
-            return Err(WorkError::Refused(format!(
-                "source {name} holds several dumps; choose one with --file: {}",
-                several.join(", ")
-            )));
-        }
-    };
-    let ending = file_name.clone().unwrap_or_else(|| format!("{name}.tar.gz"));
-    let output = output.unwrap_or_else(|| PathBuf::from(format!("{}-{}-{ending}", policy.name(), point.point.id)));
-    let refuse = |error: std::io::Error| WorkError::Refused(format!("cannot write to {}: {error}", output.display()));
-    let output = std::path::absolute(&output).map_err(refuse)?;
+    let stem = format!("{}-{}", policy.name(), point.point.id);
+    let Destination { file_name, output, hint } =
+        Destination::of(&name, source, file, output, &stem).map_err(WorkError::Refused)?;
     if output.symlink_metadata().is_ok() {
         return Err(WorkError::Refused(format!("{} exists; name another file with --output", output.display())));
     }
-    let hint = file_name
-        .as_ref()
-        .filter(|_| source.is_some_and(|source| source.postgres.is_some()))
-        .map(|_| format!("it is in PostgreSQL's custom format; as SQL: pg_restore --file=- {}", output.display()));
     let task = Task::Download { snapshot: part.part.snapshot.clone(), file_name, output: output.clone() };
     let bounds = Bounds::within(LIMIT, context.stop.clone());
     context.job(place, task, None, &bounds, |word| hear(&name, word)).await?;

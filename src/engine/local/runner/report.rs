@@ -5,7 +5,6 @@ use jiff::Timestamp;
 use super::RunRequest;
 use crate::{
     policy::CompiledPolicy,
-    restore_point::RestorePointId,
     run::{Phase, RunReport, SourceReport, machine::Ending, to_millisecond},
 };
 
@@ -62,16 +61,7 @@ pub fn first_report(policy: &CompiledPolicy, request: &RunRequest, now: Timestam
         policy.repositories.iter().map(|repository| (source.name.clone(), repository.metadata.name.clone()))
     });
     RunReport {
-        policy: policy.name.clone(),
-        id: RestorePointId::from_time(scheduled_at),
-        trigger: request.trigger,
-        scheduled_at,
-        started_at: now,
-        finished_at: None,
-        phase: Phase::Running,
-        failed_after_record: false,
-        interrupted: false,
-        message: "under way".to_owned(),
         sources: pairs.map(|(source, repository)| SourceReport::pending(source, repository)).collect(),
+        ..RunReport::begun(policy.name.clone(), request.trigger, scheduled_at, now)
     }
 }

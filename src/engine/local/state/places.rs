@@ -13,6 +13,7 @@ use crate::{
         CompiledPolicy, PolicyName,
         document::{RepositoryDocument, repository::Layout},
     },
+    restore_point::MakerId,
     retention::reach::location,
 };
 
@@ -191,8 +192,16 @@ impl State {
 
 /// `{cluster}/{namespace}-{policy}-{suffix}` with five random letters and digits.
 fn fresh_path(policy: &CompiledPolicy) -> String {
+    format!("{}/{}{}", policy.cluster, PlaceRecord::prefix(&policy.name), fresh_suffix())
+}
+
+/// Five random letters and digits.
+pub fn fresh_suffix() -> String {
     let mut random = rand::rng();
-    let letter = |_| char::from(SUFFIX[random.random_range(0..SUFFIX.len())]);
-    let suffix: String = (0..SUFFIX_LENGTH).map(letter).collect();
-    format!("{}/{}{suffix}", policy.cluster, PlaceRecord::prefix(&policy.name))
+    (0..SUFFIX_LENGTH).map(|_| char::from(SUFFIX[random.random_range(0..SUFFIX.len())])).collect()
+}
+
+/// Random, to be made once for each installation.
+pub fn fresh_maker() -> MakerId {
+    MakerId(format!("{:016x}", rand::random::<u64>()))
 }
