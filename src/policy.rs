@@ -144,7 +144,7 @@ impl Deref for Policy {
 }
 
 /// What a policy's own document says, whatever other documents there are.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PolicyContent {
     /// `NAMESPACE/NAME`.
     pub name: PolicyName,

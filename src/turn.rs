@@ -71,9 +71,12 @@ pub async fn turn<E: Engine>(site: &mut Site, engine: &E, now: Timestamp) -> Res
     let events = engine.history(site.published_sequence().saturating_sub(1)).await?;
     let published = block_in_place(|| site.publish(&loaded, &plan, &applied, &actual, &events, now))?;
     let settled = plan.refusals.is_empty() && plan.frozen.is_empty() && applied.failed.is_empty();
-    block_in_place(|| site.remember(&loaded.desired, &events, published.is_ok(), settled))?;
+    block_in_place(|| site.remember(&loaded.desired, &plan, &events, published.is_ok(), settled))?;
+    let findings = loaded.findings.len();
+    drop(loaded);
+    block_in_place(|| site.share(&actual, !applied.done.is_empty()));
     Ok(Turn {
-        findings: loaded.findings.len(),
+        findings,
         newest_sequence: site.seen_sequence(),
         planning,
         plan,

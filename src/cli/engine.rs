@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Failure, StateArguments};
 use crate::{
+    daemon::memory::Memory,
     engine::{
         EngineError,
         kubernetes::{KubernetesEngine, manifests::policy::Installation, run_now, store::Store},
@@ -16,6 +17,9 @@ const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/name
 /// Mainstay's own namespace where nothing names another.
 const NAMESPACE: &str = "mainstay-system";
 
+/// Under which `--help` shows what only a cluster needs.
+const HEADING: &str = "With --engine kubernetes";
+
 /// Where runs happen.
 #[derive(Debug, Clone, Args)]
 pub struct EngineArguments {
@@ -23,13 +27,19 @@ pub struct EngineArguments {
     #[arg(long, value_enum, default_value_t = EngineName::Local, env = "MAINSTAY_ENGINE")]
     pub engine: EngineName,
     /// Mainstay's own namespace in the cluster [default: that of the service account, else mainstay-system]
-    #[arg(long, value_name = "NAMESPACE", env = "MAINSTAY_NAMESPACE")]
+    #[arg(long, value_name = "NAMESPACE", env = "MAINSTAY_NAMESPACE", help_heading = HEADING)]
     pub namespace: Option<String>,
     /// Image of the pods that carry out runs in the cluster; needed to apply
-    #[arg(long, value_name = "IMAGE", env = "MAINSTAY_IMAGE")]
+    #[arg(long, value_name = "IMAGE", env = "MAINSTAY_IMAGE", help_heading = HEADING)]
     pub image: Option<String>,
     /// Service account of these pods
-    #[arg(long, value_name = "NAME", default_value = "mainstay-run", env = "MAINSTAY_RUN_SERVICE_ACCOUNT")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "mainstay-run",
+        env = "MAINSTAY_RUN_SERVICE_ACCOUNT",
+        help_heading = HEADING
+    )]
     pub run_service_account: String,
 }
 
@@ -95,6 +105,20 @@ pub async fn cluster(arguments: &EngineArguments) -> Result<KubernetesEngine, Fa
 pub async fn store(arguments: &EngineArguments) -> Result<Store, Failure> {
     let client = run_now::client().await.map_err(failure)?;
     Ok(Store::new(client, arguments.installation().namespace))
+}
+
+/// What the last turn left in a cluster, whichever daemon made it; of a new installation, nothing.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn last_turn(store: &Store) -> Result<Memory, Failure> {
+    let unreadable = || Failure::new("what the last turn left in the cluster cannot be read");
+    match store.memory().await.map_err(|error| unreadable().caused_by(error))? {
+        Some(memory) => serde_json::from_str(&memory).map_err(|error| {
+            unreadable().caused_by(error).hint("a newer Mainstay may have written it; use that one here, too")
+        }),
+        None => Ok(Memory::default()),
+    }
 }
 
 /// What the engine could not do, for a person.

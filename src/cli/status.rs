@@ -1,5 +1,7 @@
 //! `mainstay status`: policies, their last and next runs, and what is wrong; or the offline inventory.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
 use jiff::{Timestamp, tz::TimeZone};
@@ -7,11 +9,12 @@ use jiff::{Timestamp, tz::TimeZone};
 use super::{
     CommandResult, Exit, Failure, StateArguments,
     display::{files, second},
-    engine::{EngineName, cluster},
+    engine::{EngineName, cluster, last_turn},
     run::asynchronous,
 };
 use crate::{
     actual::{ActualPolicy, ActualState, inventory},
+    daemon::memory::{Memory, Waiting},
     engine::{
         Engine as _,
         local::{LocalEngine, runner::Size},
@@ -55,20 +58,26 @@ pub fn execute(arguments: Arguments) -> CommandResult {
     let now = Timestamp::now();
     asynchronous(async move {
         let wrap = |error| Failure::new("the status cannot be read").caused_by(error);
-        let (mut actual, place) = match state.engine.engine {
+        let (mut actual, memory, place) = match state.engine.engine {
             EngineName::Local => {
                 let directory = state.directory()?;
                 let engine = LocalEngine::open_read_only(&directory).map_err(wrap)?;
-                (engine.observe(now).await.map_err(wrap)?, directory.display().to_string())
+                let memory = Memory::load(&directory).map_err(|error| {
+                    Failure::new("it cannot be told whether a change waits for consent").caused_by(error)
+                })?;
+                (engine.observe(now).await.map_err(wrap)?, memory, directory.display().to_string())
             }
             EngineName::Kubernetes => {
                 let engine = cluster(&state.engine).await?;
                 let actual = engine.observe(now).await.map_err(wrap)?;
-                (actual, format!("namespace {}", engine.store().namespace()))
+                let memory = last_turn(engine.store()).await?;
+                (actual, memory, format!("namespace {}", engine.store().namespace()))
             }
         };
+        let mut waiting = memory.waiting;
         if let Some(policy) = &policy {
             actual.policies.retain(|name, _| name == policy);
+            waiting.retain(|name, _| name == policy);
             if actual.policies.is_empty() {
                 return Err(Failure::new(format!("there is no policy {policy} in {place}"))
                     .hint("`mainstay status` lists those that are; --state names another state"));
@@ -76,8 +85,8 @@ pub fn execute(arguments: Arguments) -> CommandResult {
         }
         match (output, wants_inventory) {
             (Output::Json, true) => print(&inventory::write(&actual)),
-            (Output::Json, false) => print(&format!("{:#}\n", json(&actual, now))),
-            (Output::Text, _) => print(&text(&actual, &place, now, policy.is_some())),
+            (Output::Json, false) => print(&format!("{:#}\n", json(&actual, &waiting, now))),
+            (Output::Text, _) => print(&text(&actual, &waiting, &place, now, policy.is_some())),
         }
         Ok(Exit::Success)
     })
@@ -89,15 +98,19 @@ fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-fn json(actual: &ActualState, now: Timestamp) -> serde_json::Value {
+/// The changes that wait, by policy.
+type AllWaiting = BTreeMap<PolicyName, Waiting>;
+
+fn json(actual: &ActualState, waiting: &AllWaiting, now: Timestamp) -> serde_json::Value {
     let policies: serde_json::Map<String, serde_json::Value> = actual
         .policies
         .iter()
         .map(|(name, policy)| {
             let points = &policy.inventory.points;
+            let (condition, message) = condition(policy, waiting.get(name), now);
             let value = serde_json::json!({
-                "condition": condition(policy, now).0,
-                "message": condition(policy, now).1,
+                "condition": condition,
+                "message": message,
                 "revision": policy.compiled.as_ref().and_then(|compiled| compiled.revision.clone()),
                 "running": policy.running,
                 "lastRun": policy.last_run,
@@ -123,7 +136,7 @@ fn json(actual: &ActualState, now: Timestamp) -> serde_json::Value {
     })
 }
 
-fn text(actual: &ActualState, place: &str, now: Timestamp, with_sources: bool) -> String {
+fn text(actual: &ActualState, waiting: &AllWaiting, place: &str, now: Timestamp, with_sources: bool) -> String {
     if actual.policies.is_empty() && actual.restores.is_empty() {
         return format!(
             "There is no policy yet in {place}; --state names another state. \
@@ -142,7 +155,7 @@ fn text(actual: &ActualState, place: &str, now: Timestamp, with_sources: bool) -
     ]);
     let mut messages = String::new();
     for (name, policy) in &actual.policies {
-        let (condition, message) = condition(policy, now);
+        let (condition, message) = condition(policy, waiting.get(name), now);
         let newest = policy.inventory.points.last();
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         table.add_row([
@@ -176,6 +189,9 @@ fn text(actual: &ActualState, place: &str, now: Timestamp, with_sources: bool) -
             ));
         }
     }
+    for (name, waiting) in waiting.iter().filter(|(name, waiting)| is_new(actual, name, waiting)) {
+        messages.push_str(&format!("{name}: {}\n", waiting.message));
+    }
     for ((name, _), report) in &actual.restores {
         messages.push_str(&format!("restore {name}: {:?}: {}\n", report.phase, report.message));
     }
@@ -183,8 +199,17 @@ fn text(actual: &ActualState, place: &str, now: Timestamp, with_sources: bool) -
     format!("{}\n{separator}{messages}", table.trim_fmt())
 }
 
+/// Whether a policy waits that there is not yet.
+fn is_new(actual: &ActualState, name: &PolicyName, waiting: &Waiting) -> bool {
+    waiting.in_force.is_none() && !actual.policies.contains_key(name)
+}
+
 /// The condition of a policy, and why.
-fn condition(policy: &ActualPolicy, now: Timestamp) -> (&'static str, String) {
+fn condition(policy: &ActualPolicy, waiting: Option<&Waiting>, now: Timestamp) -> (&'static str, String) {
+    let in_force = policy.compiled.as_ref().map(|compiled| &compiled.spec_hash);
+    if let Some(waiting) = waiting.filter(|waiting| waiting.in_force.as_ref() == in_force) {
+        return ("Refused", waiting.message.clone());
+    }
     let Some(compiled) = &policy.compiled else {
         return ("Withdrawn", "its document is gone; its restore points stay".to_owned());
     };

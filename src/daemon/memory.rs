@@ -1,6 +1,7 @@
 //! What the daemon remembers from turn to turn, also over a restart: a small JSON file in the state directory.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     io::Write as _,
     path::{Path, PathBuf},
@@ -11,13 +12,16 @@ use serde::{Deserialize, Serialize};
 use crate::{
     forge::memory::ForgeMemory,
     git::Revision,
-    policy::{Location, document::SettingsSpec},
+    policy::{Location, PolicyName, document::SettingsSpec},
 };
 
 /// Name of the file in the state directory.
 const FILE_NAME: &str = "last-turn.json";
 /// A larger file is not ours.
 const LONGEST_BYTES: u64 = 1 << 20;
+
+/// The file stays small, however many changes are refused at once.
+pub const MOST_WAITING: usize = 100;
 
 /// What the last turn that went through has left.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -34,11 +38,25 @@ pub struct Memory {
     /// in it and before it is used up. Were it to hold for ever, a loss that was taken back could happen again unseen.
     #[serde(default)]
     pub consented: Option<Revision>,
+    /// The changes that wait for consent, or for something to be mended: the first [`MOST_WAITING`] by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waiting: BTreeMap<PolicyName, Waiting>,
     /// What is remembered of the forge, where the state directory may not outlive the daemon; see [`ForgeMemory::kept`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forge: Option<ForgeMemory>,
     /// Number of the newest ledger event that is in the status branch.
     pub published_sequence: u64,
+}
+
+/// A change that a safety rail blocks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// Hash of the policy that is in force instead; none: there is none. With another one in force nothing waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<String>,
+    /// Why it waits, and how to consent.
+    pub message: String,
 }
 
 /// Why the memory could not be read or written.

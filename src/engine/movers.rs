@@ -10,7 +10,7 @@ use tokio::{
 
 use super::process::{ProcessIdentity, Stop, describe, stopped};
 use crate::{
-    mover::job::{Event, Failure, Job, Outcome, Snapshot},
+    mover::job::{Event, Failure, FailureKind, Job, Outcome, Snapshot},
     secret::Confidential,
 };
 
@@ -64,6 +64,13 @@ pub enum MoverError {
         /// The repository.
         repository: String,
     },
+}
+
+impl MoverError {
+    /// Whether the mover said that it failed in this way.
+    pub fn is(&self, kind: FailureKind) -> bool {
+        matches!(self, Self::Failed(failure) if failure.kind == kind)
+    }
 }
 
 /// How long a job may take, and who may end it.

@@ -4,7 +4,7 @@
 //! place; a remote one is mirrored bare into a cache directory.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -276,29 +276,80 @@ fn changed_files(
     let Ok(before) = repository.find_tree(before) else {
         return Ok(Arc::new(all_files(repository, tree, watched)?));
     };
-    let diff = repository
-        .diff_tree_to_tree(Some(&before), Some(tree), None)
-        .map_err(|source| GitError::Read { operation: "comparing two revisions".to_owned(), source })?;
+    let (gone, found) = differences(repository, before, tree)?;
     let changed = Arc::make_mut(&mut files);
-    for delta in diff.deltas() {
-        let (old, new) = (delta.old_file(), delta.new_file());
-        for path in [old.path(), new.path()].into_iter().flatten() {
-            changed.content.remove(path);
-            changed.unread.remove(path);
-        }
+    for path in gone {
+        changed.content.remove(&path);
+        changed.unread.remove(&path);
     }
-    // After all removals: a file that became a directory gives two deltas, in either order.
-    for delta in diff.deltas() {
-        let new = delta.new_file();
-        if let Some(path) = new.path().filter(|path| is_document_file(path) && new.mode() != git2::FileMode::Unreadable)
-        {
-            read_into(repository, path, new.id(), u32::from(new.mode()), changed);
-        }
+    // After all removals: a file may have become a directory, or a directory a file.
+    for (path, id, mode) in found {
+        read_into(repository, &path, id, mode, changed);
     }
     if changed.content.len() > DOCUMENTS_LIMIT {
         return Err(GitError::TooManyDocuments { path: watched.to_owned(), limit: DOCUMENTS_LIMIT });
     }
     Ok(files)
+}
+
+/// A file of documents in a tree: its path, its blob and its mode.
+type Found = (PathBuf, Oid, u32);
+
+/// The files of documents that only the first tree has in this form, and those that only the second one has. What both
+/// have is passed over a directory at a time: libgit2's own comparison reads each of them.
+fn differences(
+    repository: &Repository,
+    before: Tree<'_>,
+    after: &Tree<'_>,
+) -> Result<(Vec<PathBuf>, Vec<Found>), GitError> {
+    let (mut gone, mut found) = (Vec::new(), Vec::new());
+    let mut pending = vec![(PathBuf::new(), Some(before), Some(after.clone()))];
+    while let Some((directory, before, after)) = pending.pop() {
+        let (before, after) = (entries(before.as_ref()), entries(after.as_ref()));
+        let names: BTreeSet<&Vec<u8>> = before.keys().chain(after.keys()).collect();
+        for name in names {
+            let (old, new) = (before.get(name), after.get(name));
+            if old == new {
+                continue;
+            }
+            let path = directory.join(path_of(name));
+            let subtree = |entry: Option<&Entry>| match entry.filter(|entry| entry.is_tree) {
+                Some(entry) => repository.find_tree(entry.id).map(Some).map_err(|source| GitError::Read {
+                    operation: format!("reading the directory {}", path.display()),
+                    source,
+                }),
+                None => Ok(None),
+            };
+            if path.components().count() < DEPTH_LIMIT {
+                let (old, new) = (subtree(old)?, subtree(new)?);
+                if old.is_some() || new.is_some() {
+                    pending.push((path.clone(), old, new));
+                }
+            }
+            if is_document_file(&path) {
+                gone.extend(old.filter(|entry| !entry.is_tree).map(|_| path.clone()));
+                found.extend(new.filter(|entry| !entry.is_tree).map(|entry| (path.clone(), entry.id, entry.mode)));
+            }
+        }
+    }
+    Ok((gone, found))
+}
+
+/// What a tree says of one name.
+#[derive(PartialEq, Eq)]
+struct Entry {
+    id: Oid,
+    mode: u32,
+    is_tree: bool,
+}
+
+fn entries(tree: Option<&Tree<'_>>) -> BTreeMap<Vec<u8>, Entry> {
+    let entry = |entry: git2::TreeEntry<'_>| {
+        let mode = u32::try_from(entry.filemode()).unwrap_or_default();
+        let is_tree = entry.kind() == Some(ObjectType::Tree);
+        (entry.name_bytes().to_vec(), Entry { id: entry.id(), mode, is_tree })
+    };
+    tree.into_iter().flat_map(|tree| tree.iter()).map(entry).collect()
 }
 
 /// Reads once more what could not be read: a damaged object may have been mended since, without any new commit.

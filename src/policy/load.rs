@@ -5,11 +5,14 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
+    CompiledPolicy, PolicyName,
     diagnostic::{self, Diagnostic, Rule},
-    validate::{self, CheckedFile, EngineKind, together::together},
+    document::RepositoryDocument,
+    validate::{self, CheckedDocument, CheckedFile, EngineKind, together::together},
 };
 use crate::desired::DesiredState;
 
@@ -79,6 +82,36 @@ impl ParseCache {
             true => self.files = checked.collect(),
             false => self.files.extend(checked),
         }
+    }
+
+    /// Lets what was parsed share its documents with what is in force, where both say the same. It is then kept once, and
+    /// the next plan sees without reading them that they are the same.
+    pub fn share<'a>(&mut self, in_force: impl Fn(&PolicyName) -> Option<&'a CompiledPolicy>) {
+        let mut repositories: BTreeMap<String, Arc<RepositoryDocument>> = BTreeMap::new();
+        for document in self.documents() {
+            let CheckedDocument::Policy(checked) = document else { continue };
+            let Some(compiled) = in_force(&checked.policy.name) else { continue };
+            let own = &checked.policy.document;
+            if !Arc::ptr_eq(own, &compiled.document) && *own == compiled.document {
+                Arc::make_mut(&mut checked.policy).document = Arc::clone(&compiled.document);
+            }
+            for repository in &compiled.repositories {
+                if !repositories.contains_key(&repository.metadata.name) {
+                    repositories.insert(repository.metadata.name.clone(), Arc::clone(repository));
+                }
+            }
+        }
+        for document in self.documents() {
+            let CheckedDocument::Repository(checked) = document else { continue };
+            let same = repositories.get(&checked.document.metadata.name).filter(|there| **there == checked.document);
+            if let Some(there) = same {
+                checked.document = Arc::clone(there);
+            }
+        }
+    }
+
+    fn documents(&mut self) -> impl Iterator<Item = &mut CheckedDocument> {
+        self.files.values_mut().flat_map(|file| &mut file.checked.documents)
     }
 
     /// The files that are gone, and those that are new or have another content. One pass over both: they are sorted
@@ -152,5 +185,38 @@ fn check_file(path: &Path, content: &FileContent, engine: EngineKind) -> Checked
             let message = format!("`{shown}` is not UTF-8 text");
             refuse(Rule::FileEncoding, message, "save it as UTF-8, or rename it if it does not hold documents")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+
+    #[test]
+    fn what_is_in_force_shares_its_documents_with_what_was_parsed() {
+        let text = "apiVersion: mainstay.dev/v1alpha1\nkind: Repository\nmetadata: {name: disk}\n\
+                    spec: {directory: /disk, password: {generate: true}}\n---\n\
+                    apiVersion: mainstay.dev/v1alpha1\nkind: BackupPolicy\nmetadata: {name: nightly, namespace: shop}\n\
+                    spec: {schedule: '0 2 * * *', repositories: [disk], sources: [{name: files, paths: [/data]}]}\n";
+        let content = FileContent { bytes: text.into(), blob: Some("1".to_owned()) };
+        let files = BTreeMap::from([(PathBuf::from("backup.yaml"), content)]);
+        let mut cache = ParseCache::default();
+        let policy = |cache: &mut ParseCache| -> Policy {
+            let Loaded { desired, diagnostics } = load(&files, EngineKind::Local, cache);
+            assert!(diagnostics.is_empty(), "{diagnostics:?}");
+            desired.policies.into_values().next().unwrap()
+        };
+        let compiled = policy(&mut cache).compile(&Default::default(), None);
+        let read_back: CompiledPolicy = serde_json::from_value(serde_json::to_value(&compiled).unwrap()).unwrap();
+        cache.share(|_| Some(&read_back));
+        let shared = policy(&mut cache);
+        assert!(Arc::ptr_eq(&shared.document, &read_back.document));
+        assert!(Arc::ptr_eq(&shared.repositories[0], &read_back.repositories[0]));
+        // What says something else is left alone.
+        let mut other = read_back.clone();
+        Arc::make_mut(&mut other.document).spec.suspend = true;
+        cache.share(|_| Some(&other));
+        assert!(!policy(&mut cache).document.spec.suspend);
     }
 }

@@ -204,8 +204,8 @@ fn refusal<'a>(input: &StatusInput<'a>, name: &PolicyName) -> Option<&'a Refusal
     refusals.get(place).filter(|refusal| refusal.change.policy == *name)
 }
 
-/// Why a change is refused, and the command that approves it.
-fn refusal_message(refusal: &Refusal, arguments: &str) -> String {
+/// Why a change is refused, and the command that approves it. `arguments`: what that command takes besides.
+pub fn refusal_message(refusal: &Refusal, arguments: &str) -> String {
     if refusal.effects.is_empty() {
         return format!("The change is refused: {}", sentence(&refusal.reason));
     }

@@ -1,6 +1,9 @@
 //! The site: the watched repository and what is remembered of it from turn to turn.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -9,7 +12,11 @@ use super::TurnError;
 use crate::{
     actual::ActualState,
     apply::Applied,
-    daemon::{Wake, memory::Memory, turns::GitClock},
+    daemon::{
+        Wake,
+        memory::{MOST_WAITING, Memory, Waiting},
+        turns::GitClock,
+    },
     desired::DesiredState,
     forge::{self, memory::ForgeMemory},
     git::{
@@ -22,13 +29,14 @@ use crate::{
     },
     plan::{Approvals, Plan, approval},
     policy::{
+        PolicyName,
         document::SettingsSpec,
         load::{Loaded, ParseCache, load},
         validate::EngineKind,
     },
     run::RunReport,
     schedule,
-    status::{StatusInput, ledger, memo::Memo},
+    status::{StatusInput, conditions, ledger, memo::Memo},
 };
 
 /// What is watched, and where the memory is.
@@ -50,6 +58,8 @@ pub struct Site {
     clock: GitClock,
     checkout: Option<Checkout>,
     cache: ParseCache,
+    /// Whether the cache shares its documents with what is in force.
+    is_shared: bool,
     memory: Memory,
     /// What hinders the work with the forge, as the last look at it said.
     forge_problem: Option<String>,
@@ -96,6 +106,7 @@ impl Site {
             clock,
             checkout: None,
             cache: ParseCache::default(),
+            is_shared: false,
             memory,
             forge_problem: None,
             forge_kept: None,
@@ -257,11 +268,7 @@ impl Site {
         let Asked { desired, findings, problems } = asked;
         let (before, events) =
             events.split_at(events.partition_point(|event| event.sequence <= self.memory.published_sequence));
-        let path = &self.options.checkout.path;
-        let approve_arguments = match path.components().any(|part| matches!(part, std::path::Component::Normal(_))) {
-            true => format!(" --path {}", path.display()),
-            false => String::new(),
-        };
+        let approve_arguments = self.approve_arguments();
         let input = StatusInput {
             desired,
             plan: Some(plan),
@@ -295,6 +302,15 @@ impl Site {
         }))
     }
 
+    /// What `mainstay approve` takes besides the digest.
+    fn approve_arguments(&self) -> String {
+        let path = &self.options.checkout.path;
+        match path.components().any(|part| matches!(part, std::path::Component::Normal(_))) {
+            true => format!(" --path {}", path.display()),
+            false => String::new(),
+        }
+    }
+
     /// Keeps what the next turn needs to know. Writes only what changed.
     ///
     /// # Errors
@@ -302,6 +318,7 @@ impl Site {
     pub fn remember(
         &mut self,
         desired: &DesiredState,
+        plan: &Plan,
         events: &[ledger::Event],
         published: bool,
         settled: bool,
@@ -320,6 +337,7 @@ impl Site {
             memory.frozen_by.clone_from(&desired.frozen_by);
         }
         memory.forge = self.forge_kept.clone();
+        memory.waiting = waiting(plan, &self.approve_arguments());
         if desired.deletion_blocked.is_none() {
             memory.applied = desired.revision.clone();
             if settled {
@@ -336,6 +354,14 @@ impl Site {
         Ok(())
     }
 
+    /// Keeps the documents once that the engine has just as they were parsed. `is_changed`: what it has is not what it was.
+    pub fn share(&mut self, actual: &ActualState, is_changed: bool) {
+        if is_changed || !self.is_shared {
+            self.cache.share(|policy| actual.policies.get(policy)?.compiled.as_ref());
+            self.is_shared = true;
+        }
+    }
+
     /// The newest commit must be signed as the settings in force ask, and as its own settings ask: a commit cannot
     /// free itself.
     fn check_signature(&self, fetched: &Fetched, own: &SettingsSpec) -> Result<(), SignatureError> {
@@ -349,6 +375,17 @@ impl Site {
         }
         Ok(())
     }
+}
+
+/// What a plan refuses, for whoever asks how a policy is doing.
+fn waiting(plan: &Plan, approve_arguments: &str) -> BTreeMap<PolicyName, Waiting> {
+    let refused = plan.refusals.iter().filter(|refusal| refusal.change.restore.is_none());
+    let waiting = refused.map(|refusal| {
+        let in_force = refusal.change.before.as_ref().map(|before| before.spec_hash.clone());
+        let message = conditions::refusal_message(refusal, approve_arguments);
+        (refusal.change.policy.clone(), Waiting { in_force, message })
+    });
+    waiting.take(MOST_WAITING).collect()
 }
 
 fn fetch(checkout: &mut Checkout, memory: &Memory, forge: &ForgeMemory) -> Result<Fetched, TurnError> {

@@ -113,11 +113,19 @@ fn a_loss_waits_for_approval_and_a_revert_takes_it_back() {
     let status = host.wait_for_status("status/shop/nightly.yaml", "ApprovalNeeded");
     assert!(status.contains("type: Stalled") && status.contains(&digest(&dashboard)), "{status}");
     assert!(!status.contains("expiredSince"), "{status}");
+    let waits = wait_for("status to tell what waits", || {
+        Some(host.good(&["status"])).filter(|status| status.contains("Refused"))
+    });
+    assert!(waits.contains(&format!("`mainstay approve {}", digest(&dashboard))), "{waits}");
 
     host.good(&["approve", &digest(&dashboard)]);
     let status = host.wait_for_status("status/shop/nightly.yaml", "expiredSince");
     assert_eq!(status.matches("expiredSince").count(), 2, "{status}");
     assert_eq!(host.points().len(), 3, "a point was forgotten before its grace time");
+
+    wait_for("status to tell that nothing waits", || {
+        Some(host.good(&["status"])).filter(|status| !status.contains("Refused"))
+    });
 
     // The rules of the reverted commit keep the two again, from the very turn that applies it. The next cleanup, here
     // that of a run, lets only go what these rules let go, and the run's own point is the newest.

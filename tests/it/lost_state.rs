@@ -234,7 +234,28 @@ async fn a_new_host_finds_them_once_it_has_the_right_password() {
         let (_, said) = bad(restore());
         assert!(said.contains("the password does not open the repository"), "{attempt}: {said}");
     }
+    // Nor does a run begin anew as if there were nothing.
+    let (_, said) = bad(host.mainstay(&["run", "shop/nightly"]));
+    assert!(said.contains("put the former password back") && said.contains("local/shop-nightly-"), "{said}");
+    assert_eq!(fs::read_dir(host.path("disk/local")).unwrap().count(), 1);
     fs::write(host.path("password"), "correct horse").unwrap();
     good(restore());
     assert_eq!(crate::host::walk(&host.path("restored")), ["one"]);
+    good(host.mainstay(&["run", "shop/nightly"]));
+}
+
+/// A password that was generated is not made anew where a repository needs the former one.
+#[tokio::test]
+async fn a_generated_password_that_was_lost_is_not_made_anew() {
+    let host = Host::new();
+    host.put(json!({})).await;
+    run_with(&host, "one");
+    let keys = host.path("state/keys");
+    fs::rename(&keys, host.path("keys")).unwrap();
+    let (_, said) = bad(host.mainstay(&["run", "shop/nightly"]));
+    assert!(said.contains("disk.password") && said.contains("put it back"), "{said}");
+    assert!(!keys.join("disk.password").exists());
+    fs::remove_dir_all(&keys).ok();
+    fs::rename(host.path("keys"), &keys).unwrap();
+    run_with(&host, "two");
 }

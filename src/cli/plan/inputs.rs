@@ -2,7 +2,7 @@
 //! `points`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::IsTerminal as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,7 +16,7 @@ use crate::{
     actual::{ActualPolicy, ActualState, RestoreReport, inventory},
     cli::{
         Failure, StateArguments,
-        engine::{EngineArguments, EngineName, cluster, failure, store},
+        engine::{EngineArguments, EngineName, cluster, failure, last_turn, store},
         run::asynchronous,
     },
     daemon::memory::Memory,
@@ -121,8 +121,8 @@ pub struct Documents {
     pub desired: DesiredState,
     /// What is wrong with them.
     pub findings: Vec<Diagnostic>,
-    /// The files.
-    pub files: Files,
+    /// The files that something is wrong with. The others are not needed any more, and with many the memory is.
+    wrong_files: Files,
     /// What was parsed: most files of the base are those of the head.
     cache: ParseCache,
 }
@@ -138,7 +138,7 @@ impl Documents {
         if !self.findings.is_empty() {
             let is_allowed = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
             let color = is_allowed && std::io::stderr().is_terminal();
-            eprint!("{}", diagnostic::text::render(&self.findings, &self.files, color));
+            eprint!("{}", diagnostic::text::render(&self.findings, &self.wrong_files, color));
         }
     }
 }
@@ -148,7 +148,7 @@ impl Documents {
 /// # Errors
 /// They cannot be read.
 pub fn documents(arguments: &InputArguments) -> Result<Documents, Failure> {
-    let (files, revision) = match &arguments.head {
+    let (mut files, revision) = match &arguments.head {
         Some(head) => {
             let watched = Watched::holding(&arguments.path)?;
             let revision = watched.resolve(head)?;
@@ -164,7 +164,11 @@ pub fn documents(arguments: &InputArguments) -> Result<Documents, Failure> {
         let what = format!("there is no `backup.yaml` or `*.backup.yaml` below {place}");
         desired.deletion_blocked.get_or_insert(what);
     }
-    Ok(Documents { desired, findings, files, cache })
+    let related = findings.iter().filter_map(|finding| finding.related.as_ref()).map(|related| &related.location);
+    let wrong: BTreeSet<&Path> =
+        findings.iter().map(|finding| &finding.location).chain(related).map(|place| place.file.as_path()).collect();
+    files.retain(|path, _| wrong.contains(path.as_path()));
+    Ok(Documents { desired, findings, wrong_files: files, cache })
 }
 
 /// What is there: the offline inventory, or what the local engine's state says.
@@ -294,18 +298,14 @@ fn approvals(arguments: &InputArguments, revision: Option<&Revision>) -> Result<
     let used_up = match &arguments.offline {
         Some(_) => None,
         None => {
-            let unknown = "cannot tell which approvals are used up";
             let memory = match arguments.state.engine.engine {
                 EngineName::Local => {
+                    let unknown = "cannot tell which approvals are used up";
                     let directory = arguments.state.directory()?;
                     Memory::load(&directory).map_err(|error| Failure::new(unknown).caused_by(error))?
                 }
                 EngineName::Kubernetes => {
-                    let read =
-                        async { store(&arguments.state.engine).await?.memory().await.map_err(|e| failure(e.into())) };
-                    let text = asynchronous(read)?;
-                    let memory = text.map(|text| serde_json::from_str(&text)).transpose();
-                    memory.map_err(|error| Failure::new(unknown).caused_by(error))?.unwrap_or_default()
+                    asynchronous(async { last_turn(&store(&arguments.state.engine).await?).await })?
                 }
             };
             memory.consented

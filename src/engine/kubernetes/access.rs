@@ -62,6 +62,21 @@ pub enum AccessError {
         /// Which key.
         key: String,
     },
+    /// A generated password is gone, and a repository needs it.
+    #[error(
+        "{what} was generated into Secret {secret} in namespace {namespace}, and is gone from there; put it back from a \
+         copy under the key {key}: no other password opens the repository"
+    )]
+    Lost {
+        /// Which value.
+        what: String,
+        /// Where.
+        namespace: String,
+        /// Which Secret.
+        secret: String,
+        /// Which key.
+        key: String,
+    },
     /// It is not text.
     #[error(
         "{what} in Secret {secret} in namespace {namespace} is empty or not text; write the value under the key {key}"
@@ -127,7 +142,7 @@ pub async fn repository(
     } else {
         return Err(AccessError::NoPlace { name: name.clone() });
     };
-    let password = password(client, namespace, name, &spec.password).await?;
+    let password = password(client, namespace, name, &spec.password, place.initialised).await?;
     Ok(RepositoryAccess { name: name.clone(), place: location, password })
 }
 
@@ -160,7 +175,14 @@ pub async fn value(
     }
 }
 
-async fn password(client: &Client, namespace: &str, name: &str, password: &Password) -> Result<Secret, AccessError> {
+/// `is_used`: a repository was made with it, so that none is generated in its place.
+async fn password(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    password: &Password,
+    is_used: bool,
+) -> Result<Secret, AccessError> {
     let what = format!("the password of repository {name}");
     let Password { secret, key, file, env, generate } = password;
     if !generate {
@@ -170,6 +192,10 @@ async fn password(client: &Client, namespace: &str, name: &str, password: &Passw
     }
     let secret = secret.clone().unwrap_or_else(|| format!("repository-{name}"));
     let key = key.as_deref().unwrap_or(PASSWORD_KEY);
+    if is_used && read(client, namespace, &what, &secret, key).await?.is_none() {
+        let (namespace, key) = (namespace.to_owned(), key.to_owned());
+        return Err(AccessError::Lost { what, namespace, secret, key });
+    }
     generate_once(client, namespace, &what, &secret, key).await
 }
 

@@ -24,7 +24,7 @@ use crate::{
         },
         movers::{self, MoverError},
     },
-    mover::job::{Outcome, Snapshot, SnapshotLabel, Task},
+    mover::job::{FailureKind, Outcome, Snapshot, SnapshotLabel, Task},
     policy::{CompiledPolicy, PolicyName},
     restore_point::{RestorePointId, VOLUME_SNAPSHOT},
     retention::reach::Reach,
@@ -120,6 +120,29 @@ async fn beside(site: &Site, policy: &PolicyName, place: &PlaceRecord) -> Result
         return Err(MoverError::WrongAnswer { repository: place.repository.clone() }.into());
     };
     Ok(place.former_paths(policy, &names))
+}
+
+/// Refuses to make a repository beside those of the same policy that its password does not open: a password that was
+/// lost would leave all that was captured before behind, unseen.
+///
+/// # Errors
+/// There are such, or the repository does not answer.
+pub async fn check_beside(site: &Site, policy: &PolicyName, place: &PlaceRecord) -> Result<(), SiteError> {
+    if place.path.is_empty() {
+        return Ok(());
+    }
+    let mut unopened = Vec::new();
+    for path in beside(site, policy, place).await? {
+        let former = PlaceRecord { path: path.clone(), initialised: true, ..place.clone() };
+        let task = Task::List { policy: Some(policy.clone()) };
+        match site.job(&former, task, &site.small_work(), |_| ()).await {
+            Err(error) if error.is(FailureKind::WrongPassword) => unopened.push(path),
+            Err(error) if error.is(FailureKind::RepositoryMissing) => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(()),
+        }
+    }
+    if unopened.is_empty() { Ok(()) } else { Err(SiteError::Refused(place.unopened(&unopened))) }
 }
 
 /// The volume snapshots of a policy that are restore points, or parts of them.

@@ -18,7 +18,7 @@ use crate::{
         movers::{Bounds, MoverError, Word},
         process::Stop,
     },
-    mover::job::{Job, Outcome, Task},
+    mover::job::{FailureKind, Job, Outcome, Task},
 };
 
 /// How long a listing or a forgetting may take.
@@ -80,6 +80,23 @@ impl SiteError {
     /// For a request to the cluster that failed.
     pub fn cluster(operation: String, source: kube::Error) -> Self {
         WorkloadError::api(operation, source).into()
+    }
+
+    /// Whether a mover said that it failed in this way.
+    pub fn is(&self, kind: FailureKind) -> bool {
+        match self {
+            Self::Mover(error) => error.is(kind),
+            Self::MoverJob(MoverJobError::Failed(failure)) => failure.kind == kind,
+            Self::MoverJob(_)
+            | Self::Store(_)
+            | Self::Lease(_)
+            | Self::Access(_)
+            | Self::Claim(_)
+            | Self::Snapshot(_)
+            | Self::Workload(_)
+            | Self::Hook(_)
+            | Self::Refused(_) => false,
+        }
     }
 
     /// Whether it was the cluster that did not answer: the same work may go through later.

@@ -140,6 +140,29 @@ async fn beside(context: &Context, policy: &PolicyName, place: &PlaceRecord) -> 
     Ok(place.former_paths(policy, &names))
 }
 
+/// Refuses to make a repository beside those of the same policy that its password does not open: a password that was
+/// lost would leave all that was captured before behind, unseen.
+///
+/// # Errors
+/// There are such, or the repository does not answer.
+pub async fn check_beside(context: &Context, policy: &PolicyName, place: &PlaceRecord) -> Result<(), WorkError> {
+    if place.path.is_empty() {
+        return Ok(());
+    }
+    let mut unopened = Vec::new();
+    for path in beside(context, policy, place).await? {
+        let former = PlaceRecord { path: path.clone(), initialised: true, ..place.clone() };
+        let task = Task::List { policy: Some(policy.clone()) };
+        match context.job(&former, task, None, &context.small_work(), |_| ()).await {
+            Err(WorkError::Mover(error)) if error.is(FailureKind::WrongPassword) => unopened.push(path),
+            Err(WorkError::Mover(error)) if error.is(FailureKind::RepositoryMissing) => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(()),
+        }
+    }
+    if unopened.is_empty() { Ok(()) } else { Err(WorkError::Refused(place.unopened(&unopened))) }
+}
+
 /// Gives the snapshots the ids that their restore points have here.
 pub fn name_points(listed: &mut BTreeMap<i64, Vec<Snapshot>>, own: Option<&MakerId>) {
     for label in listed.values_mut().flatten().map(|snapshot| &mut snapshot.label) {

@@ -46,6 +46,18 @@ pub enum RepositoryError {
         /// The file.
         path: PathBuf,
     },
+    /// A generated password is gone, and a repository needs it.
+    #[error(
+        "{what} was generated into {}, and the file is gone; put it back from a copy: no other password opens the \
+         repository",
+        path.display()
+    )]
+    Lost {
+        /// Which secret of which repository.
+        what: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// An environment variable is not set.
     #[error("{what} is not there: the environment variable {variable} is not set for this process")]
     Environment {
@@ -94,7 +106,7 @@ pub fn access(place: &PlaceRecord, state_directory: &Path) -> Result<RepositoryA
     Ok(RepositoryAccess {
         name: name.clone(),
         place: location,
-        password: password(name, &spec.password, state_directory)?,
+        password: password(name, &spec.password, state_directory, place.initialised)?,
     })
 }
 
@@ -154,15 +166,25 @@ pub fn generated_password(state_directory: &Path, repository: &str) -> Option<Se
     is_name(repository).then(|| read_secret("a password", &path).ok()).flatten()
 }
 
-fn password(repository: &str, password: &Password, state_directory: &Path) -> Result<Secret, RepositoryError> {
+/// `is_used`: a repository was made with it, so that none is generated in its place.
+fn password(
+    repository: &str,
+    password: &Password,
+    state_directory: &Path,
+    is_used: bool,
+) -> Result<Secret, RepositoryError> {
     let what = format!("the password of repository {repository}");
+    let generate = |path: &Path| match path.exists() || !is_used {
+        true => generate_once(&what, path),
+        false => Err(RepositoryError::Lost { what: what.clone(), path: path.to_owned() }),
+    };
     match password {
         Password { file: Some(file), generate: false, .. } => read_secret(&what, Path::new(file)),
-        Password { file: Some(file), generate: true, .. } => generate_once(&what, Path::new(file)),
+        Password { file: Some(file), generate: true, .. } => generate(Path::new(file)),
         Password { env: Some(variable), file: None, .. } => environment(&what, variable),
         // The name becomes a file name, so it must not lead out of the directory.
         Password { secret: None, env: None, file: None, generate: true, .. } if is_name(repository) => {
-            generate_once(&what, &generated_password_file(state_directory, repository))
+            generate(&generated_password_file(state_directory, repository))
         }
         Password { file: None, env: None, .. } => Err(RepositoryError::NotHere { what }),
     }
@@ -231,7 +253,7 @@ mod tests {
         let threads: Vec<_> = (0..8)
             .map(|_| {
                 let (directory, asked) = (directory.path().to_owned(), asked.clone());
-                std::thread::spawn(move || password("offsite", &asked, &directory).unwrap().expose().to_owned())
+                std::thread::spawn(move || password("offsite", &asked, &directory, false).unwrap().expose().to_owned())
             })
             .collect();
         let passwords: std::collections::BTreeSet<String> =
@@ -257,7 +279,7 @@ mod tests {
         assert!(missing.starts_with("the key cannot be read from "), "{missing}");
         assert!(matches!(resolve("the key", &reference(&empty)), Err(RepositoryError::Content { .. })));
         let escaping = Password { generate: true, ..Password::default() };
-        assert!(password("../outside", &escaping, directory.path()).is_err());
+        assert!(password("../outside", &escaping, directory.path(), false).is_err());
         fs::write(&empty, "value\r\n").unwrap();
         assert_eq!(resolve("the key", &reference(&empty)).unwrap().expose(), "value");
     }

@@ -13,9 +13,9 @@ use super::{CheckedDocument, CheckedFile, CheckedPolicy, CheckedRepository, Chec
 use crate::{
     desired::DesiredState,
     policy::{
-        Policy, PolicyName, RepositoryName,
+        Policy, PolicyContent, PolicyName, RepositoryName,
         diagnostic::{Diagnostic, Rule, Severity, did_you_mean},
-        document::SettingsSpec,
+        document::{RepositoryDocument, SettingsSpec},
     },
 };
 
@@ -41,7 +41,7 @@ pub fn together(files: &[(&Path, &CheckedFile)]) -> (DesiredState, Vec<Diagnosti
     let mut frozen_files: BTreeSet<PathBuf> = BTreeSet::new();
     duplicates(&everything, &mut findings, &mut frozen_files);
     let known = KnownRepositories::of(files, &everything);
-    let (resolvable, mut frozen_policies) = references(&everything, &known, &mut findings);
+    let (resolved, mut frozen_policies) = references(&everything, &known, &mut findings);
     restores(&everything, &known, &mut findings);
     tenant::check(&everything, &mut findings);
 
@@ -55,16 +55,10 @@ pub fn together(files: &[(&Path, &CheckedFile)]) -> (DesiredState, Vec<Diagnosti
     }
 
     let mut desired = DesiredState { frozen_policies, frozen_files, ..DesiredState::default() };
-    let mut policies = Vec::with_capacity(resolvable.len());
-    for checked in resolvable {
-        if !desired.is_frozen(&checked.policy.name, &checked.policy.location.file) {
-            let content = Arc::clone(&checked.policy);
-            let names = &content.document.spec.repositories;
-            let documents = names.iter().filter_map(|name| known.usable.get(name.as_str()));
-            // Not `collect`: it makes room for four where there is one.
-            let mut repositories = Vec::with_capacity(names.len());
-            repositories.extend(documents.map(|repository| Arc::clone(&repository.document)));
-            policies.push((content.name.clone(), Policy { content, repositories }));
+    let mut policies = Vec::with_capacity(resolved.len());
+    for (content, repositories) in resolved {
+        if !desired.is_frozen(&content.name, &content.location.file) {
+            policies.push((content.name.clone(), Policy { content: Arc::clone(content), repositories }));
         }
     }
     // Through a list: a map that is filled in order one by one has room for nearly twice as many.
@@ -166,18 +160,25 @@ impl<'a> KnownRepositories<'a> {
         known
     }
 
-    fn finding(&self, name: &str, place: &Place) -> Option<Diagnostic> {
-        if self.usable.contains_key(name) || self.unusable.contains(name) {
-            return None;
+    /// The document of a repository; else what is wrong with the name, unless that is said elsewhere.
+    fn find(&self, name: &str, place: &Place) -> Result<&'a CheckedRepository, Option<Box<Diagnostic>>> {
+        if let Some(repository) = self.usable.get(name) {
+            return Ok(repository);
+        }
+        if self.unusable.contains(name) {
+            return Err(None);
         }
         let hint = match did_you_mean(name, self.usable.keys().chain(&self.unusable).copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("add a document `kind: Repository` with the name `{name}`"),
         };
         let message = format!("there is no repository `{}`", super::structure::shorten(name));
-        Some(place.diagnostic(Rule::UnknownRepository, message).hint(hint))
+        Err(Some(Box::new(place.diagnostic(Rule::UnknownRepository, message).hint(hint))))
     }
 }
+
+/// What a policy's own document says, and the documents of its repositories.
+type Resolved<'a> = (&'a Arc<PolicyContent>, Vec<Arc<RepositoryDocument>>);
 
 /// Looks up the repositories of each policy. A policy whose repository has a finding of its own is frozen without a
 /// further one.
@@ -185,20 +186,25 @@ fn references<'a>(
     everything: &Everything<'a>,
     known: &KnownRepositories<'_>,
     findings: &mut Vec<Diagnostic>,
-) -> (Vec<&'a CheckedPolicy>, BTreeSet<PolicyName>) {
-    let (mut resolvable, mut frozen) = (Vec::new(), BTreeSet::new());
+) -> (Vec<Resolved<'a>>, BTreeSet<PolicyName>) {
+    let (mut resolved, mut frozen) = (Vec::with_capacity(everything.policies.len()), BTreeSet::new());
     for checked in &everything.policies {
         let names = &checked.policy.document.spec.repositories;
+        // Not `collect`: it makes room for four where there is one.
+        let mut repositories = Vec::with_capacity(names.len());
         for (name, place) in names.iter().zip(&checked.repositories) {
-            findings.extend(known.finding(name, place));
+            match known.find(name, place) {
+                Ok(repository) => repositories.push(Arc::clone(&repository.document)),
+                Err(finding) => findings.extend(finding.map(|finding| *finding)),
+            }
         }
-        if names.iter().all(|name| known.usable.contains_key(name.as_str())) {
-            resolvable.push(*checked);
+        if repositories.len() == names.len() {
+            resolved.push((&checked.policy, repositories));
         } else {
             frozen.insert(checked.policy.name.clone());
         }
     }
-    (resolvable, frozen)
+    (resolved, frozen)
 }
 
 fn restores(everything: &Everything<'_>, known: &KnownRepositories<'_>, findings: &mut Vec<Diagnostic>) {
@@ -210,7 +216,7 @@ fn restores(everything: &Everything<'_>, known: &KnownRepositories<'_>, findings
     for checked in &everything.restores {
         let spec = &checked.restore.document.spec;
         if let (Some(name), Some(place)) = (&spec.repository, &checked.repository) {
-            findings.extend(known.finding(name, place));
+            findings.extend(known.find(name, place).err().flatten().map(|finding| *finding));
         }
         let Some(policy) = policies.get(&checked.restore.policy) else {
             // The restore points of a policy whose document is gone can still be restored: only a warning.

@@ -14,7 +14,7 @@ use crate::{
     engine::{
         kubernetes::{
             access,
-            inventory::IN_CLUSTER,
+            inventory::{self, IN_CLUSTER},
             labels::{self, Kind},
             manifests::{
                 mover::{MountedClaim, MoverJob},
@@ -158,6 +158,7 @@ impl Run<'_> {
         warnings: &mut Vec<String>,
     ) -> Result<StoredPart, SiteError> {
         if !place.initialised {
+            inventory::check_beside(self.site, &self.policy.name, place).await?;
             self.site.job(place, Task::Initialise, &self.bounds, |_| ()).await?;
             let id = place.id;
             let settled = self.site.store.change_points(&self.policy.name, |record| {

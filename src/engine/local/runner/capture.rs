@@ -4,6 +4,7 @@ use super::{Notice, Run, chain};
 use crate::{
     engine::local::{
         context::{WorkError, bandwidth},
+        inventory,
         movers::{MoverError, Word},
         sources,
         state::{places::PlaceRecord, points::StoredPart},
@@ -60,6 +61,7 @@ impl Run<'_> {
         warnings: &mut Vec<String>,
     ) -> Result<StoredPart, WorkError> {
         if !place.initialised {
+            inventory::check_beside(self.context, &self.policy.name, place).await?;
             self.context.job(place, Task::Initialise, None, &self.bounds, |_| ()).await?;
             self.context.state.set_initialised(place.id)?;
             if let Some(place) = self.places.iter_mut().find(|other| other.id == place.id) {

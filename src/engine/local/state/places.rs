@@ -54,6 +54,18 @@ impl PlaceRecord {
         names.iter().filter(of_policy).map(|name| format!("{cluster}/{name}")).collect()
     }
 
+    /// Why no repository is made here beside those at `paths`, none of which the password opens.
+    pub fn unopened(&self, paths: &[String]) -> String {
+        format!(
+            "repository {} holds what was captured before for this policy, in {}, and its password does not open it; put \
+             the former password back (a generated one is in `keys` of the former state directory, or in the former \
+             Secret). If it is lost for ever, move what is there away. If another host or cluster made it, give this one \
+             a name of its own with `Settings.cluster`",
+            self.repository,
+            paths.join(", ")
+        )
+    }
+
     /// Where it is, as [`crate::retention::reach`] tells places apart.
     pub fn location(&self) -> String {
         // The path of a policy's own place begins with the name that its host had then.
