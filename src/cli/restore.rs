@@ -127,7 +127,7 @@ pub fn execute(arguments: Arguments) -> CommandResult {
     asynchronous(async move {
         let context = Context::new(Arc::new(state), Some(stop_on_signals()?));
         if let (Some(document), Some(content)) = (&arguments.document, &arguments.content) {
-            return ended(&restoring::carry_out_document(&context, document, content).await.map_err(failure)?);
+            return ended(&restoring::carry_out_document(&context, document, content).await.map_err(failure)?, false);
         }
         restore(&context, arguments).await
     })
@@ -185,17 +185,21 @@ async fn restore(context: &Context, arguments: Arguments) -> CommandResult {
     let mut progress = Progress::new();
     let report = restoring::carry_out(context, prepared, &mut |source, word| progress.word(source, &word)).await;
     progress.finish();
-    ended(&report.map_err(failure)?)
+    ended(&report.map_err(failure)?, dry_run)
 }
 
-fn ended(report: &RestoreReport) -> CommandResult {
+/// How it ended. `dry_run`: nothing was written, and each source says what would be.
+fn ended(report: &RestoreReport, dry_run: bool) -> CommandResult {
     for source in &report.sources {
         // What made the restore fail is said once, at the end.
         let message = source.message.as_ref().filter(|message| !report.message.contains(message.as_str()));
         let note = message.map_or(String::new(), |message| format!(" ({message})"));
+        let phase = match (source.phase, dry_run) {
+            (Phase::Succeeded, true) => "would write".to_owned(),
+            (phase, _) => format!("{phase:?}").to_lowercase(),
+        };
         println!(
-            "  {:<10} {} ← {}: {}, {}{note}",
-            format!("{:?}", source.phase).to_lowercase(),
+            "  {phase:<11} {} ← {}: {}, {}{note}",
             source.source,
             source.repository,
             files(source.files),

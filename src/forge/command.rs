@@ -12,6 +12,7 @@ use crate::{
             API_VERSION, Metadata, RestoreDocument, RestoreSpec,
             restore::{Existing, Into, PointChoice},
         },
+        is_name,
     },
 };
 
@@ -24,7 +25,7 @@ pub const HELP: &str = "\
 | `/mainstay plan` | plans this change request anew |
 | `/mainstay approve DIGEST` | consents to exactly what the plan lists under this digest |
 | `/mainstay run NAMESPACE/NAME` | runs a policy now, as it is applied |
-| `/mainstay restore NAMESPACE/NAME [POINT] [sources=A,B] [path=/DIRECTORY] [database=NAME] [existing=Update]` | opens a change request with a Restore; POINT is `latest`, an id, or `before=TIME`; without `path` or `database` it goes in place, and needs consent |
+| `/mainstay restore NAMESPACE/NAME [POINT] [sources=A,B] [path=/DIRECTORY] [claim=OLD=NEW] [namespace=NAME] [database=NAME] [existing=Update]` | opens a change request with a Restore; POINT is `latest`, an id, or `before=TIME`; without `path`, `claim`, `namespace` or `database` it goes in place, and needs consent |
 | `/mainstay help` | says this |
 
 Commands count from people who may write to this repository, one for each comment, in a comment that was not edited.
@@ -179,6 +180,14 @@ fn restore(words: &[&str]) -> Result<RestoreOrder, CommandError> {
             }
             Some(("sources", names)) => spec.sources = names.split(',').map(str::to_owned).collect(),
             Some(("path", path)) if path.starts_with('/') => into.path = Some(path.to_owned()),
+            Some(("claim", pair)) => {
+                let (old, new) = pair.split_once('=').ok_or_else(refused)?;
+                if !is_name(old) || !is_name(new) {
+                    return Err(refused());
+                }
+                into.claims.insert(old.to_owned(), new.to_owned());
+            }
+            Some(("namespace", name)) if is_name(name) => into.namespace = Some(name.to_owned()),
             Some(("database", name)) => into.database = Some(name.to_owned()),
             Some(("existing", "Update")) => spec.existing = Existing::Update,
             Some(("existing", "Fail")) => spec.existing = Existing::Fail,
@@ -225,6 +234,8 @@ mod tests {
             ("/mainstay run ../../etc", "needs a policy"),
             ("/mainstay run a/b; rm", "needs a policy"),
             ("/mainstay restore a/b latest path=relative", "does not take `path=relative`"),
+            ("/mainstay restore a/b latest claim=data", "does not take `claim=data`"),
+            ("/mainstay restore a/b latest claim=data=../x", "does not take `claim=data=../x`"),
             ("/mainstay restore a/b before=yesterday", "does not take `before=yesterday`"),
         ] {
             let error = parse(body).expect("a command").expect_err(body).to_string();
@@ -240,6 +251,12 @@ mod tests {
         let Command::Restore(order) = good(order) else { panic!("a restore") };
         let text = serde_yaml::to_string(&order.document("undo".to_owned())).expect("YAML");
         for line in ["kind: Restore", "namespace: shop", "before: 2026-11-20T12:00:00Z", "path: /srv/back"] {
+            assert!(text.contains(line), "{text}");
+        }
+        let order = "/mainstay restore shop/nightly latest claim=data=restored claim=mail=old-mail namespace=lab";
+        let Command::Restore(order) = good(order) else { panic!("a restore") };
+        let text = serde_yaml::to_string(&order.document("undo".to_owned())).expect("YAML");
+        for line in ["data: restored", "mail: old-mail", "namespace: lab"] {
             assert!(text.contains(line), "{text}");
         }
         // A name of a point that is YAML in itself stays a text.

@@ -52,6 +52,9 @@ pub struct CheckedFile {
     pub policies: BTreeSet<PolicyName>,
     /// Every repository whose name can be read, right or wrong.
     pub repositories: BTreeSet<RepositoryName>,
+    /// The names of repositories that wrong policies refer to, and where they stand: a name that leads nowhere is told
+    /// together with what else is wrong.
+    pub references: Vec<(String, Place)>,
     /// Whether a document says, or seems to say, that it holds the settings.
     pub has_settings: bool,
 }
@@ -143,6 +146,9 @@ pub fn check(file: &Path, text: &str, engine: EngineKind) -> CheckedFile {
         let mut findings = Findings::new(file, text, &lines, root, engine);
         let document = structure::check(&mut findings);
         readable_names(root, &mut checked);
+        if !findings.is_empty() {
+            checked.references.extend(references(root, &findings));
+        }
         let found = findings.finish();
         if let Some(document) = document.filter(|_| found.is_empty()) {
             checked.documents.push(document);
@@ -171,6 +177,16 @@ fn readable_names(root: &Node, checked: &mut CheckedFile) {
         // A kind with a typing error may well be that of a policy.
         Some(_) | None => checked.policies.extend(name.map(|name| PolicyName::new(namespace, name))),
     }
+}
+
+/// The names of repositories in a wrong policy.
+fn references(root: &Node, findings: &Findings<'_>) -> Vec<(String, Place)> {
+    if root.text("/kind") != Some("BackupPolicy") {
+        return Vec::new();
+    }
+    let pointers = (0..).map(|index| format!("/spec/repositories/{index}"));
+    let names = pointers.map_while(|pointer| Some((root.text(&pointer)?.to_owned(), pointer)));
+    names.map(|(name, pointer)| (name, findings.place(&pointer))).collect()
 }
 
 /// Whether a value is a mapping.

@@ -31,9 +31,10 @@ fn any_program_is_dumped_and_takes_its_dump_back() {
     host.good(&["run", "office/directory-service"]);
     assert_eq!(host.ids("office/directory-service").len(), 1);
     host.write("ldap", "");
+    host.write("var/lib/app/app.db", "spoiled");
     host.good(&["restore", "office/directory-service", "latest", "--in-place", "--yes", "--existing", "update"]);
     assert_eq!(host.read("ldap"), "dn: dc=example,dc=org\n");
-    assert_eq!(host.read("var/lib/app/restored.db"), host.read("var/lib/app/app.db"));
+    assert_eq!(host.read("var/lib/app/app.db"), "CREATE TABLE a;\nCOMMIT;\n");
 
     // The trailer of the second one is what tells a dump that was cut off.
     host.write("var/lib/app/app.db", "CREATE TABLE a;\n");

@@ -4,6 +4,7 @@
 use std::{
     fs,
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -93,7 +94,9 @@ async fn a_run_that_was_killed_in_another_container_is_recovered() {
     // With it the whole container ends.
     run.kill().unwrap();
     run.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
     let ended = loop {
+        assert!(Instant::now() < deadline, "a run that was killed is taken for a living one");
         // The kernel ends the container's processes one by one.
         let recovered = host.engine().recover(Timestamp::now()).await.unwrap();
         if !recovered.ended.is_empty() {

@@ -51,7 +51,8 @@ async fn in_place_needs_consent_and_says_what_to_do_with_what_is_there() {
     assert_eq!(content(&host), "spoiled!");
     let tried = ["restore", "shop/nightly", "--in-place", "--existing", "update", "--dry-run"];
     let said = good(host.mainstay(&tried));
-    assert!(said.contains("nothing was written"), "{said}");
+    assert!(said.contains("nothing was written") && said.contains("would write"), "{said}");
+    assert!(!said.contains("succeeded"), "{said}");
     assert_eq!(content(&host), "spoiled!");
     good(host.mainstay(&["restore", "shop/nightly", "--in-place", "--existing", "update", "--yes"]));
     assert_eq!(content(&host), "content");

@@ -10,12 +10,12 @@ use crate::{
     world::{PASSWORD, Started, World},
 };
 
-mod server;
+pub mod server;
 
 use server::{Clone, Gitea};
 
 /// Signs webhooks.
-const WEBHOOK_SECRET: &str = "canary-webhook-6a1f";
+pub const WEBHOOK_SECRET: &str = "canary-webhook-6a1f";
 
 /// A daemon that watches a repository on a Gitea.
 struct Site {
@@ -125,7 +125,8 @@ spec:
     )
 }
 
-fn settings(world: &World, gitea: &Gitea) -> String {
+/// The settings of a daemon that works with `ada/backups`.
+pub fn settings(world: &World, gitea: &Gitea) -> String {
     format!(
         "apiVersion: mainstay.dev/v1alpha1
 kind: Settings
@@ -145,6 +146,11 @@ spec:
 }
 
 fn start_daemon(world: &World, gitea: &Gitea, port: u16, poll: &str) -> Started {
+    start_daemon_with(world, gitea, port, poll, &[])
+}
+
+/// Starts a daemon that watches `ada/backups`, with this in its environment.
+pub fn start_daemon_with(world: &World, gitea: &Gitea, port: u16, poll: &str, environment: &[(&str, &str)]) -> Started {
     let (repository, token) = (format!("{}/ada/backups.git", gitea.url()), gitea.token_file("mainstay"));
     let (token, listen) = (token.display().to_string(), format!("127.0.0.1:{port}"));
     let arguments = [
@@ -160,11 +166,11 @@ fn start_daemon(world: &World, gitea: &Gitea, port: u16, poll: &str) -> Started 
         "--git-token-file",
         &token,
     ];
-    world.start("daemon", &arguments)
+    world.start_with("daemon", &arguments, environment)
 }
 
 /// The digest that a comment asks consent for.
-fn digest_in(comment: &str) -> String {
+pub fn digest_in(comment: &str) -> String {
     let (_, rest) = comment.split_once("/mainstay approve ").expect("a digest");
     rest.chars().take_while(char::is_ascii_hexdigit).collect()
 }

@@ -16,6 +16,7 @@ mod git;
 mod kubernetes_control;
 mod kubernetes_deploy;
 mod kubernetes_faults;
+mod kubernetes_forge;
 mod kubernetes_runs;
 mod mariadb;
 mod postgres;

@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::{
     cluster::{Namespace, kubectl},
     peers::succeed,
@@ -41,6 +43,22 @@ pub fn remove(system: &str) {
     let names = ["run", "restore"].map(|which| format!("{system}:mainstay-{which}"));
     let delete = ["delete", "clusterrole,clusterrolebinding", "--ignore-not-found"];
     let _ = kubectl().args(delete).args(names).output();
+}
+
+/// The kubeconfig of the daemon's account in the namespace `system`, from that of the administrator.
+pub fn kubeconfig(system: &Namespace) -> String {
+    let view = ["config", "view", "--raw", "--minify", "-o", "json"];
+    let admin: Value = serde_json::from_str(&succeed(kubectl().args(view))).expect("a kubeconfig");
+    let token = succeed(system.kubectl().args(["create", "token", "mainstay", "--duration=4h"]));
+    let config = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": admin["clusters"],
+        "users": [{"name": "mainstay", "user": {"token": token.trim()}}],
+        "contexts": [{"name": "c", "context": {"cluster": admin["clusters"][0]["name"], "user": "mainstay"}}],
+        "current-context": "c",
+    });
+    config.to_string()
 }
 
 /// A folder of `deploy/kustomize` as `kubectl kustomize` renders it, for Mainstay in the namespace `system`.

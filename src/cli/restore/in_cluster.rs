@@ -73,7 +73,7 @@ async fn in_pod(site: &Site, document: &PolicyName, content: &str) -> CommandRes
         .await;
         progress.finish();
         match result {
-            Ok(report) => return ended(&report),
+            Ok(report) => return ended(&report, false),
             Err(error) if error.may_pass() && tries < MOST_TRIES => {
                 tries += 1;
                 tracing::warn!(restore = %document, "the restore waits for the cluster: {}", error.chain());
@@ -178,7 +178,7 @@ async fn by_hand(store: &Store, arguments: Arguments) -> CommandResult {
         send(&site, &record, &job, archive).await?;
     }
     run_now::follow(store, &job, |line| eprintln!("{line}")).await.map_err(engine::failure)?;
-    ended(&ask::ending(store, &policy, &content).await.map_err(engine::failure)?)
+    ended(&ask::ending(store, &policy, &content).await.map_err(engine::failure)?, false)
 }
 
 /// Sends the archive as soon as somebody waits for it.

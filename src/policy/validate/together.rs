@@ -42,6 +42,9 @@ pub fn together(files: &[(&Path, &CheckedFile)]) -> (DesiredState, Vec<Diagnosti
     duplicates(&everything, &mut findings, &mut frozen_files);
     let known = KnownRepositories::of(files, &everything);
     let (resolved, mut frozen_policies) = references(&everything, &known, &mut findings);
+    for (name, place) in files.iter().flat_map(|(_, file)| &file.references) {
+        findings.extend(known.find(name, place).err().flatten().map(|finding| *finding));
+    }
     restores(&everything, &known, &mut findings);
     tenant::check(&everything, &mut findings);
 

@@ -31,7 +31,7 @@ use crate::{
 /// The bucket as the host reaches it.
 const BUCKET: &str = "s3:http://127.0.0.1:19000/backups";
 /// What opens the repository.
-const PASSWORD: &str = "correct horse";
+pub const PASSWORD: &str = "correct horse";
 
 /// Mainstay, and one namespace with what it protects. The namespaces go with it.
 pub struct Installation {

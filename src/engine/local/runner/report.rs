@@ -65,3 +65,27 @@ pub fn first_report(policy: &CompiledPolicy, request: &RunRequest, now: Timestam
         ..RunReport::begun(policy.name.clone(), request.trigger, scheduled_at, now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::local::inventory::{NotGood, not_good};
+
+    /// Were it not written down, a point that is found again later would count as what a failed run left behind.
+    #[test]
+    fn a_run_that_failed_after_its_point_was_recorded_left_nothing_behind() {
+        let now: Timestamp = "2026-11-21T02:00:00Z".parse().unwrap();
+        let ended = |recorded| {
+            let name = "shop/nightly".parse().unwrap();
+            let mut report = RunReport::begun(name, crate::run::Trigger::Schedule, now, now);
+            finish(&mut report, Ending::Failed { reason: "why".to_owned(), recorded, interrupted: false }, now);
+            report
+        };
+        let recorded = ended(true);
+        assert_eq!(recorded.message, "the restore point was recorded, but why");
+        assert!(not_good([&recorded].into_iter()).is_empty());
+        let failed = ended(false);
+        assert_eq!(failed.message, "why");
+        assert_eq!(not_good([&failed].into_iter())[&failed.id], NotGood::Failed(Default::default()));
+    }
+}
