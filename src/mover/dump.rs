@@ -177,8 +177,17 @@ fn environment(server: Server, password: Option<&Secret>) -> BTreeMap<String, Se
 }
 
 fn connection(server: Server, database: &Database) -> Vec<String> {
-    let Database { host, port, databases: _, user, password: _, image: _, arguments: _, program_directory: _ } =
-        database;
+    let Database {
+        host,
+        port,
+        databases: _,
+        user,
+        user_from: _,
+        password: _,
+        image: _,
+        arguments: _,
+        program_directory: _,
+    } = database;
     let mut arguments = Vec::new();
     if let Some(host) = host {
         let socket = host.starts_with('/');

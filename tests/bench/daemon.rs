@@ -2,10 +2,8 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -27,15 +25,14 @@ use mainstay::{
 
 use crate::{
     documents::{POINTS_EACH, document, file, git, policies, write_documents},
-    measure::goal,
+    measure::{goal, spread},
+    running::{Daemon, PATIENCE},
 };
 
 /// How many commits are measured.
 const COMMITS: usize = 15;
 /// How long the idle daemon is looked at.
 const IDLE: Duration = Duration::from_secs(60);
-/// Nothing here takes longer, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Measures and prints.
 pub fn bench() {
@@ -49,7 +46,7 @@ pub fn bench() {
     fill(&state, &documents);
 
     println!("\nA daemon with {} policies, {} restore points: ours / goal", policies(), policies() * POINTS_EACH);
-    let daemon = Daemon::start(&documents, &state);
+    let daemon = Daemon::start(&documents, &state, &[]);
     daemon.wait_for_turns(1.0);
     println!("{:<34} {:8.1} ms", "first turn, status included", daemon.metric("mainstay_turn_duration_seconds") * 1e3);
     let (mut planned, mut turned, mut applied, mut used) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -96,11 +93,6 @@ pub fn bench() {
     assert_eq!((newest_change(&state), branches(&documents)), before, "a turn with nothing to do writes");
     println!("{:<34} {:8.0} MB", "memory, peak", daemon.peak_bytes() / 1e6);
     println!("{:<34} {turns_while_idle:8}", "turns while idle");
-}
-
-fn spread(what: &str, unit: &str, figures: &mut [f64]) {
-    figures.sort_by(f64::total_cmp);
-    println!("{what:<34} least {:8.1} {unit}   median {:8.1} {unit}", figures[0], figures[figures.len() / 2]);
 }
 
 /// The state after these documents were applied and ran ten times each.
@@ -183,87 +175,4 @@ fn wait_for_status(documents: &Path) {
 fn newest_change(state: &Path) -> i64 {
     let connection = rusqlite::Connection::open(state.join("state.sqlite")).expect("the state");
     connection.query_row("SELECT MAX(number) FROM changes", [], |row| row.get(0)).expect("the newest change")
-}
-
-/// A real daemon.
-struct Daemon {
-    child: Child,
-    address: String,
-}
-
-impl Daemon {
-    fn start(documents: &Path, state: &Path) -> Self {
-        let log: PathBuf = state.with_extension("log");
-        // As if it had been told so: no other program takes the port within a moment.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = port.expect("a port").to_string();
-        let child = Command::new(env!("CARGO_BIN_EXE_mainstay"))
-            .args(["daemon", "--listen", &address, "--repo"])
-            .arg(documents)
-            .arg("--state")
-            .arg(state)
-            .stdin(Stdio::null())
-            .stderr(fs::File::create(log).expect("a log"))
-            .spawn()
-            .expect("the daemon");
-        Self { child, address }
-    }
-
-    /// One metric; 0: it is not there yet.
-    fn metric(&self, name: &str) -> f64 {
-        let mut text = String::new();
-        if let Ok(mut stream) = TcpStream::connect(&self.address) {
-            write!(stream, "GET /metrics HTTP/1.0\r\nHost: bench\r\n\r\n").expect("a request");
-            stream.read_to_string(&mut text).expect("an answer");
-        }
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-        line.unwrap_or(0.0)
-    }
-
-    fn turns(&self) -> f64 {
-        self.metric("mainstay_turns_total{result=\"success\"}")
-    }
-
-    fn wait_for_turns(&self, count: f64) {
-        let began = Instant::now();
-        while self.turns() < count {
-            assert!(began.elapsed() < PATIENCE, "the daemon makes no turn");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// What it has used of the processors until now.
-    fn cpu_seconds(&self) -> f64 {
-        /// Ticks a second, as every Linux counts for its users.
-        const TICKS: f64 = 100.0;
-        let stat = self.proc("stat");
-        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-        let ticks = |index: usize| fields[index].parse::<f64>().expect("ticks");
-        (ticks(11) + ticks(12)) / TICKS
-    }
-
-    fn written_bytes(&self) -> u64 {
-        self.field("io", "write_bytes:") as u64
-    }
-
-    fn peak_bytes(&self) -> f64 {
-        self.field("status", "VmHWM:") * 1024.0
-    }
-
-    fn field(&self, file: &str, name: &str) -> f64 {
-        let text = self.proc(file);
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
-        value.expect("the kernel tells")
-    }
-
-    fn proc(&self, file: &str) -> String {
-        fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).expect("the daemon is there")
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -1,9 +1,11 @@
-//! The benchmarks: `cargo bench [-- documents|daemon|mover]`. They print ratios against other programs; see README.md.
+//! The benchmarks: `cargo bench [-- documents|daemon|mover|kubernetes]`. They print ratios against other programs; see README.md.
 
 mod daemon;
 mod documents;
+mod kubernetes;
 mod measure;
 mod mover;
+mod running;
 
 fn main() {
     // `cargo bench` itself passes `--bench`; everything else chooses a part.
@@ -17,5 +19,9 @@ fn main() {
     }
     if wanted("mover") {
         mover::bench();
+    }
+    // It needs a cluster to itself, so it is asked for by name.
+    if chosen.iter().any(|choice| choice == "kubernetes") {
+        kubernetes::bench();
     }
 }

@@ -104,3 +104,9 @@ pub fn goal(what: &str, unit: &str, figures: &mut [f64], goal: f64) {
         median / goal
     );
 }
+
+/// Prints what several measurements of one thing gave.
+pub fn spread(what: &str, unit: &str, figures: &mut [f64]) {
+    figures.sort_by(f64::total_cmp);
+    println!("{what:<34} least {:8.1} {unit}   median {:8.1} {unit}", figures[0], figures[figures.len() / 2]);
+}

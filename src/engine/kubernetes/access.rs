@@ -23,7 +23,7 @@ use crate::{
         state::places::PlaceRecord,
     },
     mover::job::{Place, RepositoryAccess},
-    policy::document::{SecretReference, repository::Password},
+    policy::document::{SecretReference, repository::Password, source::Database},
     secret::Secret,
 };
 
@@ -173,6 +173,30 @@ pub async fn value(
         }
         SecretReference { secret: None, key: _, file: _, env: _ } => Ok(resolve(what, reference)?),
     }
+}
+
+/// A source's database with the name of its user, and the password. Secrets are in the policy's namespace.
+///
+/// # Errors
+/// One of them is not there.
+pub async fn credentials(
+    client: &Client,
+    namespace: &str,
+    source: &str,
+    database: &Database,
+) -> Result<(Database, Option<Secret>), AccessError> {
+    let mut found = database.clone();
+    if let Some(reference) = &database.user_from {
+        let user = value(client, namespace, &format!("the user name of source {source}"), reference).await?;
+        found.user = Some(user.expose().to_owned());
+    }
+    let password = match &database.password {
+        Some(reference) => {
+            Some(value(client, namespace, &format!("the password of source {source}"), reference).await?)
+        }
+        None => None,
+    };
+    Ok((found, password))
 }
 
 /// `is_used`: a repository was made with it, so that none is generated in its place.

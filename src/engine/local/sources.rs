@@ -12,7 +12,7 @@ use crate::{
         job::{Input, Program},
     },
     policy::document::{
-        Source,
+        SecretReference, Source,
         source::{Command, Database},
     },
     secret::Secret,
@@ -40,8 +40,8 @@ pub fn input(source: &Source) -> Result<Input, WorkError> {
             source.name
         )));
     };
-    let password = password(&source.name, database)?;
-    Ok(Input::Streams(dump::streams(server, database, password.as_ref(), &Path::exists)))
+    let (database, password) = credentials(&source.name, database)?;
+    Ok(Input::Streams(dump::streams(server, &database, password.as_ref(), &Path::exists)))
 }
 
 /// The programs that take the streams of a source back, each with the name of its file in the snapshot.
@@ -75,10 +75,10 @@ pub fn restore_programs(
             "source {name} holds several databases, which cannot all go into one; restore it --into a directory"
         )));
     }
-    let password = password(name, database)?;
+    let (database, password) = credentials(name, database)?;
     let program = |from: &String| {
         let into = into.unwrap_or(from);
-        let program = dump::restore_program(server, database, password.as_ref(), into, &arguments, &Path::exists);
+        let program = dump::restore_program(server, &database, password.as_ref(), into, &arguments, &Path::exists);
         (dump::file_name(server, from), program)
     };
     Ok(database.databases.iter().map(program).collect())
@@ -105,8 +105,8 @@ pub fn table_arguments(source: &Source, tables: &[String]) -> Result<Vec<String>
 /// The password is not there.
 pub fn count_program(source: &Source, of: &str) -> Result<Option<Program>, WorkError> {
     let Some((server, database)) = database(source) else { return Ok(None) };
-    let password = password(&source.name, database)?;
-    Ok(Some(dump::count_program(server, database, password.as_ref(), of, &Path::exists)))
+    let (database, password) = credentials(&source.name, database)?;
+    Ok(Some(dump::count_program(server, &database, password.as_ref(), of, &Path::exists)))
 }
 
 /// The files that a source's dumps have in a snapshot; empty: it is files and directories.
@@ -127,9 +127,14 @@ fn database(source: &Source) -> Option<(Server, &Database)> {
     postgres.or(mysql).or(mariadb)
 }
 
-fn password(name: &str, database: &Database) -> Result<Option<Secret>, WorkError> {
-    let what = format!("the password of source {name}");
-    Ok(database.password.as_ref().map(|reference| resolve(&what, reference)).transpose()?)
+/// The same database with the name of its user, and the password.
+fn credentials(name: &str, database: &Database) -> Result<(Database, Option<Secret>), WorkError> {
+    let read = |what: &str, reference: &Option<SecretReference>| {
+        reference.as_ref().map(|reference| resolve(&format!("{what} of source {name}"), reference)).transpose()
+    };
+    let user = read("the user name", &database.user_from)?.map(|user| user.expose().to_owned());
+    let password = read("the password", &database.password)?;
+    Ok((Database { user: database.user.clone().or(user), ..database.clone() }, password))
 }
 
 fn environment(name: &str, command: &Command) -> Result<BTreeMap<String, Secret>, WorkError> {
@@ -139,4 +144,30 @@ fn environment(name: &str, command: &Command) -> Result<BTreeMap<String, Secret>
         environment.insert(variable.clone(), resolve(&what, reference)?);
     }
     Ok(environment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_user_is_read_where_its_password_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str, value: &str| {
+            let file = directory.path().join(name);
+            std::fs::write(&file, value).unwrap();
+            serde_json::json!({"file": file})
+        };
+        let database: Database = serde_json::from_value(serde_json::json!({
+            "databases": ["shop"], "userFrom": place("user", "backup\n"), "password": place("password", "geheim\n"),
+        }))
+        .unwrap();
+        let (database, password) = credentials("db", &database).unwrap();
+        assert_eq!((database.user.as_deref(), password.unwrap().expose()), (Some("backup"), "geheim"));
+        let missing: Database =
+            serde_json::from_value(serde_json::json!({"databases": ["shop"], "userFrom": {"file": "/none/user"}}))
+                .unwrap();
+        let error = credentials("db", &missing).unwrap_err().to_string();
+        assert!(error.starts_with("the user name of source db cannot be read from /none/user"), "{error}");
+    }
 }

@@ -95,6 +95,10 @@ pub struct Database {
     /// User name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The user name where it stands beside the password in a Secret, such as one of the type
+    /// `kubernetes.io/basic-auth`; instead of `user`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_from: Option<SecretReference>,
     /// Password; it never appears in an argument vector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<SecretReference>,

@@ -99,7 +99,7 @@ fn check_paths(findings: &mut Findings<'_>, pointer: &str, paths: &[String]) {
 }
 
 fn check_database(findings: &mut Findings<'_>, pointer: &str, database: &Database) {
-    let Database { host, port, databases, user, password, image, arguments, program_directory } = database;
+    let Database { host, port, databases, user, user_from, password, image, arguments, program_directory } = database;
     for (field, text) in [("host", host), ("user", user)] {
         if text.as_deref().is_some_and(|text| text.is_empty() || text.starts_with('-')) {
             let message = format!("`{field}` cannot be empty or begin with `-`");
@@ -126,6 +126,14 @@ fn check_database(findings: &mut Findings<'_>, pointer: &str, database: &Databas
             let related = findings.place(&format!("{names}/{first}")).related("it stands here first");
             findings.error(Rule::DuplicateName, &at, format!("database `{name}` is in the list twice")).related =
                 Some(related);
+        }
+    }
+    if let Some(reference) = user_from {
+        let at = format!("{pointer}/userFrom");
+        reference::secret(findings, &at, reference);
+        if user.is_some() {
+            findings.error_at_key(Rule::ExactlyOne, &at, "`user` and `userFrom` both name the user").hint =
+                Some("leave one of them out".to_owned());
         }
     }
     if let Some(password) = password {

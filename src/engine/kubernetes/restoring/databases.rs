@@ -100,15 +100,12 @@ pub async fn loads(
         }
     }
     let image = image(database.image.as_ref(), name)?;
-    let password = match &database.password {
-        Some(reference) => Some(secret(site, policy, &format!("the password of source {name}"), reference).await?),
-        None => None,
-    };
+    let (database, password) = access::credentials(site.client(), policy.namespace(), name, database).await?;
     let loads = database.databases.iter().map(|from| {
         let into = into.unwrap_or(from);
         // Whether a program is in that image cannot be seen from here: the usual name is taken.
-        let program = dump::restore_program(server, database, password.as_ref(), into, &arguments, &|_| true);
-        let count = || dump::count_program(server, database, password.as_ref(), into, &|_| true);
+        let program = dump::restore_program(server, &database, password.as_ref(), into, &arguments, &|_| true);
+        let count = || dump::count_program(server, &database, password.as_ref(), into, &|_| true);
         let guard = (!update).then(|| EmptyGuard { database: into.to_owned(), program: count() });
         let into = format!("database {into}");
         Load { file_name: dump::file_name(server, from), program, guard, into }
@@ -125,13 +122,8 @@ pub async fn safety(site: &Site, policy: &PolicyName, source: &Source) -> Result
     match server {
         Server::Postgres | Server::MySql | Server::MariaDb => {}
     }
-    let password = match &database.password {
-        Some(reference) => {
-            Some(secret(site, policy, &format!("the password of source {}", source.name), reference).await?)
-        }
-        None => None,
-    };
-    Ok(Some(Input::Streams(dump::streams(server, database, password.as_ref(), &|_| true))))
+    let (database, password) = access::credentials(site.client(), policy.namespace(), &source.name, database).await?;
+    Ok(Some(Input::Streams(dump::streams(server, &database, password.as_ref(), &|_| true))))
 }
 
 fn image(image: Option<&String>, name: &str) -> Result<String, SiteError> {

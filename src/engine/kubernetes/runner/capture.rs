@@ -282,12 +282,10 @@ impl Run<'_> {
             )));
         };
         mover.client_image = Some(database.image.clone().ok_or_else(|| needs_image("the database's client"))?);
-        let password = match &database.password {
-            Some(reference) => Some(self.secret(&format!("the password of source {}", source.name), reference).await?),
-            None => None,
-        };
+        let namespace = self.policy.name.namespace();
+        let (database, password) = access::credentials(self.site.client(), namespace, &source.name, database).await?;
         // Whether a program is in that image cannot be seen from here: the usual name is taken.
-        Ok(Input::Streams(dump::streams(server, database, password.as_ref(), &|_| true)))
+        Ok(Input::Streams(dump::streams(server, &database, password.as_ref(), &|_| true)))
     }
 
     async fn secret(
