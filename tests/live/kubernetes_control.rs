@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     cluster::{Namespace, image},
     peers::{said, succeed, wait_for},
-    rights::Rights,
+    rights::{self, Rights},
     world::{Started, World},
 };
 
@@ -54,25 +54,9 @@ impl Installation {
         let rights = Rights::grant(&namespace, &[]);
         namespace.apply(PERSON);
         let installation = Self { world, name: name.to_owned(), namespace, _rights: rights };
-        installation.write_kubeconfig();
+        installation.world.write("kubeconfig", rights::kubeconfig(&installation.namespace, "mainstay"));
         installation.git(&["init", "-q", "-b", "main"]);
         installation
-    }
-
-    /// The kubeconfig of the service account, from that of the administrator.
-    fn write_kubeconfig(&self) {
-        let view = ["config", "view", "--raw", "--minify", "-o", "json"];
-        let admin: Value = serde_json::from_str(&succeed(crate::cluster::kubectl().args(view))).expect("a kubeconfig");
-        let token = succeed(self.namespace.kubectl().args(["create", "token", "mainstay", "--duration=4h"]));
-        let config = serde_json::json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": admin["clusters"],
-            "users": [{"name": "mainstay", "user": {"token": token.trim()}}],
-            "contexts": [{"name": "c", "context": {"cluster": admin["clusters"][0]["name"], "user": "mainstay"}}],
-            "current-context": "c",
-        });
-        self.world.write("kubeconfig", config.to_string());
     }
 
     /// Writes the document of a policy with these fields (YAML, one line each, indented by two).
