@@ -29,11 +29,11 @@ mod walk;
 pub use look::look;
 
 use job::{Event, Failure, FailureKind, Job, Outcome, Task};
-use progress::Reporter;
+use progress::{Reporter, Untold};
 use repository::{Conditions, Repository};
 use store::Store;
 
-/// Events that wait to be told; more progress than this is dropped.
+/// Events that wait to be told; more progress than this is told late.
 const WAITING_EVENTS: usize = 64;
 
 /// Carries a job out, and tells meanwhile how far it is. `Done` and `Failed` are left to the caller.
@@ -42,17 +42,16 @@ const WAITING_EVENTS: usize = 64;
 /// The job failed; nothing counts. Never panics: a panic of a library is a failure, too.
 pub fn execute(job: Job, events: &mut dyn FnMut(Event)) -> Result<Outcome, Failure> {
     let (sender, receiver) = mpsc::sync_channel(WAITING_EVENTS);
+    let untold = Untold::default();
+    let reporter = Reporter::new(sender, untold.clone());
     std::thread::scope(|scope| {
         let worker = scope.spawn(move || {
-            let reporter = Reporter::new(sender);
             let result = std::panic::catch_unwind(AssertUnwindSafe(|| carry_out(job, reporter.clone())));
             reporter.finish();
             result
         });
         // Ends when the worker and all that it started have dropped their ends.
-        for event in receiver {
-            events(event);
-        }
+        progress::drain(&receiver, &untold, events);
         match worker.join() {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) | Err(panic) => Err(Failure::new(

@@ -25,6 +25,7 @@ use crate::{
 };
 
 pub mod access;
+mod announced;
 pub mod cleanup;
 pub mod guard;
 pub mod index;
@@ -193,16 +194,6 @@ impl KubernetesEngine {
         })
     }
 
-    /// Starts the Job of a restore that nobody began. One that is there stays as it is.
-    async fn start_restore(&self, record: &RestoreRecord) -> Result<(), EngineError> {
-        let installation = self.shared.look().installation().clone();
-        if installation.image.is_none() {
-            return Ok(());
-        }
-        let (name, manifest) = restoring::ask::job(record, &installation);
-        self.create_job(&name, &manifest).await.map(|_| ())
-    }
-
     fn kept_memory(&self) -> MutexGuard<'_, String> {
         self.kept_memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -369,7 +360,7 @@ impl Engine for KubernetesEngine {
             (running, restores, index.namespaces(), index.installation().image.clone().unwrap_or_default())
         };
         for restore in restores.iter().filter(|restore| restore.is_pending()) {
-            self.start_restore(restore).await?;
+            self.look_after_pending(restore, now).await?;
         }
         // Workloads whose run left no record are looked for once; a run that is under way has one.
         let everywhere = !self.looked_everywhere.swap(true, std::sync::atomic::Ordering::Relaxed);
@@ -380,10 +371,11 @@ impl Engine for KubernetesEngine {
         self.may_write(|| "looking after runs".to_owned())?;
         let site = Site::new(self.store.client().clone(), self.store.namespace(), &image, None);
         let recovered = guard::recover(&site, running, &namespaces, now).await;
-        recovered.map(|_| ()).map_err(|error| EngineError::Transient {
+        let recovered = recovered.map_err(|error| EngineError::Transient {
             operation: "looking after runs that are gone".to_owned(),
             source: error.into(),
-        })
+        })?;
+        self.take_back(&recovered.left, now).await
     }
 
     async fn run_now(&self, policy: &PolicyName, now: Timestamp) -> Result<(), EngineError> {

@@ -2,17 +2,17 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
-        mpsc::SyncSender,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::job::Event;
 
 /// Between two progress events.
-const INTERVAL_MILLISECONDS: u64 = 250;
+const INTERVAL: Duration = Duration::from_millis(250);
 /// More warnings than this are only counted.
 const WARNINGS: u64 = 50;
 
@@ -23,34 +23,39 @@ pub struct Reporter(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     events: SyncSender<Event>,
-    started: Instant,
-    last_milliseconds: AtomicU64,
+    pace: Untold,
     warnings: AtomicU64,
 }
 
+/// The progress that came too soon after what was told last. Whoever drains the channel tells it late: an upload may take
+/// long after everything was read.
+#[derive(Debug, Clone, Default)]
+pub struct Untold(Arc<Mutex<Pace>>);
+
+#[derive(Debug, Default)]
+struct Pace {
+    told: Option<Instant>,
+    untold: Option<Event>,
+}
+
 impl Reporter {
-    /// Sends to a bounded channel whose other end is drained.
-    pub fn new(events: SyncSender<Event>) -> Self {
-        Self(Arc::new(Shared {
-            events,
-            started: Instant::now(),
-            last_milliseconds: AtomicU64::new(0),
-            warnings: AtomicU64::new(0),
-        }))
+    /// Sends to a bounded channel whose other end [`drain`] reads, with the same `untold`.
+    pub fn new(events: SyncSender<Event>, untold: Untold) -> Self {
+        Self(Arc::new(Shared { events, pace: untold, warnings: AtomicU64::new(0) }))
     }
 
     /// Tells how far it is, at most a few times each second.
     pub fn progress(&self, step: &str, done_bytes: u64, total_bytes: Option<u64>) {
-        let now = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let last = self.0.last_milliseconds.load(Ordering::Relaxed);
-        if now.saturating_sub(last) < INTERVAL_MILLISECONDS {
-            return;
-        }
-        if self.0.last_milliseconds.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            let event = Event::Progress { step: step.to_owned(), done_bytes, total_bytes };
-            // A full channel: the next one tells more.
-            let _ = self.0.events.try_send(event);
-        }
+        let event = Event::Progress { step: step.to_owned(), done_bytes, total_bytes };
+        let mut pace = self.0.pace.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.untold = match pace.told.is_some_and(|told| told.elapsed() < INTERVAL) {
+            true => Some(event),
+            false => {
+                pace.told = Some(Instant::now());
+                // A full channel: it is told late.
+                self.0.events.try_send(event.clone()).err().map(|_| event)
+            }
+        };
     }
 
     /// Tells something that a person should know. After many, only counts.
@@ -72,5 +77,54 @@ impl Reporter {
         if more > 0 {
             let _ = self.0.events.send(Event::Warning(format!("and {more} more of such warnings")));
         }
+    }
+}
+
+/// Tells every event until all who send are gone, and between them the progress that came too soon.
+pub fn drain(receiver: &Receiver<Event>, untold: &Untold, events: &mut dyn FnMut(Event)) {
+    loop {
+        match receiver.recv_timeout(INTERVAL) {
+            Ok(event) => events(event),
+            Err(RecvTimeoutError::Timeout) => {
+                let mut pace = untold.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let late = pace.untold.take();
+                pace.told = late.is_some().then(Instant::now).or(pace.told);
+                drop(pace);
+                late.into_iter().for_each(&mut *events);
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// What is told while a thread tells progress twice in a moment, and then works on in silence until that was heard.
+    #[test]
+    fn progress_that_came_too_soon_is_told_late() {
+        let (sender, receiver) = mpsc::sync_channel(4);
+        let untold = Untold::default();
+        let (heard_all, until) = mpsc::channel();
+        let reporter = Reporter::new(sender, untold.clone());
+        let worker = std::thread::spawn(move || {
+            reporter.progress("reading", 1, None);
+            reporter.progress("reading", 2, None);
+            until.recv_timeout(Duration::from_secs(10)).is_ok()
+        });
+        let mut told = Vec::new();
+        drain(&receiver, &untold, &mut |event| {
+            if let Event::Progress { done_bytes, .. } = event {
+                told.push(done_bytes);
+                if done_bytes == 2 {
+                    heard_all.send(()).expect("the worker waits");
+                }
+            }
+        });
+        assert!(worker.join().unwrap(), "the end came before it was told");
+        assert_eq!(told, [1, 2]);
     }
 }

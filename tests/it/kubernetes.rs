@@ -236,6 +236,41 @@ fn a_watch_that_failed_makes_the_observation_incomplete_for_a_while() {
     assert!(cluster.index.observe(later).complete);
 }
 
+/// The ConfigMap of a restore that nobody began.
+fn restore_map(message: &str) -> ConfigMap {
+    let record = json!({
+        "name": "shop/copy", "content": "1", "policy": "shop/nightly", "spec": {"policy": "nightly"},
+        "report": {"restorePoint": null, "phase": "Pending", "startedAt": now(), "finishedAt": null, "message": message,
+            "sources": []},
+    });
+    let map = json!({
+        "metadata": {
+            "name": "restore-shop-copy-1",
+            "labels": {"app.kubernetes.io/managed-by": "mainstay", "mainstay.dev/kind": "restore"},
+            "annotations": {"mainstay.dev/policy": "shop/copy"},
+        },
+        "data": {"record.json": record.to_string()},
+    });
+    serde_json::from_value(map).expect("a ConfigMap")
+}
+
+#[test]
+fn what_a_restore_waits_for_is_told_once() {
+    let mut cluster = Cluster::with(DOCUMENT);
+    cluster.observe();
+    let mut version = 100;
+    let mut tell = |message: &str| {
+        version += 1;
+        let map = restore_map(message);
+        cluster.index.maps.apply("restore-shop-copy-1", Some(&version.to_string()), Map::read(&map));
+        cluster.index.judge(now())
+    };
+    assert!(!tell("about to start"));
+    assert!(tell("waits for its pod"), "no turn would write it to the status branch");
+    assert!(!tell("waits for its pod"));
+    assert!(tell("about to start"));
+}
+
 #[test]
 fn a_frozen_installation_suspends_every_schedule() {
     let frozen = Installation { frozen: true, ..installation() };

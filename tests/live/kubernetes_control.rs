@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     cluster::{Namespace, image},
     peers::{said, succeed, wait_for},
-    rights::{Rights, kubeconfig},
+    rights::{self, Rights},
     world::{Started, World},
 };
 
@@ -54,7 +54,7 @@ impl Installation {
         let rights = Rights::grant(&namespace, &[]);
         namespace.apply(PERSON);
         let installation = Self { world, name: name.to_owned(), namespace, _rights: rights };
-        installation.world.write("kubeconfig", kubeconfig(&installation.namespace));
+        installation.world.write("kubeconfig", rights::kubeconfig(&installation.namespace, "mainstay"));
         installation.git(&["init", "-q", "-b", "main"]);
         installation
     }

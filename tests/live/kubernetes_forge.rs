@@ -50,7 +50,7 @@ impl Site {
         let ada = Clone::new(&gitea, world.path("ada"), "ada", "ada/backups");
         let files = [("backup.yaml", policy(&installation, 5)), ("settings.backup.yaml", settings(&world, &gitea))];
         ada.push("main", &files.each_ref().map(|(path, text)| (*path, text.as_str())), "first");
-        world.write("kubeconfig", kubeconfig(&installation.system));
+        world.write("kubeconfig", kubeconfig(&installation.system, "mainstay"));
         let config = world.path("kubeconfig").display().to_string();
         let environment = [
             ("MAINSTAY_ENGINE", "kubernetes"),

@@ -82,14 +82,16 @@ pub fn wait_for<T>(what: &str, seconds: u64, mut condition: impl FnMut() -> Opti
     let mut pause = Duration::from_millis(20);
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
+        let began = Instant::now();
         if let Some(value) = condition() {
             return value;
         }
         assert!(Instant::now() < deadline, "waited {seconds} s for: {what}");
         // The pause of a poll, not a guess at how long it takes. Most conditions start a program, which costs more time
-        // of the processors than what is waited for, if it is done again at once.
+        // of the processors than what is waited for, if it is done again at once, and the more so on a busy machine.
+        let longest = (began.elapsed() * 2).clamp(Duration::from_millis(300), Duration::from_secs(1));
         std::thread::sleep(pause);
-        pause = pause.mul_f64(1.5).min(Duration::from_millis(300));
+        pause = pause.mul_f64(1.5).min(longest);
     }
 }
 

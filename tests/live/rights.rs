@@ -15,6 +15,9 @@ const SYSTEM: &str = "mainstay-system";
 /// Who may do what; everything else of the base is the daemon.
 const KINDS: [&str; 5] = ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
 
+/// What a component of the kustomization adds to them.
+const ACROSS: &str = "across";
+
 /// The rights of one installation. Those that are in no namespace go when this is dropped.
 pub struct Rights {
     system: String,
@@ -25,10 +28,21 @@ impl Rights {
     pub fn grant(system: &Namespace, protected: &[&Namespace]) -> Self {
         let name = system.name();
         system.apply(&only_rights(&rendered("base", name)));
+        let rights = Self { system: name.to_owned() };
         for namespace in protected {
-            namespace.apply(&only_rights(&rendered("namespace", name)));
+            rights.protect(namespace);
         }
-        Self { system: name.to_owned() }
+        rights
+    }
+
+    /// Gives Mainstay its rights in one namespace more.
+    pub fn protect(&self, namespace: &Namespace) {
+        namespace.apply(&only_rights(&rendered("namespace", &self.system)));
+    }
+
+    /// Allows restores of volume snapshots into other namespaces than their own.
+    pub fn allow_across(&self, system: &Namespace) {
+        system.apply(&rendered(ACROSS, &self.system));
     }
 }
 
@@ -40,22 +54,22 @@ impl Drop for Rights {
 
 /// Removes what an installation has in no namespace.
 pub fn remove(system: &str) {
-    let names = ["run", "restore"].map(|which| format!("{system}:mainstay-{which}"));
+    let names = ["run", "restore", ACROSS].map(|which| format!("{system}:mainstay-{which}"));
     let delete = ["delete", "clusterrole,clusterrolebinding", "--ignore-not-found"];
     let _ = kubectl().args(delete).args(names).output();
 }
 
-/// The kubeconfig of the daemon's account in the namespace `system`, from that of the administrator.
-pub fn kubeconfig(system: &Namespace) -> String {
+/// A kubeconfig of one of the accounts in `system`, from that of the administrator.
+pub fn kubeconfig(system: &Namespace, account: &str) -> String {
     let view = ["config", "view", "--raw", "--minify", "-o", "json"];
     let admin: Value = serde_json::from_str(&succeed(kubectl().args(view))).expect("a kubeconfig");
-    let token = succeed(system.kubectl().args(["create", "token", "mainstay", "--duration=4h"]));
+    let token = succeed(system.kubectl().args(["create", "token", account, "--duration=4h"]));
     let config = serde_json::json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": admin["clusters"],
-        "users": [{"name": "mainstay", "user": {"token": token.trim()}}],
-        "contexts": [{"name": "c", "context": {"cluster": admin["clusters"][0]["name"], "user": "mainstay"}}],
+        "users": [{"name": account, "user": {"token": token.trim()}}],
+        "contexts": [{"name": "c", "context": {"cluster": admin["clusters"][0]["name"], "user": account}}],
         "current-context": "c",
     });
     config.to_string()

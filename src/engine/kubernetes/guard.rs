@@ -24,7 +24,7 @@ use super::{
         snapshots,
     },
     site::{Site, SiteError},
-    store::{RunRecord, StoppedWorkload, is_for_a_person},
+    store::{RestoreRecord, RunRecord, StoppedWorkload, is_for_a_person},
 };
 use crate::{
     engine::local::runner::finish,
@@ -40,7 +40,7 @@ use crate::{
 const LOST_AFTER: SignedDuration = SignedDuration::from_mins(10);
 
 /// What a guard did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Recovered {
     /// Runs that were ended, and why.
     pub ended: Vec<(PolicyName, String)>,
@@ -48,10 +48,13 @@ pub struct Recovered {
     pub started: Vec<StoppedWorkload>,
     /// Policies of which a workload is still stopped, and why.
     pub still_stopped: Vec<(PolicyName, String)>,
+    /// Restores that a pod began which is gone, and that nobody has taken back yet.
+    pub left: Vec<RestoreRecord>,
 }
 
 /// Looks after these policies, and after every workload in these namespaces that any run stopped. With nothing to do it
-/// writes nothing.
+/// writes nothing. The daemon calls it, which may do nothing to volumes and databases: a restore that is to be taken back
+/// is only told, and its workloads stay as they are until somebody has.
 ///
 /// # Errors
 /// The cluster does not answer.
@@ -80,11 +83,15 @@ pub async fn recover(
     for policy in policies {
         // A run that lives holds the lease: it needs no guard.
         let Ok(lease) = site.leases.take(&names::policy_lease(&policy), &site.pod, now).await? else { continue };
-        let result = recover_policy(site, &policy, now).await;
+        let result = match restoring::undo::left(site, &policy, now).await {
+            Ok(left) if left.is_empty() => recover_policy(site, &policy, now).await,
+            Ok(left) => Ok(Recovered { left, ..Recovered::default() }),
+            Err(error) => Err(error),
+        };
         if let Err(error) = lease.release().await {
             tracing::debug!(%policy, "a lease was not given back; it ends with this pod: {error}");
         }
-        let Recovered { ended, started, still_stopped } = match result {
+        let Recovered { ended, started, still_stopped, left } = match result {
             Ok(recovered) => recovered,
             // The others are looked after all the same.
             Err(error) => {
@@ -96,6 +103,7 @@ pub async fn recover(
         recovered.ended.extend(ended);
         recovered.started.extend(started);
         recovered.still_stopped.extend(still_stopped);
+        recovered.left.extend(left);
     }
     failure.map_or(Ok(recovered), Err)
 }

@@ -48,6 +48,8 @@ pub struct Index {
     pub foreign_jobs: Collection<Option<String>>,
     /// What was made of each policy the last time.
     judged: BTreeMap<PolicyName, Arc<ActualPolicy>>,
+    /// What restores waited for the last time, by the names of their ConfigMaps.
+    waiting: BTreeMap<String, String>,
     failed_at: Option<(Timestamp, String)>,
 }
 
@@ -147,6 +149,7 @@ impl Index {
             foreign_maps: Collection::default(),
             foreign_jobs: Collection::default(),
             judged: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             failed_at: None,
         }
     }
@@ -179,7 +182,8 @@ impl Index {
         self.failed_at.as_ref().map(|(_, reason)| reason.as_str())
     }
 
-    /// Judges what changed since the last time. True: some of it is not as it was applied, and a turn should look.
+    /// Judges what changed since the last time. True: some of it is not as it was applied, or a restore waits for something
+    /// else than before, and a turn should look.
     pub fn judge(&mut self, now: Timestamp) -> bool {
         let mut changed: BTreeSet<PolicyName> = self.maps.take_changed(|map| map.policy.clone());
         changed.extend(self.jobs.take_changed(|job| job.policy.clone()));
@@ -190,6 +194,11 @@ impl Index {
         }
         let jobs = self.jobs_by_policy(&changed);
         let mut is_surprising = foreign;
+        if !changed.is_empty() {
+            let waiting = self.waiting_restores();
+            is_surprising |= waiting != self.waiting;
+            self.waiting = waiting;
+        }
         for name in changed {
             let jobs = jobs.get(&name).map_or(&[][..], Vec::as_slice);
             match self.judge_policy(&name, jobs, now) {
@@ -202,6 +211,14 @@ impl Index {
             }
         }
         is_surprising
+    }
+
+    fn waiting_restores(&self) -> BTreeMap<String, String> {
+        let waiting = self.maps.iter().filter_map(|(name, map)| match &map.content {
+            Ok(Content::Restore(restore)) => Some((name.clone(), restore.report.waits_for()?.to_owned())),
+            Ok(Content::Policy(_) | Content::Points(_) | Content::History(_)) | Err(_) => None,
+        });
+        waiting.collect()
     }
 
     /// The observation.

@@ -30,6 +30,7 @@ use crate::{
 
 mod pod;
 
+pub use pod::obstacle;
 use pod::{PodState, state_of, why_not};
 
 /// How long a pod may wait for its node, its volumes and its image.

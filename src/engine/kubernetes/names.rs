@@ -111,6 +111,11 @@ pub fn restore_mark(restore: &PolicyName, content_hash: &str) -> String {
     format!("restore-{}", short_hash(&format!("{restore} {content_hash}")))
 }
 
+/// The Job that takes back a restore which its own Job, `mark`, left half done.
+pub fn take_back_job(mark: &str, at: &RestorePointId) -> String {
+    format!("{mark}-b{at}")
+}
+
 /// The Lease that one run, restore or cleanup of a policy holds at a time.
 pub fn policy_lease(policy: &PolicyName) -> String {
     format!("policy-{}", object(policy))
@@ -209,7 +214,9 @@ mod tests {
     fn every_name_fits_a_label() {
         let longest = policy(&format!("{}/{}", "n".repeat(52), "p".repeat(52)));
         let id = RestorePointId("20261121-020000".into());
-        for name in [object(&longest), run_job(&longest, &id), cleanup_job(&longest, &id)] {
+        let mark = restore_mark(&longest, "content");
+        let jobs = [run_job(&longest, &id), cleanup_job(&longest, &id), take_back_job(&mark, &id)];
+        for name in [object(&longest)].into_iter().chain(jobs) {
             assert!(name.len() <= 63, "{name}");
         }
     }

@@ -15,7 +15,7 @@ use super::{
     labels::{self, Kind},
     manifests::{mover::MoverJob, snapshot::Identity},
     movers, names,
-    runner::quiesce::{Workload, WorkloadError},
+    runner::quiesce::{Started, Workload, WorkloadError},
     site::{Site, SiteError},
     store::{RestoreRecord, StoppedWorkload},
 };
@@ -69,9 +69,7 @@ pub async fn carry_out(
     content: &str,
     notice: &mut dyn FnMut(Notice),
 ) -> Result<RestoreReport, SiteError> {
-    let record = site.store.restore(name, content).await?.ok_or_else(|| {
-        SiteError::Refused(format!("no restore {name} with content {content} was asked for; see `mainstay status`"))
-    })?;
+    let record = site.store.restore(name, content).await?.ok_or_else(|| unknown(name, content))?;
     if record.report.finished_at.is_some() {
         return Ok(record.report);
     }
@@ -99,11 +97,21 @@ pub async fn carry_out(
             }
         }
     };
-    let result = with_lease(site, record, notice).await;
+    // While this pod waited, another one may have carried it out, or taken it back.
+    let result = match site.store.restore(name, content).await {
+        Ok(Some(record)) if record.report.finished_at.is_some() => Ok(record.report),
+        Ok(Some(record)) => with_lease(site, record, notice).await,
+        Ok(None) => Err(unknown(name, content)),
+        Err(error) => Err(error.into()),
+    };
     if let Err(error) = lease.release().await {
         tracing::debug!(restore = %name, "a lease was not given back; it ends with this pod: {error}");
     }
     result
+}
+
+fn unknown(name: &PolicyName, content: &str) -> SiteError {
+    SiteError::Refused(format!("no restore {name} with content {content} was asked for; see `mainstay status`"))
 }
 
 async fn with_lease(
@@ -192,16 +200,16 @@ impl Restoring<'_> {
                 let kept = undo::kept(&self.record).join(", ");
                 if !kept.is_empty() {
                     message.push_str(&format!(
-                        "; no workload was there to prove it, so what was there before stays in the volume {kept}: delete \
-                         that when you are sure"
+                        "; {}, so what was there before stays in the volume {kept}: delete that when you are sure",
+                        undo::unproven(&self.record)
                     ));
                 }
                 end(&mut self.record, Phase::Succeeded, message);
             }
             Err(reason) => {
                 notice(Notice::Step(format!("put back what was there: {reason}")));
-                undo::put_back(self.site, &mut self.record).await?;
-                let message = format!("{reason}; {}", undo::told(&self.record));
+                let lost = undo::put_back(self.site, &mut self.record).await?;
+                let message = format!("{reason}; {}", undo::told(&self.record, &lost));
                 end(&mut self.record, Phase::Failed, message);
             }
         }
@@ -335,13 +343,16 @@ impl Restoring<'_> {
         let owner = undo::owner(&self.record);
         let asked = std::env::var(READY_VARIABLE).ok().and_then(|text| text.parse().ok()).map(Duration::from_secs);
         let limit = asked.unwrap_or(READY_WITHIN);
+        let mut without_pods = Vec::new();
         for stopped in &self.record.stopped {
             let workload = workload(stopped).map_err(|error| error.to_string())?;
-            workload
-                .start(self.site.client(), &stopped.namespace, &owner, limit)
-                .await
-                .map_err(|error| SiteError::from(error).chain())?;
+            let started = workload.start(self.site.client(), &stopped.namespace, &owner, limit).await;
+            match started.map_err(|error| SiteError::from(error).chain())? {
+                Started::Ready => {}
+                Started::Without => without_pods.push(workload.to_string()),
+            }
         }
+        self.record.without_pods = without_pods;
         Ok(())
     }
 

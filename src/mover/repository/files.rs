@@ -288,11 +288,11 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::mover::job::Event;
+    use crate::mover::{job::Event, progress::Untold};
 
     fn read(path: &Path, size: u64) -> (Option<Vec<u8>>, u64, u64, usize) {
         let (sender, receiver) = mpsc::sync_channel(8);
-        let tally = Tally::new(Reporter::new(sender), &[]);
+        let tally = Tally::new(Reporter::new(sender, Untold::default()), &[]);
         tally.given.fetch_add(1, Ordering::SeqCst);
         let file = OpenFile { path: path.to_owned(), size, tally: tally.clone() };
         let mut content = Vec::new();

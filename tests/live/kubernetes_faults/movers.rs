@@ -6,7 +6,7 @@ use crate::peers::succeed;
 #[test]
 fn killed_movers_and_runs_leave_nothing_half() {
     let installation = Installation::new("killed").with_shop();
-    installation.fill(16);
+    installation.fill(8);
     let applied = installation.apply("kubernetes-cold", &[SLOWLY, STILL_ALL_THE_TIME]);
     let mover = applied.start_and_catch("mover");
     assert_eq!(installation.shop.field("deployment/shop", "{.spec.replicas}"), "0");

@@ -21,7 +21,7 @@ fn evict(namespace: &Namespace, pod: &str) {
 #[test]
 fn an_evicted_run_and_an_evicted_mover_end_in_order() {
     let installation = Installation::new("evicted").with_shop();
-    installation.fill(16);
+    installation.fill(8);
     let applied = installation.apply("kubernetes-cold", &[SLOWLY, STILL_ALL_THE_TIME]);
     applied.start_and_catch("run");
     assert_eq!(installation.shop.field("deployment/shop", "{.spec.replicas}"), "0");

@@ -40,7 +40,7 @@ pub struct Installation {
     /// Mainstay's own namespace.
     pub system: Namespace,
     name: String,
-    _rights: Option<Rights>,
+    rights: Option<Rights>,
 }
 
 /// The policy of an example, applied.
@@ -66,7 +66,7 @@ impl Installation {
     fn within(system: Namespace, name: &str) -> Self {
         let shop = system.second(&format!("runs-{name}"));
         let rights = Rights::grant(&system, &[&shop]);
-        let installation = Self { shop, system, name: format!("runs-{name}"), _rights: Some(rights) };
+        let installation = Self { shop, system, name: format!("runs-{name}"), rights: Some(rights) };
         installation.make_secrets();
         installation
     }
@@ -90,9 +90,14 @@ impl Installation {
     /// Mainstay that another one installed, with the same names.
     pub fn of(system: Namespace, shop: Namespace) -> Self {
         let name = shop.name().to_owned();
-        let installation = Self { shop, system, name, _rights: None };
+        let installation = Self { shop, system, name, rights: None };
         installation.make_secrets();
         installation
+    }
+
+    /// The rights that are shipped, which this test gave.
+    pub fn rights(&self) -> &Rights {
+        self.rights.as_ref().expect("another one installed Mainstay")
     }
 
     fn make_secrets(&self) {

@@ -139,10 +139,31 @@ fn killed_at_any_point_a_restore_is_taken_back() {
 }
 
 #[test]
+fn a_workload_that_is_deleted_meanwhile_proves_nothing() {
+    let installation = Installation::new("witness").with_shop();
+    let applied = damaged(&installation);
+    let shop = &installation.shop;
+    let former = volume(&installation, "data");
+    let restore = applied.start_restore("back", IN_PLACE, &[]);
+    wait_for("the workload to be scaled to 0", 300, || {
+        (shop.field("deployment/shop", "{.spec.replicas}") == "0").then_some(())
+    });
+    succeed(shop.kubectl().args(["delete", "deployment", "shop", "--wait=false"]));
+    let report = restore.report();
+    assert_eq!(report["phase"], "Succeeded", "{report:#}");
+    let message = report["message"].as_str().unwrap();
+    assert!(message.contains("Deployment/shop could not prove it") && message.contains(&former), "{message}");
+    assert_ne!(volume(&installation, "data"), former);
+    assert_eq!(shop.field(&format!("pv/{former}"), "{.spec.persistentVolumeReclaimPolicy}"), "Retain");
+    succeed(shop.kubectl().args(["delete", "pv", &former, "--wait=false"]));
+}
+
+#[test]
 fn elsewhere_a_claim_is_made_like_the_one_that_was_captured() {
     let installation = Installation::new("elsewhere").with_shop();
     let applied = damaged(&installation);
     let other = installation.shop.second("runs-elsewhere-other");
+    installation.rights().protect(&other);
     let report = applied.restore("copy", "{policy: '', into: {namespace: runs-elsewhere-other, claims: {data: copy}}}");
     assert_eq!(report["sources"].as_array().unwrap().len(), 2, "{report:#}");
     assert_eq!(other.field("pvc/copy", "{.spec.storageClassName} {.spec.resources.requests.storage}"), "local 64Mi");

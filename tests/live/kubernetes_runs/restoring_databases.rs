@@ -3,7 +3,7 @@
 use super::{
     Installation,
     databases::{MARIADB, with_servers},
-    succeed,
+    succeed, wait_for,
 };
 
 fn mariadb(installation: &Installation, sql: &str) -> String {
@@ -42,7 +42,15 @@ fn a_domain_comes_back_from_its_volume_snapshot_with_its_database() {
     assert_eq!(shop.shell(&pod, "cat /data/private"), "hello\n");
     // In another namespace, too; the volume snapshot itself stays where it is.
     let other = shop.second("runs-domain-other");
-    applied.restore("other", "{policy: '', sources: [site], into: {namespace: runs-domain-other}}");
+    installation.rights().protect(&other);
+    let elsewhere = "{policy: '', sources: [site], into: {namespace: runs-domain-other}}";
+    let report = applied.start_restore("refused", elsewhere, &[]).report();
+    let message = report["message"].as_str().unwrap();
+    assert!(message.starts_with("nothing was written: "), "{message}");
+    assert!(message.contains("may not create VolumeSnapshotContents") && message.contains("`across`"), "{message}");
+    assert_eq!(succeed(other.kubectl().args(["get", "pvc,jobs,volumesnapshots", "-o", "name"])), "");
+    installation.rights().allow_across(&installation.system);
+    applied.restore("other", elsewhere);
     let pod = installation.looks(&other, "data");
     assert_eq!(other.shell(&pod, "cat /data/private"), "hello\n");
     assert_eq!(succeed(other.kubectl().args(["get", "volumesnapshots", "-o", "name"])), "");
@@ -70,6 +78,49 @@ fn a_dump_that_does_not_load_brings_back_what_the_database_held() {
     assert!(report["message"].as_str().unwrap().contains("there again"), "{report:#}");
     assert_eq!(mariadb(&installation, "SELECT COUNT(*) FROM site.visits"), "4");
     assert_eq!(installation.shop.field("pvc/data", "{.spec.volumeName}"), former);
+    let up = installation.shop.field("deployment/shop", "{.spec.replicas} {.status.readyReplicas}");
+    assert_eq!(up, "2 2");
+}
+
+#[test]
+fn what_could_not_be_captured_before_is_not_said_to_be_there_again() {
+    let installation = with_servers("unsaved");
+    let applied = installation.apply("kubernetes-hosting", &MARIADB);
+    applied.run("domain");
+    // A view of a table that is gone: the database cannot be dumped, and the dump's table cannot be made.
+    mariadb(&installation, "DROP TABLE site.visits; CREATE TABLE site.kept (id INT)");
+    mariadb(&installation, "CREATE VIEW site.visits AS SELECT id FROM site.kept; DROP TABLE site.kept");
+    let former = installation.shop.field("pvc/data", "{.spec.volumeName}");
+    let report = applied.start_restore("bad", "{policy: '', existing: Update}", &[]).report();
+    assert_eq!(report["phase"], "Failed", "{report:#}");
+    let message = report["message"].as_str().unwrap();
+    assert!(message.contains("what source db held before could not be captured"), "{message}");
+    assert!(!message.contains("there again"), "{message}");
+    assert_eq!(installation.shop.field("pvc/data", "{.spec.volumeName}"), former);
+    let up = installation.shop.field("deployment/shop", "{.spec.replicas} {.status.readyReplicas}");
+    assert_eq!(up, "2 2");
+}
+
+#[test]
+fn a_source_that_was_renamed_meanwhile_is_loaded_back() {
+    let installation = with_servers("renamed");
+    let applied = installation.apply("kubernetes-hosting", &MARIADB);
+    applied.run("domain");
+    mariadb(&installation, "INSERT INTO site.visits VALUES (4)");
+    let pause = [("MAINSTAY_TEST_PAUSE", "load:done=forever")];
+    let restore = applied.start_restore("renamed", "{policy: '', existing: Update}", &pause);
+    wait_for("the dump to be loaded", 300, || {
+        let record = restore.record();
+        (record["report"]["sources"][1]["phase"] == "Succeeded").then_some(())
+    });
+    assert_eq!(mariadb(&installation, "SELECT COUNT(*) FROM site.visits"), "3");
+    installation.apply("kubernetes-hosting", &[MARIADB[0], MARIADB[1], ("- name: db", "- name: database")]);
+    let pods = ["delete", "pods", "-l", &format!("job-name={}", restore.job), "--grace-period=0", "--force"];
+    succeed(installation.system.kubectl().args(pods));
+    let report = restore.report();
+    assert_eq!(report["phase"], "Failed", "{report:#}");
+    assert!(report["message"].as_str().unwrap().contains("there again"), "{report:#}");
+    assert_eq!(mariadb(&installation, "SELECT COUNT(*) FROM site.visits"), "4");
     let up = installation.shop.field("deployment/shop", "{.spec.replicas} {.status.readyReplicas}");
     assert_eq!(up, "2 2");
 }

@@ -5,6 +5,11 @@ use kube::{Api, Client, api::ListParams};
 
 use crate::engine::kubernetes::manifests::mover::{self as manifest, MoverJob};
 
+/// Why a container waits whose image does not come.
+const IMAGE_TROUBLES: [&str; 4] = ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"];
+/// Why one waits that cannot be made.
+const CONTAINER_TROUBLES: [&str; 2] = ["CreateContainerConfigError", "CreateContainerError"];
+
 /// How far a mover's pod is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PodState {
@@ -45,17 +50,9 @@ pub(super) fn state_of(pod: &Pod) -> PodState {
     if work.is_some_and(|container| container.state.as_ref().is_some_and(|state| state.running.is_some())) {
         return PodState::Running;
     }
-    let troubles = [
-        "ErrImagePull",
-        "ImagePullBackOff",
-        "InvalidImageName",
-        "ErrImageNeverPull",
-        "CreateContainerConfigError",
-        "CreateContainerError",
-    ];
     for waiting in all.filter_map(|container| container.state.as_ref()?.waiting.as_ref()) {
         let reason = waiting.reason.as_deref().unwrap_or_default();
-        if troubles.contains(&reason) {
+        if IMAGE_TROUBLES.contains(&reason) || CONTAINER_TROUBLES.contains(&reason) {
             let message = waiting.message.as_deref().unwrap_or_default();
             return PodState::Trouble(format!("{reason}: {message}"));
         }
@@ -65,6 +62,20 @@ pub(super) fn state_of(pod: &Pod) -> PodState {
         .filter(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
         .find_map(|condition| condition.message.clone());
     PodState::Waiting(unscheduled.unwrap_or_default())
+}
+
+/// What keeps the pod of a run or restore from starting; none: it started, or nothing is known. The words stay the same
+/// as long as it is the same obstacle.
+pub fn obstacle(pod: &Pod) -> Option<String> {
+    match state_of(pod) {
+        PodState::Trouble(reason) if IMAGE_TROUBLES.iter().any(|trouble| reason.starts_with(trouble)) => {
+            // Between two tries the cluster says it in other words.
+            let image = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.image.clone()).unwrap_or_default();
+            Some(format!("the image {image} cannot be pulled"))
+        }
+        PodState::Trouble(reason) | PodState::Waiting(reason) => Some(reason).filter(|reason| !reason.is_empty()),
+        PodState::Absent | PodState::Running | PodState::Ended { .. } | PodState::Deleted => None,
+    }
 }
 
 /// Why a pod does not start, in the words of the cluster.
@@ -123,6 +134,14 @@ mod tests {
         let trouble = state(json!({"phase": "Pending", "containerStatuses": container(waiting.clone())}));
         assert_eq!(trouble, PodState::Trouble("ImagePullBackOff: no such image".into()));
         assert_eq!(state(json!({"initContainerStatuses": container(waiting)})), trouble);
+        let tries = [("ErrImagePull", "not found"), ("ImagePullBackOff", "back-off"), ("ErrImagePull", "no such host")];
+        let told = tries.map(|(reason, message)| {
+            let waiting = json!({"waiting": {"reason": reason, "message": message}});
+            let status = json!({"phase": "Pending", "containerStatuses": container(waiting)});
+            let spec = json!({"containers": [{"name": "mover", "image": "none:1"}]});
+            obstacle(&serde_json::from_value(json!({"metadata": {}, "spec": spec, "status": status})).unwrap())
+        });
+        assert_eq!(told, std::array::from_fn(|_| Some("the image none:1 cannot be pulled".to_owned())));
         let evicted = state(json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}));
         assert_eq!(evicted, PodState::Ended { message: String::new(), how: "Evicted: low on memory".into() });
         let condition = json!([{"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}]);

@@ -35,15 +35,19 @@ pub fn record(
     spec: &RestoreSpec,
     now: Timestamp,
 ) -> RestoreRecord {
-    let report = RestoreReport {
+    RestoreRecord::new(name, content, policy, spec, unbegun(to_millisecond(now)))
+}
+
+/// The report of a restore that nobody began, and that nothing holds up.
+pub fn unbegun(started_at: Timestamp) -> RestoreReport {
+    RestoreReport {
         restore_point: None,
         phase: Phase::Pending,
-        started_at: to_millisecond(now),
+        started_at,
         finished_at: None,
         message: "about to start".to_owned(),
         sources: Vec::new(),
-    };
-    RestoreRecord::new(name, content, policy, spec, report)
+    }
 }
 
 /// Where the mover of an archive's claim is: its namespace and the name of its Job.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::{
     Api, Client,
     api::{DeleteParams, DynamicObject, ListParams, PostParams},
@@ -19,6 +20,34 @@ use crate::engine::kubernetes::{
 const LIMIT: Duration = Duration::from_secs(5 * 60);
 /// How often is looked.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
+
+/// Refuses a restore for which this account may not make a second name, before anything is begun.
+///
+/// # Errors
+/// It may not, or the API server does not say.
+pub async fn check_allowed(client: &Client, path: &str, namespace: &str) -> Result<(), SiteError> {
+    let attributes = ResourceAttributes {
+        group: Some(GROUP.to_owned()),
+        resource: Some(contents().plural),
+        verb: Some("create".to_owned()),
+        ..ResourceAttributes::default()
+    };
+    let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
+    let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
+    let all: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+    let answer = all.create(&PostParams::default(), &review).await;
+    let answer = answer.map_err(|error| {
+        SiteError::cluster("asking whether VolumeSnapshotContents may be created".to_owned(), error)
+    })?;
+    match answer.status.is_some_and(|status| status.allowed) {
+        true => Ok(()),
+        false => Err(SiteError::Refused(format!(
+            "the volume snapshot {path} cannot be used in namespace {namespace}, because this account may not create \
+             VolumeSnapshotContents; allow it (`restoreAcrossNamespaces` of the chart, or the component `across` of the \
+             kustomization), or restore into another claim of its own namespace (`into.claims` without `into.namespace`)"
+        ))),
+    }
+}
 
 /// Makes what a volume snapshot (`NAMESPACE/NAME`) holds known in the namespace of `identity`, under its name.
 ///

@@ -25,14 +25,20 @@ impl Restoring<'_> {
         notice: &mut dyn FnMut(Notice),
         warnings: &mut Vec<String>,
     ) -> Result<Option<(u64, u64)>, SiteError> {
-        if self.record.is_in_place()
-            && let Err(error) = self.safety(index, notice).await
-        {
-            // Often it is because the database is damaged that somebody restores it.
-            warnings.push(format!(
-                "what the databases held before could not be captured, so a failure cannot be taken back: {}",
-                error.chain()
-            ));
+        if self.record.is_in_place() {
+            let captured = self.safety(index, notice).await;
+            if !matches!(captured, Ok(true)) {
+                // Said before it is overwritten: nobody may think later that it could be put back.
+                self.record.unsaved.push(self.prepared.items[index].part.source.clone());
+                self.save().await?;
+            }
+            if let Err(error) = captured {
+                // Often it is because the database is damaged that somebody restores it.
+                warnings.push(format!(
+                    "what the databases held before could not be captured, so a failure cannot be taken back: {}",
+                    error.chain()
+                ));
+            }
         }
         let item = &self.prepared.items[index];
         let Destination::Programs { image, loads } = &item.destination else { return Ok(None) };
@@ -69,15 +75,15 @@ impl Restoring<'_> {
         Ok(Some((files, bytes)))
     }
 
-    /// Captures what the databases of a source hold now.
-    async fn safety(&mut self, index: usize, notice: &mut dyn FnMut(Notice)) -> Result<(), SiteError> {
+    /// Captures what the databases of a source hold now. False: it is no source of which that is possible.
+    async fn safety(&mut self, index: usize, notice: &mut dyn FnMut(Notice)) -> Result<bool, SiteError> {
         let item = &self.prepared.items[index];
         let (Destination::Programs { image, loads: _ }, Some(place)) = (&item.destination, item.origin.place()) else {
-            return Ok(());
+            return Ok(false);
         };
         let source = self.prepared.policy.document.spec.sources.iter().find(|source| source.name == item.part.source);
-        let Some(source) = source else { return Ok(()) };
-        let Some(input) = databases::safety(self.site, &self.record.policy, source).await? else { return Ok(()) };
+        let Some(source) = source else { return Ok(false) };
+        let Some(input) = databases::safety(self.site, &self.record.policy, source).await? else { return Ok(false) };
         notice(Notice::Step(format!("{}: capture what is there, so that it can be put back", source.name)));
         let mut mover = self.mover_named(&format!("s{index}"), self.record.policy.namespace());
         mover.client_image = Some(image.clone());
@@ -92,13 +98,13 @@ impl Restoring<'_> {
             host: self.prepared.policy.cluster.clone(),
             maker: self.site.store.points(&self.record.policy).await?.maker,
         };
-        let (name, place_id) = (source.name.clone(), place.id);
+        let (definition, place_id) = (source.clone(), place.id);
         let work = self.work(place, Task::Capture { label, time: now, input }).await?;
         let outcome = movers::carry_out(self.site.client(), &mover, &work, &self.bounds, |_| ()).await?;
-        if let Outcome::Captured { snapshot, .. } = outcome {
-            self.record.safeties.push(Safety { source: name, place: place_id, snapshot });
-            self.save().await?;
-        }
-        Ok(())
+        let Outcome::Captured { snapshot, .. } = outcome else { return Ok(false) };
+        let source = definition.name.clone();
+        self.record.safeties.push(Safety { source, definition: Some(definition), place: place_id, snapshot });
+        self.save().await?;
+        Ok(true)
     }
 }

@@ -7,6 +7,7 @@ use kube::{Api, api::DynamicObject};
 use serde_json::Value;
 
 use super::{
+    borrowed,
     choice::{self, Chosen, Origin},
     databases::{self, Load},
     volumes,
@@ -265,6 +266,9 @@ async fn claim(
     let Some(there) = there else {
         let shape = wanted_shape(site, policy, captured, known, &needs).await?;
         check_class(site, &shape).await?;
+        if chosen.origin.is_volume_snapshot() && namespace != policy.namespace() {
+            borrowed::check_allowed(client, &chosen.part.snapshot, &namespace).await?;
+        }
         let way = match in_place {
             false => Way::Make { shape },
             // Its workload may wait for it: it must not start on a claim that is half filled.

@@ -23,7 +23,10 @@ use crate::{
             labels::{self, Kind},
             manifests::snapshot::Identity,
             movers,
-            runner::{DEFAULT_HOOK_TIMEOUT, quiesce::WorkloadError},
+            runner::{
+                DEFAULT_HOOK_TIMEOUT,
+                quiesce::{Started, WorkloadError},
+            },
             site::{Site, SiteError},
             store::{RestoreRecord, StoppedWorkload, restores::Safety},
         },
@@ -47,13 +50,25 @@ pub fn owner(record: &RestoreRecord) -> String {
 /// # Errors
 /// The cluster does not answer.
 pub async fn recover_policy(site: &Site, policy: &PolicyName, now: Timestamp) -> Result<(), SiteError> {
+    for record in left(site, policy, now).await? {
+        recover(site, record, now).await?;
+    }
+    Ok(())
+}
+
+/// The restores of a policy that a pod began which is gone.
+///
+/// # Errors
+/// The cluster does not answer.
+pub async fn left(site: &Site, policy: &PolicyName, now: Timestamp) -> Result<Vec<RestoreRecord>, SiteError> {
+    let mut left = Vec::new();
     for record in site.store.restores_under_way(policy).await? {
         let Some(pod) = record.pod.as_ref().filter(|pod| **pod != site.pod) else { continue };
         if guard::is_gone(site, pod, now).await? {
-            recover(site, record, now).await?;
+            left.push(record);
         }
     }
-    Ok(())
+    Ok(left)
 }
 
 /// Brings a restore whose pod is gone to its end: what it had done is taken back.
@@ -65,8 +80,8 @@ pub async fn recover(site: &Site, mut record: RestoreRecord, now: Timestamp) -> 
         settle(site, &record).await?;
         end(&mut record, Phase::Succeeded, "restored; the pod went away when only tidying was left".to_owned());
     } else {
-        put_back(site, &mut record).await?;
-        let message = format!("the restore's pod went away; {}", told(&record));
+        let lost = put_back(site, &mut record).await?;
+        let message = format!("the restore's pod went away; {}", told(&record, &lost));
         end(&mut record, Phase::Failed, message);
     }
     tracing::warn!(restore = %record.name, "{}", record.report.message);
@@ -74,21 +89,32 @@ pub async fn recover(site: &Site, mut record: RestoreRecord, now: Timestamp) -> 
     Ok(record.report)
 }
 
-/// What is left after a restore was taken back, for a person.
-pub fn told(record: &RestoreRecord) -> &'static str {
-    match record.is_in_place() {
-        true => "what was there before is there again",
+/// What is left after a restore was taken back, for a person. `lost`: what [`put_back`] could not put back.
+pub fn told(record: &RestoreRecord, lost: &[String]) -> String {
+    let mut all: Vec<String> = lost.to_vec();
+    all.extend(record.unsaved.iter().map(|source| {
+        format!(
+            "what source {source} held before could not be captured, so it holds what the restore had loaded by then: \
+             restore it again, perhaps from another restore point"
+        )
+    }));
+    let rest = match record.is_in_place() {
+        true if all.is_empty() => "what was there before is there again",
+        true => "everything else is as it was before",
         false if record.spec.existing == Existing::Update => "what it had overwritten by then stays overwritten",
         false if record.made.is_empty() => "nothing that was there was overwritten",
         false => "claims that it had made are gone again",
-    }
+    };
+    all.push(rest.to_owned());
+    all.join("; ")
 }
 
-/// Takes back what a restore did.
+/// Takes back what a restore did. What can never be put back is told in words, one sentence each: workloads do not stay
+/// down for it.
 ///
 /// # Errors
 /// The cluster does not answer, or something cannot be put back now.
-pub async fn put_back(site: &Site, record: &mut RestoreRecord) -> Result<(), SiteError> {
+pub async fn put_back(site: &Site, record: &mut RestoreRecord) -> Result<Vec<String>, SiteError> {
     // Its movers may have survived it, and must not write on.
     remove_movers(site, record).await?;
     let owner = owner(record);
@@ -105,15 +131,28 @@ pub async fn put_back(site: &Site, record: &mut RestoreRecord) -> Result<(), Sit
     for swap in record.swaps.iter().filter(|swap| swap.begun) {
         volumes::back(site.client(), swap).await?;
     }
-    for safety in record.safeties.clone() {
-        load_back(site, record, &safety).await?;
+    let (mut back, mut lost) = (Vec::new(), Vec::new());
+    for safety in &record.safeties {
+        match load_back(site, record, safety).await {
+            Ok(()) => back.push(safety.clone()),
+            Err(error) if error.may_pass() => return Err(error),
+            // What was captured stays, for a person.
+            Err(error) => lost.push(format!(
+                "source {} was not loaded back ({}): what it held before is snapshot {} in its repository",
+                safety.source,
+                error.chain(),
+                safety.snapshot
+            )),
+        }
     }
+    record.safeties = back;
     for stopped in &record.stopped {
         let started = workload(stopped)?.start(site.client(), &stopped.namespace, &owner, DEFAULT_HOOK_TIMEOUT).await;
         match started {
+            Ok(Started::Ready | Started::Without) => {}
             // It may not have been ready before either: that may be why somebody restores.
             Err(error @ WorkloadError::NotReady { .. }) => tracing::warn!(restore = %record.name, "{error}"),
-            other => other?,
+            Err(error) => return Err(error.into()),
         }
     }
     for swap in &record.swaps {
@@ -127,13 +166,21 @@ pub async fn put_back(site: &Site, record: &mut RestoreRecord) -> Result<(), Sit
         }
     }
     forget(site, record).await;
-    Ok(())
+    Ok(lost)
 }
 
 /// The former volumes that stay, because no workload was there that could become ready on the new ones.
 pub fn kept(record: &RestoreRecord) -> Vec<&str> {
-    let swaps = record.swaps.iter().filter(|swap| record.stopped.is_empty() && swap.new.is_some());
+    let swaps = record.swaps.iter().filter(|swap| !record.is_witnessed() && swap.new.is_some());
     swaps.filter_map(|swap| Some(swap.old.as_ref()?.name.as_str())).collect()
+}
+
+/// Why nothing proved what was restored.
+pub fn unproven(record: &RestoreRecord) -> String {
+    match record.without_pods.as_slice() {
+        [] => "no workload was there to prove it".to_owned(),
+        gone => format!("{} could not prove it, being gone or without replicas by now", gone.join(", ")),
+    }
 }
 
 /// Puts in order what a restore leaves that succeeded: the former volumes go, as their class says, but for those of
@@ -142,7 +189,7 @@ pub fn kept(record: &RestoreRecord) -> Vec<&str> {
 /// # Errors
 /// The cluster does not answer.
 pub async fn settle(site: &Site, record: &RestoreRecord) -> Result<(), SiteError> {
-    let ending = if record.stopped.is_empty() { volumes::Ending::Unproven } else { volumes::Ending::Proven };
+    let ending = if record.is_witnessed() { volumes::Ending::Proven } else { volumes::Ending::Unproven };
     for swap in &record.swaps {
         volumes::settle(site.client(), swap, ending).await?;
     }
@@ -163,15 +210,15 @@ pub async fn stop(site: &Site, stopped: &StoppedWorkload, owner: &str) -> Result
 /// Loads back what databases held before.
 async fn load_back(site: &Site, record: &RestoreRecord, safety: &Safety) -> Result<(), SiteError> {
     let points = site.store.points(&record.policy).await?;
-    let Some(place) = points.places.iter().find(|place| place.id == safety.place) else { return Ok(()) };
-    let policy = match site.store.policy(&record.policy).await? {
-        Some(policy) => policy,
-        None => match points.withdrawn.clone() {
-            Some(policy) => *policy,
-            None => return Ok(()),
-        },
+    let place = points.places.iter().find(|place| place.id == safety.place);
+    let place = place
+        .ok_or_else(|| SiteError::Refused(format!("place {} of {} is no longer known", safety.place, record.policy)))?;
+    let now = match &safety.definition {
+        Some(_) => None,
+        None => site.store.policy(&record.policy).await?.or(points.withdrawn.as_deref().cloned()),
     };
-    let source = policy.document.spec.sources.iter().find(|source| source.name == safety.source);
+    let named = || now.as_ref()?.document.spec.sources.iter().find(|source| source.name == safety.source);
+    let source = safety.definition.as_ref().or_else(named);
     // Over whatever the restore left there.
     let spec = RestoreSpec { existing: Existing::Update, into: None, tables: Vec::new(), ..record.spec.clone() };
     let (image, loads) = databases::loads(site, &record.policy, &spec, source, &safety.source).await?;
@@ -257,7 +304,29 @@ mod tests {
         let new = json!({"name": "fresh", "reclaim": "Delete"});
         let stopped = json!([{"kind": "Deployment", "namespace": "shop", "name": "shop", "replicas": 1}]);
         assert_eq!(kept(&record(new.clone(), json!([]))), ["former"]);
-        assert!(kept(&record(new, stopped)).is_empty(), "a workload was ready on the new one");
+        assert!(kept(&record(new.clone(), stopped.clone())).is_empty(), "a workload was ready on the new one");
         assert!(kept(&record(json!(null), json!([]))).is_empty(), "nothing took its place");
+        let mut deleted = record(new, stopped);
+        deleted.without_pods.push("Deployment/shop".to_owned());
+        assert_eq!(kept(&deleted), ["former"], "a workload that is gone is ready on nothing");
+        assert!(unproven(&deleted).starts_with("Deployment/shop could not prove it"), "{}", unproven(&deleted));
+    }
+
+    #[test]
+    fn only_what_is_there_again_is_said_to_be() {
+        let record = |unsaved: &[&str]| -> RestoreRecord {
+            serde_json::from_value(json!({
+                "name": "shop/back", "content": "1", "policy": "shop/nightly", "spec": {"policy": "nightly"},
+                "report": {"phase": "Running", "startedAt": "2026-11-21T02:00:00Z", "message": "", "sources": []},
+                "unsaved": unsaved,
+            }))
+            .unwrap()
+        };
+        assert_eq!(told(&record(&[]), &[]), "what was there before is there again");
+        let unsaved = told(&record(&["db"]), &[]);
+        assert!(unsaved.starts_with("what source db held before could not be captured"), "{unsaved}");
+        assert!(!unsaved.contains("there again"), "{unsaved}");
+        let lost = told(&record(&[]), &["source db was not loaded back (why)".to_owned()]);
+        assert!(lost.starts_with("source db was not loaded back") && !lost.contains("there again"), "{lost}");
     }
 }

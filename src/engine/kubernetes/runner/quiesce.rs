@@ -53,6 +53,15 @@ pub struct Workload {
     pub name: String,
 }
 
+/// What came of the wish to give a workload its replicas back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Started {
+    /// All of them are ready.
+    Ready,
+    /// There are none that could be: it is gone, somebody else keeps it stopped, or somebody scaled it to 0.
+    Without,
+}
+
 /// Why a workload could not be looked at, stopped or started.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadError {
@@ -310,15 +319,15 @@ impl Workload {
         namespace: &str,
         owner: &str,
         limit: Duration,
-    ) -> Result<(), WorkloadError> {
+    ) -> Result<Started, WorkloadError> {
         let mut found = match self.get(client, namespace).await {
-            Err(WorkloadError::Missing { .. }) => return Ok(()),
+            Err(WorkloadError::Missing { .. }) => return Ok(Started::Without),
             other => other?,
         };
         for attempt in 0.. {
             match recorded(&found) {
                 Some((by, _)) if by == owner => {}
-                Some(_) => return Ok(()),
+                Some(_) => return Ok(Started::Without),
                 None => break,
             }
             match self.patch(client, namespace, &start_patch(&found)).await {
@@ -342,21 +351,24 @@ impl Workload {
         namespace: &str,
         mut found: DynamicObject,
         limit: Duration,
-    ) -> Result<(), WorkloadError> {
+    ) -> Result<Started, WorkloadError> {
         let until = Instant::now() + limit;
         loop {
-            let (replicas, ready) = (replicas(&found), found.data["status"]["readyReplicas"].as_i64().unwrap_or(0));
-            let seen = found.data["status"]["observedGeneration"].as_i64() >= found.metadata.generation;
-            if seen && ready >= replicas {
-                return Ok(());
+            if let Some(started) = started(&found) {
+                return Ok(started);
             }
             if Instant::now() >= until {
                 let (workload, seconds) = (self.to_string(), limit.as_secs());
-                return Err(WorkloadError::NotReady { workload, replicas, ready, seconds });
+                return Err(WorkloadError::NotReady {
+                    workload,
+                    replicas: replicas(&found),
+                    ready: ready(&found),
+                    seconds,
+                });
             }
             tokio::time::sleep(BETWEEN_LOOKS).await;
             found = match self.get(client, namespace).await {
-                Err(WorkloadError::Missing { .. }) => return Ok(()),
+                Err(WorkloadError::Missing { .. }) => return Ok(Started::Without),
                 other => other?,
             };
         }
@@ -448,6 +460,20 @@ fn remark(workload: &Workload, found: &DynamicObject) -> Option<String> {
              turn selfHeal off"
         )
     })
+}
+
+/// Whether a workload that was started is up; none: not yet.
+fn started(found: &DynamicObject) -> Option<Started> {
+    let is_seen = found.data["status"]["observedGeneration"].as_i64() >= found.metadata.generation;
+    match replicas(found) {
+        _ if !is_seen => None,
+        0 => Some(Started::Without),
+        replicas => (ready(found) >= replicas).then_some(Started::Ready),
+    }
+}
+
+fn ready(found: &DynamicObject) -> i64 {
+    found.data["status"]["readyReplicas"].as_i64().unwrap_or(0)
 }
 
 fn replicas(found: &DynamicObject) -> i64 {

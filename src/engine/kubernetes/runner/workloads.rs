@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::{
     BETWEEN_TRIES, DEFAULT_HOOK_TIMEOUT, Run, owner,
-    quiesce::{Workload, WorkloadError},
+    quiesce::{Started, Workload, WorkloadError},
 };
 use crate::engine::kubernetes::{
     site::{Site, SiteError},
@@ -22,7 +22,7 @@ pub async fn start(site: &Site, stopped: &StoppedWorkload, owner: &str) -> Resul
     loop {
         let left = until.saturating_duration_since(Instant::now());
         match workload.start(site.client(), &stopped.namespace, owner, left).await {
-            Ok(()) => return Ok(()),
+            Ok(Started::Ready | Started::Without) => return Ok(()),
             Err(WorkloadError::Api { .. }) if !left.is_zero() => tokio::time::sleep(BETWEEN_TRIES).await,
             Err(error) => {
                 let reason = SiteError::from(error).chain();

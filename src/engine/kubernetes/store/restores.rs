@@ -10,7 +10,10 @@ use super::StoppedWorkload;
 use crate::{
     actual::RestoreReport,
     engine::kubernetes::{lease::PodIdentity, names},
-    policy::{PolicyName, document::restore::RestoreSpec},
+    policy::{
+        PolicyName,
+        document::{Source, restore::RestoreSpec},
+    },
     run::Phase,
 };
 
@@ -43,9 +46,15 @@ pub struct RestoreRecord {
     /// Workloads that it stopped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stopped: Vec<StoppedWorkload>,
+    /// Those of them that could prove nothing: they are gone, or have no replicas any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without_pods: Vec<String>,
     /// What databases held before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub safeties: Vec<Safety>,
+    /// Sources that were loaded although nobody knows what was there before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsaved: Vec<String>,
     /// The workloads are ready on what was restored: from here on it goes forward only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub proven: bool,
@@ -94,11 +103,14 @@ pub struct MadeClaim {
 }
 
 /// What databases of a source held before they were overwritten.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Safety {
     /// The source.
     pub source: String,
+    /// The source as its policy had it then: it may have another name by now, or none. Records of before lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<Source>,
     /// Number of the place that holds it.
     pub place: i64,
     /// The snapshot.
@@ -125,7 +137,9 @@ impl RestoreRecord {
             swaps: Vec::new(),
             made: Vec::new(),
             stopped: Vec::new(),
+            without_pods: Vec::new(),
             safeties: Vec::new(),
+            unsaved: Vec::new(),
             proven: false,
         }
     }
@@ -138,6 +152,11 @@ impl RestoreRecord {
     /// Whether it writes over what the policy protects.
     pub fn is_in_place(&self) -> bool {
         self.spec.into.is_none()
+    }
+
+    /// Whether every workload that was stopped became ready on what was restored, and there was one.
+    pub fn is_witnessed(&self) -> bool {
+        !self.stopped.is_empty() && self.without_pods.is_empty()
     }
 
     /// Whether nobody began it.

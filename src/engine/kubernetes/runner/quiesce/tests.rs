@@ -57,6 +57,20 @@ fn who_scaled_it_meanwhile_keeps_the_count() {
 }
 
 #[test]
+fn only_replicas_that_are_ready_prove_anything() {
+    let of = |replicas: i64, ready: Value, observed: i64| {
+        started(&workload(json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "shop", "generation": 4}, "spec": {"replicas": replicas},
+            "status": {"observedGeneration": observed, "readyReplicas": ready}})))
+    };
+    assert_eq!(of(2, json!(2), 4), Some(Started::Ready));
+    assert_eq!(of(2, json!(1), 4), None);
+    assert_eq!(of(2, Value::Null, 4), None);
+    assert_eq!(of(2, json!(2), 3), None, "its controller has not seen the replicas yet");
+    assert_eq!(of(0, Value::Null, 4), Some(Started::Without));
+}
+
+#[test]
 fn selectors_are_written_as_the_api_reads_them() {
     let all = json!({"matchLabels": {"app": "shop"}, "matchExpressions": [
         {"key": "tier", "operator": "In", "values": ["a", "b"]},
