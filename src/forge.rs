@@ -211,6 +211,9 @@ pub trait Forge: Send + Sync {
     /// One change request, whether it is open or not.
     fn request(&self, number: u64) -> impl Future<Output = Result<ChangeRequest, ForgeError>> + Send;
 
+    /// The change requests that brought a commit to a branch, as far as the forge knows: by a merge, a squash or a rebase.
+    fn brought_by(&self, commit: &Revision) -> impl Future<Output = Result<Vec<ChangeRequest>, ForgeError>> + Send;
+
     /// The comments on a change request, oldest first.
     fn comments(&self, number: u64) -> impl Future<Output = Result<Vec<Comment>, ForgeError>> + Send;
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     forge::memory::ForgeMemory,
     git::Revision,
+    plan::used_up::UsedUp,
     policy::{Location, document::SettingsSpec},
 };
 
@@ -34,6 +35,9 @@ pub struct Memory {
     /// in it and before it is used up. Were it to hold for ever, a loss that was taken back could happen again unseen.
     #[serde(default)]
     pub consented: Option<Revision>,
+    /// What is used up of the consent in later commits, while something else was left to approve, to mend or to do.
+    #[serde(default, skip_serializing_if = "UsedUp::is_empty")]
+    pub used_up: UsedUp,
     /// What is remembered of the forge, where the state directory may not outlive the daemon; see [`ForgeMemory::kept`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forge: Option<ForgeMemory>,

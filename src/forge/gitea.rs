@@ -139,6 +139,16 @@ impl Forge for Gitea {
         Ok(pull.into())
     }
 
+    async fn brought_by(&self, commit: &Revision) -> Result<Vec<ChangeRequest>, ForgeError> {
+        let operation = format!("asking which change request brought {}", commit.short());
+        // Of a rebase it knows the last commit only.
+        match self.client.get::<Pull>(&operation, &self.path(&format!("/commits/{commit}/pull"))).await {
+            Ok(pull) => Ok(vec![pull.into()]),
+            Err(ForgeError::Missing { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn comments(&self, number: u64) -> Result<Vec<Comment>, ForgeError> {
         // This list comes whole, whatever page is asked for.
         let operation = format!("reading the comments on change request {number}");

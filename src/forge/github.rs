@@ -268,6 +268,14 @@ impl Forge for GitHub {
         Ok(self.client.get::<Pull>(&operation, &self.path(&format!("/pulls/{number}"))).await?.into())
     }
 
+    async fn brought_by(&self, commit: &Revision) -> Result<Vec<ChangeRequest>, ForgeError> {
+        self.prepare().await?;
+        let operation = format!("asking which change requests brought {}", commit.short());
+        let path = self.path(&format!("/commits/{commit}/pulls?per_page={PAGE_ENTRIES}"));
+        let list = self.client.list::<Pull>(&operation, &path).await?;
+        Ok(list.entries.into_iter().map(ChangeRequest::from).collect())
+    }
+
     async fn comments(&self, number: u64) -> Result<Vec<Comment>, ForgeError> {
         self.prepare().await?;
         let operation = format!("reading the comments on change request {number}");

@@ -169,6 +169,13 @@ impl Forge for GitLab {
         Ok(self.client.get::<MergeRequest>(&operation, &path).await?.into())
     }
 
+    async fn brought_by(&self, commit: &Revision) -> Result<Vec<ChangeRequest>, ForgeError> {
+        let operation = format!("asking which change requests brought {}", commit.short());
+        let path = self.path(&format!("/repository/commits/{commit}/merge_requests?per_page={PAGE_ENTRIES}"));
+        let list = self.client.list::<MergeRequest>(&operation, &path).await?;
+        Ok(list.entries.into_iter().map(ChangeRequest::from).collect())
+    }
+
     async fn comments(&self, number: u64) -> Result<Vec<Comment>, ForgeError> {
         let operation = format!("reading the comments on change request {number}");
         let path =

@@ -30,10 +30,12 @@ use crate::{
 
 mod answers;
 mod draft;
+mod judged;
 mod merged;
 
 use answers::Asked;
 use draft::{Draft, Drafted};
+use judged::Judged;
 
 /// Change requests that are looked after; further ones wait until some of these are closed.
 const REQUESTS_LIMIT: usize = 500;
@@ -64,6 +66,8 @@ pub struct Eye<F> {
     pub open: Vec<ChangeRequest>,
     /// What is remembered.
     pub memory: ForgeMemory,
+    /// Where the branch was seen last, and since when.
+    pub seen: Option<(Revision, Timestamp)>,
     /// What people may do, as far as it was asked in this look.
     pub permissions: BTreeMap<String, Permission>,
     /// Merged change requests whose consent the turn with this number did not know: a later one settles them.
@@ -177,6 +181,13 @@ impl<F: Forge> Eye<F> {
         }
         let mut looked = Looked::default();
         self.gone(engine, now).await?;
+        let judged = self.judge(base, now).await?;
+        looked.is_settling |= judged == Judged::Later;
+        if judged == Judged::Trusted {
+            // The last turn did not listen to what was approved there.
+            let merged = self.memory.requests.iter().filter(|(_, tracked)| tracked.merged.is_some());
+            self.unsettled.extend(merged.map(|(number, _)| (*number, report.number)));
+        }
         let newest_sequence = block_in_place(|| engine.newest_sequence())?;
         let due: Vec<ChangeRequest> =
             self.open.iter().filter(|request| self.is_due(request, base, newest_sequence, now)).cloned().collect();
@@ -196,8 +207,10 @@ impl<F: Forge> Eye<F> {
                 }
             }
         }
-        looked.has_consent = self.record_consent(engine, report, now).await?;
-        self.after_merges(engine, report, now).await?;
+        looked.has_consent = self.record_consent(engine, report, now).await? || judged == Judged::Trusted;
+        if judged != Judged::Later {
+            self.after_merges(engine, report, now).await?;
+        }
         Ok(looked)
     }
 

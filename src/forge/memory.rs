@@ -16,8 +16,8 @@ use super::{
     consent::{Consent, Shown, Way},
 };
 use crate::{
-    git::{GitError, Revision, checkout::is_descendant},
-    plan::{Action, Approvals},
+    git::{GitError, Revision, checkout::is_descendant, history::is_within},
+    plan::{Action, Approvals, used_up::UsedUp},
     policy::PolicyName,
 };
 
@@ -38,6 +38,13 @@ pub struct ForgeMemory {
     pub place: String,
     /// Change requests by their numbers: those that are open, and those that were merged and are not done with.
     pub requests: BTreeMap<u64, Tracked>,
+    /// The commit of the watched branch up to which looks have judged whose messages count; none: none yet.
+    #[serde(default)]
+    pub judged: Option<Revision>,
+    /// Commits up to there with approvals that count. Those that a fork brought are not among them, whichever way they
+    /// were merged. What is missing here counts for nothing, so that nothing which is lost or left out becomes trusted.
+    #[serde(default)]
+    pub trusted: BTreeSet<Revision>,
     /// What hinders the work with the forge, for the dashboard.
     pub problem: Option<String>,
 }
@@ -72,8 +79,6 @@ pub struct Tracked {
     pub asked_by: Option<String>,
     /// Whether it comes from another repository.
     pub is_fork: bool,
-    /// Commits of a fork, whose messages are no consent.
-    pub untrusted: BTreeSet<Revision>,
     /// Its page.
     pub page: String,
     /// How far it is after it was merged.
@@ -165,13 +170,8 @@ impl ForgeMemory {
         Ok(())
     }
 
-    /// Commits whose messages a fork's author wrote: what they say is no consent, wherever they are merged.
-    pub fn untrusted(&self) -> BTreeSet<&Revision> {
-        self.requests.values().flat_map(|tracked| &tracked.untrusted).collect()
-    }
-
-    /// What was consented to on change requests that are merged into `head`, without those merged up to `used_up`:
-    /// what was consented to there was carried out, and consent holds once.
+    /// What was consented to on change requests that are merged into `head`, as far as it is not used up: that of those
+    /// merged up to `consented` is, and `used_up` says what else is.
     ///
     /// # Errors
     /// The repository is damaged.
@@ -179,7 +179,8 @@ impl ForgeMemory {
         &self,
         repository: &git2::Repository,
         head: &Revision,
-        used_up: Option<&Revision>,
+        consented: Option<&Revision>,
+        used_up: &UsedUp,
     ) -> Result<Approvals, GitError> {
         let mut approvals = Approvals::default();
         for tracked in self.requests.values() {
@@ -187,10 +188,11 @@ impl ForgeMemory {
             if !is_descendant(repository, head, &merged.commit)? {
                 continue;
             }
-            let is_used_up = used_up.map_or(Ok(false), |used_up| is_descendant(repository, used_up, &merged.commit))?;
-            if !is_used_up {
-                approvals.effects.extend(super::consent::effects(&tracked.consents));
+            if consented.map_or(Ok(false), |consented| is_within(repository, consented, &merged.commit))? {
+                continue;
             }
+            let given = Approvals { effects: super::consent::effects(&tracked.consents), ..Approvals::default() };
+            approvals.extend(used_up.rest(given, |used| is_within(repository, used, &merged.commit))?);
         }
         Ok(approvals)
     }

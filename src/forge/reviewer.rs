@@ -272,6 +272,7 @@ fn eye<E, F>(place: &Place<E>, settings: &Forge, forge: F) -> Result<Eye<F>, Loo
         cache: Default::default(),
         open: Vec::new(),
         memory,
+        seen: None,
         permissions: Default::default(),
         unsettled: Default::default(),
     })

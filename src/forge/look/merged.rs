@@ -16,9 +16,9 @@ use crate::{
     },
     git::{
         Revision,
-        checkout::{Checkout, CheckoutOptions, is_descendant},
+        checkout::{Checkout, is_descendant},
     },
-    plan::{Effect, digest},
+    plan::{Approvals, Effect, digest},
     status::ledger::EventKind,
 };
 
@@ -56,10 +56,6 @@ impl<F: Forge> Eye<F> {
                     answers::answer(self, engine, number, asked, now).await?;
                     let merged = Merged { commit: commit.clone(), seen_at: now, is_recorded: false };
                     if let Some(tracked) = self.memory.requests.get_mut(&number) {
-                        if tracked.is_fork {
-                            // Squashed, its message is the fork's, too.
-                            tracked.untrusted.insert(commit.clone());
-                        }
                         tracked.merged = Some(merged);
                     }
                 }
@@ -132,11 +128,11 @@ impl<F: Forge> Eye<F> {
             .filter_map(|(number, tracked)| Some((*number, tracked.clone(), tracked.merged.clone()?)))
             .collect();
         let (Some(head), false) = (&report.revision, merged.is_empty()) else { return Ok(()) };
-        let checkout_options = self.checkout.clone();
+        let branch = self.checkout.branch.clone();
         let actual = engine.observe(now).await?;
         for (number, tracked, merged) in merged {
             let is_settled = self.unsettled.get(&number).is_none_or(|turn| report.number > *turn);
-            let is_applied = is_settled && block_in_place(|| self.contains(&checkout_options, head, &merged.commit))?;
+            let is_applied = is_settled && block_in_place(|| self.contains(head, &merged.commit))?;
             if !is_applied {
                 let summary = "waits for the next turn".to_owned();
                 let check = Check { name: APPLY_CHECK, state: CheckState::Pending, summary, annotations: vec![] };
@@ -145,30 +141,37 @@ impl<F: Forge> Eye<F> {
             }
             self.unsettled.remove(&number);
             let events = engine.history(tracked.sequence).await?;
-            let done = done::done(&tracked, &merged, report, &events, &actual, &checkout_options.branch, now);
+            let done = done::done(&tracked, &merged, report, &events, &actual, &branch, now);
             self.say_body(number, &done.body).await?;
             self.set_check(number, &merged.commit, done.check).await?;
-            let is_used_up = match Memory::load(&self.state_directory)?.consented {
-                Some(consented) => block_in_place(|| self.contains(&checkout_options, &consented, &merged.commit))?,
-                None => false,
-            };
-            // Consent that is not used up yet, and commits that are no consent, are still asked for by each turn.
-            if done.is_over && (is_used_up || (tracked.consents.is_empty() && tracked.untrusted.is_empty())) {
+            // Consent that is not used up yet is still asked for by each turn.
+            if done.is_over && block_in_place(|| self.is_used_up(&tracked, &merged))? {
                 self.forget(number);
             }
         }
         Ok(())
     }
 
-    /// Whether a commit of the branch has another one in its history. Fetches the branch where ours does not know it.
-    fn contains(&self, options: &CheckoutOptions, head: &Revision, commit: &Revision) -> Result<bool, LookError> {
-        let mut checkout = Checkout::open(options.clone())?;
-        if checkout.repository().find_commit(head.object_id()?).is_err() {
-            checkout.fetch()?;
+    /// Whether no consent to what was merged is left to be used up.
+    fn is_used_up(&self, tracked: &Tracked, merged: &Merged) -> Result<bool, LookError> {
+        if tracked.consents.is_empty() {
+            return Ok(true);
         }
-        if checkout.repository().find_commit(head.object_id()?).is_err() {
-            return Ok(false);
+        let Memory { consented, used_up, .. } = Memory::load(&self.state_directory)?;
+        if let Some(consented) = consented
+            && self.contains(&consented, &merged.commit)?
+        {
+            return Ok(true);
         }
-        Ok(is_descendant(checkout.repository(), head, commit)?)
+        let given = Approvals { effects: consent::effects(&tracked.consents), ..Approvals::default() };
+        Ok(used_up.rest(given, |used| self.contains(used, &merged.commit))?.is_empty())
+    }
+
+    /// Whether a commit of the branch has another one in its history.
+    fn contains(&self, head: &Revision, commit: &Revision) -> Result<bool, LookError> {
+        match self.with_commit(head)? {
+            Some(checkout) => Ok(is_descendant(checkout.repository(), head, commit)?),
+            None => Ok(false),
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use mainstay::{
+    daemon::turns::GitClock,
     engine::local::LocalEngine,
     forge::{
         consent::{Consent, Way},
@@ -16,8 +17,10 @@ use mainstay::{
         memory::{ForgeMemory, Merged, Tracked},
     },
     git::Revision,
+    plan::{Approvals, approval, digest, used_up::UsedUp},
     policy::EngineKind,
     secret::Secret,
+    turn::{Site, SiteOptions},
 };
 use serde_json::{Value, json};
 
@@ -33,6 +36,8 @@ struct Hosted {
     statuses: Vec<(String, Value)>,
     /// Change requests whose comments nobody may read.
     locked: BTreeSet<u64>,
+    /// Which change request brought a commit.
+    brought: BTreeMap<String, u64>,
 }
 
 /// A repository, a server and an engine.
@@ -65,6 +70,7 @@ impl Scene {
             cache: Default::default(),
             open: Vec::new(),
             memory: ForgeMemory::default(),
+            seen: None,
             permissions: Default::default(),
             unsettled: Default::default(),
         };
@@ -81,8 +87,35 @@ impl Scene {
     }
 
     async fn look(&mut self) -> Looked {
+        self.look_at(Timestamp::now()).await
+    }
+
+    async fn look_at(&mut self, now: Timestamp) -> Looked {
         let report = TurnReport { revision: Some(self.documents.head()), ..TurnReport::default() };
-        self.eye.look(&self.engine, &report, Timestamp::now()).await.expect("a look")
+        self.eye.look(&self.engine, &report, now).await.expect("a look")
+    }
+
+    /// Closes a change request that was merged as this commit, which is the newest of those that it brought.
+    fn merged(&self, number: u64, commit: &Revision) {
+        let mut hosted = self.hosted.lock().expect("no panic");
+        let pull = hosted.pulls.get_mut(&number).expect("it is open");
+        pull["state"] = json!("closed");
+        pull["merged_at"] = json!("2026-11-21T11:00:00Z");
+        pull["merge_commit_sha"] = json!(commit.0);
+        hosted.brought.insert(commit.0.clone(), number);
+    }
+
+    /// What a turn would take for consented to.
+    fn approvals(&self) -> Approvals {
+        let options = SiteOptions {
+            checkout: self.documents.options(""),
+            state_directory: self.state.path().to_owned(),
+            write_back: false,
+            engine: EngineKind::Local,
+        };
+        let mut site = Site::new(options, GitClock::default(), None).expect("a site");
+        let fetched = site.fetch().expect("a fetch");
+        site.load(fetched).expect("documents").1
     }
 
     /// What a comment of ours says.
@@ -140,6 +173,10 @@ fn answer(hosted: &mut Hosted, asked: &Asked) -> Answer {
             }
         }
         ["GET", "", "pulls", id] => Answer::json(hosted.pulls[&number(id)].clone()),
+        ["GET", "", "commits", sha, "pulls"] => {
+            let pulls: Vec<&Value> = hosted.brought.get(*sha).map(|number| &hosted.pulls[number]).into_iter().collect();
+            Answer::json(json!(pulls))
+        }
         ["GET", "", "pulls", _, "reviews"] => Answer::json(json!([])),
         ["GET", "", "issues", id, "comments"] if hosted.locked.contains(&number(id)) => {
             Answer::status(403, "Forbidden")
@@ -316,7 +353,7 @@ fn consent_counts_from_the_merge_until_it_was_carried_out() {
     let later = documents.commit(&[("backup.yaml", "z")], "later");
     let repository = git2::Repository::open(documents.path()).expect("a repository");
     let count = |memory: &ForgeMemory, head: &Revision, used_up: Option<&Revision>| {
-        memory.approvals(&repository, head, used_up).expect("approvals").effects.len()
+        memory.approvals(&repository, head, used_up, &UsedUp::default()).expect("approvals").effects.len()
     };
     let memory = merged(&commit);
     assert_eq!(count(&memory, &before, None), 0, "not merged yet");
@@ -342,4 +379,106 @@ fn a_daemon_without_its_file_goes_on_with_what_a_turn_kept() {
     assert_eq!(large.kept(), None, "it would not fit into an object of the cluster");
     std::fs::write(directory.path().join("forge.json"), "{").expect("a file");
     assert!(ForgeMemory::load_or(directory.path(), Some(&kept)).is_err(), "a damaged one is no empty one");
+}
+
+/// Settings that name a forge; the address is not used.
+const FORGE: &str = "apiVersion: mainstay.dev/v1alpha1\nkind: Settings\nmetadata: {name: settings}\nspec:\n  forge: \
+                     {kind: GitHub, url: \"http://127.0.0.1:1\", repository: ada/backups, token: {env: TOKEN}}\n";
+
+/// A commit message that consents to losing one restore point.
+fn consent(point: &str) -> String {
+    let effects = BTreeSet::from([format!("lose shop/nightly {point}").parse().expect("an effect")]);
+    format!("an edit\n\n{}", approval::trailers(&digest::of(&effects), &effects))
+}
+
+/// How a forge merges.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Merging {
+    Merge,
+    Squash,
+    Rebase,
+}
+
+/// Two commits on a branch, of which the first consents; merged by hand as the forge would.
+fn merge(scene: &Scene, number: u64, way: Merging) -> Revision {
+    let tree = scene.documents.path();
+    let branch = format!("edit-{number}");
+    git(tree, &["checkout", "--quiet", "-B", &branch, "main"]);
+    scene.documents.commit(&[(&format!("{number}.txt"), "1")], &consent(&number.to_string()));
+    let head = scene.documents.commit(&[(&format!("{number}.txt"), "2")], "more");
+    git(tree, &["checkout", "--quiet", "main"]);
+    scene.hosted.lock().expect("no panic").pulls.insert(number, pull(number, &head));
+    // Something else is merged meanwhile, so that a rebase makes new commits.
+    scene.documents.commit(&[(&format!("other-{number}.txt"), "x")], "something else");
+    match way {
+        Merging::Merge => git(tree, &["merge", "--quiet", "--no-ff", "--message", "merged", &branch]),
+        Merging::Squash => {
+            git(tree, &["merge", "--quiet", "--squash", &branch]);
+            git(tree, &["commit", "--quiet", "--message", &consent(&number.to_string())])
+        }
+        Merging::Rebase => git(tree, &["cherry-pick", &format!("{branch}~1"), &branch]),
+    };
+    scene.documents.head()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_consents_to_nothing_however_it_is_merged_and_whenever_it_is_seen() {
+    for way in [Merging::Merge, Merging::Squash, Merging::Rebase] {
+        for is_seen_open in [false, true] {
+            let mut scene = Scene::new().await;
+            scene.documents.commit(&[("settings.backup.yaml", FORGE)], "a forge");
+            scene.look().await;
+            let commit = merge(&scene, 1, way);
+            let from_a_fork = |scene: &Scene| {
+                let mut hosted = scene.hosted.lock().expect("no panic");
+                hosted.pulls.get_mut(&1).expect("it is there")["head"]["repo"]["id"] = json!(2);
+            };
+            from_a_fork(&scene);
+            if is_seen_open {
+                git(scene.documents.path(), &["branch", "--quiet", "later"]);
+                git(scene.documents.path(), &["reset", "--quiet", "--hard", "HEAD~3"]);
+                scene.look().await;
+                git(scene.documents.path(), &["reset", "--quiet", "--hard", "later"]);
+            }
+            assert!(scene.approvals().is_empty(), "{way:?}: a turn came before the look");
+            scene.merged(1, &commit);
+            assert!(!scene.look().await.has_consent, "{way:?}");
+            scene.look_at(Timestamp::now() + jiff::SignedDuration::from_secs(10)).await;
+            assert!(scene.approvals().is_empty(), "{way:?}: {:?}", scene.approvals());
+            // Whoever may push consents after it, and that counts.
+            scene.documents.commit(&[], &consent("7"));
+            scene.look().await;
+            assert!(scene.look_at(Timestamp::now() + jiff::SignedDuration::from_secs(10)).await.has_consent);
+            assert_eq!(scene.approvals().effects.len(), 1, "{way:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trailer_counts_once_the_forge_has_said_whose_it_is() {
+    for way in [Merging::Merge, Merging::Squash, Merging::Rebase] {
+        let mut scene = Scene::new().await;
+        scene.documents.commit(&[("settings.backup.yaml", FORGE)], "a forge");
+        scene.look().await;
+        let commit = merge(&scene, 1, way);
+        scene.merged(1, &commit);
+        assert!(scene.approvals().is_empty(), "{way:?}: nobody has judged it");
+        assert!(scene.look().await.has_consent, "{way:?}");
+        assert_eq!(scene.approvals().effects.len(), 1, "{way:?}");
+        assert!(!scene.look().await.has_consent, "{way:?}: a turn is told once");
+    }
+    // What no change request brought waits until the forge has surely noted what was merged.
+    let mut scene = Scene::new().await;
+    scene.documents.commit(&[("settings.backup.yaml", FORGE)], "a forge");
+    scene.documents.commit(&[], &consent("1"));
+    let looked = scene.look().await;
+    assert!(looked.is_settling && !looked.has_consent);
+    assert!(scene.approvals().is_empty());
+    let looked = scene.look_at(Timestamp::now() + jiff::SignedDuration::from_secs(10)).await;
+    assert!(!looked.is_settling && looked.has_consent);
+    assert_eq!(scene.approvals().effects.len(), 1);
+    // Without a forge there is nobody to ask.
+    let scene = Scene::new().await;
+    scene.documents.commit(&[], &consent("1"));
+    assert_eq!(scene.approvals().effects.len(), 1);
 }
