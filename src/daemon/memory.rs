@@ -88,7 +88,8 @@ impl Memory {
     pub fn save(&self, state_directory: &Path) -> Result<(), MemoryError> {
         let path = state_directory.join(FILE_NAME);
         let failed = |source| MemoryError { operation: "write", path: path.clone(), source };
-        let bytes = serde_json::to_vec_pretty(self).map_err(|error| failed(error.into()))?;
+        // Without spaces: it has to fit into one object of a cluster.
+        let bytes = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
         let mut file = tempfile::NamedTempFile::new_in(state_directory).map_err(failed)?;
         file.write_all(&bytes).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;

@@ -12,6 +12,7 @@ use super::{
     Verdict,
     http::{Client, Scheme, encoded, encoded_path},
     shape::{RawComment, RawPermission, User, account},
+    usage::Usage,
 };
 use crate::{git::Revision, secret::Secret};
 
@@ -100,6 +101,7 @@ impl From<Pull> for ChangeRequest {
             head: Revision(head.sha),
             base_branch: base.name,
             is_fork: head.repo_id != base.repo_id || head.label.is_empty(),
+            head_branch: head.label,
             progress,
             updated_at,
             page: html_url,
@@ -216,6 +218,10 @@ impl Forge for Gitea {
         let pull = json!({ "head": branch, "base": base, "title": title, "body": body });
         let operation = format!("opening a change request of {branch}");
         Ok(self.client.send::<Pull>(&operation, Method::POST, &self.path("/pulls"), &pull).await?.into())
+    }
+
+    fn take_usage(&self) -> Usage {
+        self.client.take_usage()
     }
 
     fn head_reference(&self, number: u64) -> String {

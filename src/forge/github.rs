@@ -18,6 +18,7 @@ use super::{
     Review, Verdict,
     http::{Client, Scheme, encoded, encoded_path},
     shape::{RawComment, RawPermission, User, account},
+    usage::Usage,
 };
 use crate::{git::Revision, secret::Secret};
 
@@ -236,6 +237,7 @@ impl From<Pull> for ChangeRequest {
             number,
             author: account(user),
             head: Revision(head.sha),
+            head_branch: head.name,
             base_branch: base.name,
             is_fork: repositories.0.is_none() || repositories.0 != repositories.1,
             progress,
@@ -357,6 +359,12 @@ impl Forge for GitHub {
         let pull = json!({ "head": branch, "base": base, "title": title, "body": body });
         let operation = format!("opening a change request of {branch}");
         Ok(self.client.send::<Pull>(&operation, Method::POST, &self.path("/pulls"), &pull).await?.into())
+    }
+
+    fn take_usage(&self) -> Usage {
+        let of_app = self.app.as_ref().map(App::take_usage).unwrap_or_default();
+        // The limit of the installation is the one that looks run into.
+        of_app.and(self.client.take_usage())
     }
 
     fn head_reference(&self, number: u64) -> String {

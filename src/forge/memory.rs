@@ -21,12 +21,14 @@ use crate::{
     policy::PolicyName,
 };
 
+mod bounds;
+
+pub use bounds::{FILE_BYTES, KEPT_BYTES};
+
 /// Name of the file in the state directory.
 pub const FILE_NAME: &str = "forge.json";
 /// A larger file is not ours.
 const LONGEST_BYTES: u64 = 64 << 20;
-/// The most that a turn keeps of it: it goes into one object of the cluster, beside the rest.
-const KEPT_BYTES: usize = 256 << 10;
 /// How many versions of our comment are remembered for each change request.
 const SHOWN_LIMIT: usize = 16;
 
@@ -71,12 +73,12 @@ pub struct Tracked {
     pub void: BTreeSet<Way>,
     /// Comments that were answered or need no answer.
     pub answered: BTreeSet<u64>,
+    /// Whether what it asks for was too much to be remembered: there is no consent here until another plan is shown.
+    pub is_cut: bool,
     /// Policies that its plan changes, and how.
     pub policies: BTreeMap<PolicyName, Action>,
     /// The newest event when it was planned last.
     pub sequence: u64,
-    /// Who asked for it by a command, where we opened it ourselves: they cannot consent to it any more than an author.
-    pub asked_by: Option<String>,
     /// Whether it comes from another repository.
     pub is_fork: bool,
     /// Its page.
@@ -151,20 +153,13 @@ impl ForgeMemory {
         Ok(if found == Self::default() { kept.cloned().unwrap_or_default() } else { found })
     }
 
-    /// What a turn keeps beside its own memory, for a daemon that starts without this file. None where it is too much to
-    /// be kept there.
-    pub fn kept(&self) -> Option<Self> {
-        let size_bytes = serde_json::to_vec(self).map_or(usize::MAX, |bytes| bytes.len());
-        (*self != Self::default() && size_bytes <= KEPT_BYTES).then(|| self.clone())
-    }
-
     /// Replaces the file in one step.
     ///
     /// # Errors
     /// The directory cannot be written.
     pub fn save(&self, state_directory: &Path) -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(state_directory)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
         file.as_file().sync_all()?;
         file.persist(state_directory.join(FILE_NAME))?;
         Ok(())
@@ -208,6 +203,7 @@ impl Tracked {
             return;
         }
         self.shown.push(shown);
+        self.is_cut = false;
         let beyond = self.shown.len().saturating_sub(SHOWN_LIMIT);
         self.shown.drain(..beyond);
     }

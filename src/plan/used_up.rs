@@ -143,3 +143,111 @@ fn effects(change: &Change) -> BTreeSet<Effect> {
         .map(|restore| Effect::RestoreInPlace { restore: change.policy.clone(), content: restore.content_hash() });
     lost.chain(overwritten).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        actual::ActualState,
+        plan::{Refusal, diff},
+        policy::Location,
+        restore_point::RestorePointId,
+    };
+
+    fn name(text: &str) -> PolicyName {
+        text.parse().unwrap()
+    }
+
+    fn lose(policy: &str) -> BTreeSet<Effect> {
+        BTreeSet::from([format!("lose {policy} 1").parse().unwrap()])
+    }
+
+    fn all(policies: &[&str]) -> BTreeSet<Effect> {
+        policies.iter().flat_map(|policy| lose(policy)).collect()
+    }
+
+    fn change(policy: &str) -> Change {
+        Change {
+            policy: name(policy),
+            action: Action::Update,
+            reason: super::super::Reason::DocumentRemoved,
+            before: None,
+            after: None,
+            restore: None,
+            source: Location { file: "backup.yaml".into(), line: 1, column: 1 },
+            next_runs: Vec::new(),
+            losses: vec![RestorePointId("1".to_owned())],
+            taken_back: Vec::new(),
+        }
+    }
+
+    /// A plan that changes these policies and refuses those.
+    fn plan(done: &[&str], refused: &[&str]) -> Plan {
+        let actual = ActualState {
+            observed_at: jiff::Timestamp::UNIX_EPOCH,
+            complete: true,
+            policies: BTreeMap::new(),
+            restores: BTreeMap::new(),
+            foreign: BTreeMap::new(),
+        };
+        let nothing = diff::plan(&DesiredState::default(), &actual, &Approvals::default(), jiff::Timestamp::UNIX_EPOCH);
+        let refusal = |policy: &&str| Refusal {
+            change: change(policy),
+            reason: String::new(),
+            effects: lose(policy),
+            digest: digest::of(&lose(policy)),
+        };
+        Plan {
+            changes: done.iter().map(|policy| change(policy)).collect(),
+            refusals: refused.iter().map(refusal).collect(),
+            digest: digest::of(&all(&[done, refused].concat())),
+            ..nothing
+        }
+    }
+
+    fn after(used_up: &UsedUp, approvals: &Approvals, plan: &Plan, failed: &[&str]) -> Option<UsedUp> {
+        let failed = failed.iter().map(|policy| (name(policy), String::new())).collect();
+        let desired = DesiredState::default();
+        used_up.after(approvals, Outcome { desired: &desired, plan, failed: &failed }, &Revision("2".repeat(40)))
+    }
+
+    /// What is left of these approvals if they were given at the commit with this number.
+    fn left(used_up: &UsedUp, approvals: &Approvals, at: u32) -> (usize, usize) {
+        let is_within = |used: &Revision| Ok::<_, ()>(used.0.starts_with('2') && at <= 2);
+        let rest = used_up.rest(approvals.clone(), is_within).unwrap();
+        (rest.effects.len(), rest.digests.len())
+    }
+
+    #[test]
+    fn what_was_carried_out_is_used_up_and_what_is_held_back_is_not() {
+        let effects = all(&["a/done", "a/held", "a/failed", "a/nothing"]);
+        let approvals = Approvals { effects, ..Approvals::default() };
+        let plan = plan(&["a/done", "a/failed"], &["a/held"]);
+        let used_up = after(&UsedUp::default(), &approvals, &plan, &["a/failed"]).expect("something is left");
+        assert_eq!(left(&used_up, &approvals, 1), (2, 0));
+        assert_eq!(left(&used_up, &approvals, 3), (4, 0), "what is approved again counts again");
+        assert_eq!(after(&used_up, &approvals, &self::plan(&["a/held"], &[]), &[]), None, "all of it is used up");
+    }
+
+    #[test]
+    fn a_digest_without_a_list_is_used_up_by_what_it_let_through() {
+        for (digest, is_used) in [
+            (digest::of(&lose("a/done")), true),
+            (digest::of(&all(&["a/done", "a/held"])), true),
+            (digest::of(&lose("a/held")), false),
+        ] {
+            let approvals = Approvals { digests: BTreeSet::from([digest]), ..Approvals::default() };
+            let used_up = after(&UsedUp::default(), &approvals, &plan(&["a/done"], &["a/held"]), &[]).expect("some");
+            assert_eq!(left(&used_up, &approvals, 1), (0, usize::from(!is_used)));
+            assert_eq!(left(&used_up, &approvals, 3), (0, 1));
+        }
+    }
+
+    #[test]
+    fn with_too_many_entries_all_of_it_is_used_up() {
+        let names: Vec<String> = (0..=ENTRIES_LIMIT).map(|number| format!("a/p{number}")).collect();
+        let approvals =
+            Approvals { effects: names.iter().flat_map(|name| lose(name)).collect(), ..Approvals::default() };
+        assert_eq!(after(&UsedUp::default(), &approvals, &plan(&[], &["b/held"]), &[]), None);
+    }
+}

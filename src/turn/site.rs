@@ -178,11 +178,14 @@ impl Site {
             Err(problem) => Some(problem.clone()),
         };
         let forge = forge.unwrap_or_default();
-        *forge_kept = match options.engine {
+        let kept = match options.engine {
             // The state directory of a host stays.
             EngineKind::Local => None,
             EngineKind::Kubernetes => forge.kept(),
         };
+        let left_out = kept.as_ref().and_then(|(_, left_out)| left_out.clone());
+        *forge_problem = forge_problem.take().or(left_out);
+        *forge_kept = kept.map(|(kept, _)| kept);
         let fetched = clock.time(|| {
             let checkout = match checkout {
                 Some(checkout) => checkout,

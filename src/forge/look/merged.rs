@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use tokio::task::block_in_place;
 
-use super::{Eye, LookError, answers, local_reference};
+use super::{Eye, LookError, Troubles, answers, local_reference};
 use crate::{
+    actual::ActualState,
     daemon::memory::Memory,
     engine::Engine,
     forge::{
@@ -24,7 +25,12 @@ use crate::{
 
 impl<F: Forge> Eye<F> {
     /// Finds out what became of change requests that are open no longer.
-    pub(super) async fn gone<E: Engine>(&mut self, engine: &E, now: Timestamp) -> Result<(), LookError> {
+    pub(super) async fn gone<E: Engine>(
+        &mut self,
+        engine: &E,
+        troubles: &mut Troubles,
+        now: Timestamp,
+    ) -> Result<(), LookError> {
         let is_open = |number: &u64| self.open.iter().any(|request| request.number == *number);
         let gone: Vec<u64> = self
             .memory
@@ -34,30 +40,37 @@ impl<F: Forge> Eye<F> {
             .map(|(number, _)| *number)
             .collect();
         for number in gone {
-            let request = match self.forge.request(number).await {
-                Ok(request) => request,
-                Err(ForgeError::Missing { .. }) => {
-                    self.forget(number);
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            match &request.progress {
-                // It is there, but beyond the limit of the list.
-                Progress::Open => {}
-                Progress::Closed => {
-                    tracing::info!(request = number, "change request closed");
-                    self.forget(number);
-                }
-                Progress::Merged(commit) => {
-                    tracing::info!(request = number, commit = commit.short(), "change request merged");
-                    // Someone may have consented and merged within the same second.
-                    let asked = self.read(&request).await?;
-                    answers::answer(self, engine, number, asked, now).await?;
-                    let merged = Merged { commit: commit.clone(), seen_at: now, is_recorded: false };
-                    if let Some(tracked) = self.memory.requests.get_mut(&number) {
-                        tracked.merged = Some(merged);
-                    }
+            let result = self.closed(engine, number, now).await;
+            troubles.note(&format!("change request {number}"), result)?;
+        }
+        Ok(())
+    }
+
+    /// One that is open no longer.
+    async fn closed<E: Engine>(&mut self, engine: &E, number: u64, now: Timestamp) -> Result<(), LookError> {
+        let request = match self.forge.request(number).await {
+            Ok(request) => request,
+            Err(ForgeError::Missing { .. }) => {
+                self.forget(number);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match &request.progress {
+            // It is there, but beyond the limit of the list.
+            Progress::Open => {}
+            Progress::Closed => {
+                tracing::info!(request = number, "change request closed");
+                self.forget(number);
+            }
+            Progress::Merged(commit) => {
+                tracing::info!(request = number, commit = commit.short(), "change request merged");
+                // Someone may have consented and merged within the same second.
+                let asked = self.read(&request).await?;
+                answers::answer(self, engine, number, asked, now).await?;
+                let merged = Merged { commit: commit.clone(), seen_at: now, is_recorded: false };
+                if let Some(tracked) = self.memory.requests.get_mut(&number) {
+                    tracked.merged = Some(merged);
                 }
             }
         }
@@ -119,6 +132,7 @@ impl<F: Forge> Eye<F> {
         &mut self,
         engine: &E,
         report: &TurnReport,
+        troubles: &mut Troubles,
         now: Timestamp,
     ) -> Result<(), LookError> {
         let merged: Vec<(u64, Tracked, Merged)> = self
@@ -128,26 +142,42 @@ impl<F: Forge> Eye<F> {
             .filter_map(|(number, tracked)| Some((*number, tracked.clone(), tracked.merged.clone()?)))
             .collect();
         let (Some(head), false) = (&report.revision, merged.is_empty()) else { return Ok(()) };
-        let branch = self.checkout.branch.clone();
         let actual = engine.observe(now).await?;
         for (number, tracked, merged) in merged {
-            let is_settled = self.unsettled.get(&number).is_none_or(|turn| report.number > *turn);
-            let is_applied = is_settled && block_in_place(|| self.contains(head, &merged.commit))?;
-            if !is_applied {
-                let summary = "waits for the next turn".to_owned();
-                let check = Check { name: APPLY_CHECK, state: CheckState::Pending, summary, annotations: vec![] };
-                self.set_check(number, &merged.commit, check).await?;
-                continue;
-            }
-            self.unsettled.remove(&number);
-            let events = engine.history(tracked.sequence).await?;
-            let done = done::done(&tracked, &merged, report, &events, &actual, &branch, now);
-            self.say_body(number, &done.body).await?;
-            self.set_check(number, &merged.commit, done.check).await?;
-            // Consent that is not used up yet is still asked for by each turn.
-            if done.is_over && block_in_place(|| self.is_used_up(&tracked, &merged))? {
-                self.forget(number);
-            }
+            let what = format!("change request {number}, which was merged");
+            let result = self.after_merge(engine, report, head, &actual, number, &tracked, &merged, now).await;
+            troubles.note(&what, result)?;
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are what is told about a merge, and each is of another kind")]
+    async fn after_merge<E: Engine>(
+        &mut self,
+        engine: &E,
+        report: &TurnReport,
+        head: &Revision,
+        actual: &ActualState,
+        number: u64,
+        tracked: &Tracked,
+        merged: &Merged,
+        now: Timestamp,
+    ) -> Result<(), LookError> {
+        let is_settled = self.unsettled.get(&number).is_none_or(|turn| report.number > *turn);
+        let is_applied = is_settled && block_in_place(|| self.contains(head, &merged.commit))?;
+        if !is_applied {
+            let summary = "waits for the next turn".to_owned();
+            let check = Check { name: APPLY_CHECK, state: CheckState::Pending, summary, annotations: vec![] };
+            return self.set_check(number, &merged.commit, check).await;
+        }
+        self.unsettled.remove(&number);
+        let events = engine.history(tracked.sequence).await?;
+        let done = done::done(tracked, merged, report, &events, actual, &self.checkout.branch, now);
+        self.say_body(number, &done.body).await?;
+        self.set_check(number, &merged.commit, done.check).await?;
+        // Consent that is not used up yet is still asked for by each turn.
+        if done.is_over && block_in_place(|| self.is_used_up(tracked, merged))? {
+            self.forget(number);
         }
         Ok(())
     }
