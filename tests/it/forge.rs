@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 mod ci;
 mod look;
+mod picture;
 pub mod published;
 mod whole;
 

@@ -157,7 +157,7 @@ impl Scene {
     }
 }
 
-fn policy(name: &str, keep: u32) -> String {
+pub fn policy(name: &str, keep: u32) -> String {
     format!(
         "apiVersion: mainstay.dev/v1alpha1\nkind: Repository\nmetadata: {{name: store}}\nspec:\n  directory: /backup\n  \
          password: {{file: /etc/password}}\n---\napiVersion: mainstay.dev/v1alpha1\nkind: BackupPolicy\nmetadata: \
