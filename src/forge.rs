@@ -10,6 +10,7 @@
 
 use jiff::Timestamp;
 
+use self::usage::Usage;
 use crate::git::{Retry, Revision};
 
 pub mod command;
@@ -18,6 +19,7 @@ pub mod consent;
 pub mod done;
 
 pub mod http;
+pub mod usage;
 
 pub mod gitea;
 pub mod github;
@@ -74,6 +76,8 @@ pub struct ChangeRequest {
     pub author: Account,
     /// The commit that it proposes.
     pub head: Revision,
+    /// The branch that it is from.
+    pub head_branch: String,
     /// The branch that it is for.
     pub base_branch: String,
     /// Whether the commit comes from another repository.
@@ -211,6 +215,9 @@ pub trait Forge: Send + Sync {
     /// One change request, whether it is open or not.
     fn request(&self, number: u64) -> impl Future<Output = Result<ChangeRequest, ForgeError>> + Send;
 
+    /// The change requests that brought a commit to a branch, as far as the forge knows: by a merge, a squash or a rebase.
+    fn brought_by(&self, commit: &Revision) -> impl Future<Output = Result<Vec<ChangeRequest>, ForgeError>> + Send;
+
     /// The comments on a change request, oldest first.
     fn comments(&self, number: u64) -> impl Future<Output = Result<Vec<Comment>, ForgeError>> + Send;
 
@@ -236,6 +243,9 @@ pub trait Forge: Send + Sync {
 
     /// Opens a change request.
     fn propose(&self, proposal: &Proposal) -> impl Future<Output = Result<ChangeRequest, ForgeError>> + Send;
+
+    /// What it was asked since the last call.
+    fn take_usage(&self) -> Usage;
 
     /// The git reference that a change request's head is found under.
     fn head_reference(&self, number: u64) -> String;

@@ -1,8 +1,8 @@
 //! The plan: exactly what would change, and which restore points would be lost. So specific that apply has no choice
 //! left.
 //!
-//! Pure. `diff` makes it, `losses` counts what an edit loses, `safety` refuses, `digest` and `approval` are about
-//! consent, `text`, `markdown` and `json` render, and `saved` tells whether a plan that was kept still holds.
+//! Pure. `diff` makes it, `losses` counts what an edit loses, `safety` refuses, `digest`, `approval` and `used_up` are
+//! about consent, `text`, `markdown` and `json` render, and `saved` tells whether a plan that was kept still holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +22,7 @@ pub mod safety;
 
 pub mod approval;
 pub mod digest;
+pub mod used_up;
 
 pub mod json;
 pub mod markdown;

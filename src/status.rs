@@ -30,6 +30,7 @@ pub mod documents;
 pub mod inventory;
 pub mod ledger;
 pub mod memo;
+pub mod overdue;
 
 use memo::Memo;
 

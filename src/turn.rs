@@ -11,7 +11,7 @@ use crate::{
     daemon::memory::MemoryError,
     engine::{Engine, EngineError},
     git::GitError,
-    plan::{Plan, diff::plan},
+    plan::{Plan, diff::plan, used_up::Outcome},
 };
 
 pub mod site;
@@ -70,8 +70,8 @@ pub async fn turn<E: Engine>(site: &mut Site, engine: &E, now: Timestamp) -> Res
     // With the newest one that was published: a ledger without it was set back.
     let events = engine.history(site.published_sequence().saturating_sub(1)).await?;
     let published = block_in_place(|| site.publish(&loaded, &plan, &applied, &actual, &events, now))?;
-    let settled = plan.refusals.is_empty() && plan.frozen.is_empty() && applied.failed.is_empty();
-    block_in_place(|| site.remember(&loaded.desired, &plan, &events, published.is_ok(), settled))?;
+    let outcome = Outcome { desired: &loaded.desired, plan: &plan, failed: &applied.failed };
+    block_in_place(|| site.remember(outcome, &approvals, &events, published.is_ok()))?;
     let findings = loaded.findings.len();
     drop(loaded);
     block_in_place(|| site.share(&actual, !applied.done.is_empty()));

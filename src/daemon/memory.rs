@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     forge::memory::ForgeMemory,
     git::Revision,
+    plan::used_up::UsedUp,
     policy::{Location, PolicyName, document::SettingsSpec},
 };
 
@@ -41,6 +42,9 @@ pub struct Memory {
     /// The changes that wait for consent, or for something to be mended: the first [`MOST_WAITING`] by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waiting: BTreeMap<PolicyName, Waiting>,
+    /// What is used up of the consent in later commits, while something else was left to approve, to mend or to do.
+    #[serde(default, skip_serializing_if = "UsedUp::is_empty")]
+    pub used_up: UsedUp,
     /// What is remembered of the forge, where the state directory may not outlive the daemon; see [`ForgeMemory::kept`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forge: Option<ForgeMemory>,
@@ -102,7 +106,8 @@ impl Memory {
     pub fn save(&self, state_directory: &Path) -> Result<(), MemoryError> {
         let path = state_directory.join(FILE_NAME);
         let failed = |source| MemoryError { operation: "write", path: path.clone(), source };
-        let bytes = serde_json::to_vec_pretty(self).map_err(|error| failed(error.into()))?;
+        // Without spaces: it has to fit into one object of a cluster.
+        let bytes = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
         let mut file = tempfile::NamedTempFile::new_in(state_directory).map_err(failed)?;
         file.write_all(&bytes).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;

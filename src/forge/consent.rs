@@ -67,6 +67,12 @@ pub enum Unfit {
     /// The account may not merge.
     #[error("only people who may write to this repository can consent")]
     Permission,
+    /// What would be destroyed is not remembered.
+    #[error(
+        "what this change request destroys is more than can be remembered here; split it, or approve it with `mainstay \
+         approve`"
+    )]
+    TooMuch,
     /// The digest is not one that the comment shows.
     #[error("the plan asks for no consent under this digest; what it destroys has changed since")]
     Digest,
@@ -77,14 +83,14 @@ pub enum Unfit {
 pub struct Origin<'a> {
     /// Who opened it.
     pub author: &'a Account,
-    /// The name of who asked us to open it.
-    pub asked_by: Option<&'a str>,
+    /// The number of the account that asked us to open it.
+    pub asked_by: Option<u64>,
 }
 
 impl Origin<'_> {
     /// Whether this is one of them.
     pub fn is(&self, who: &Account) -> bool {
-        self.author.is(who) || self.asked_by.is_some_and(|name| name.eq_ignore_ascii_case(&who.name))
+        self.author.is(who) || self.asked_by == Some(who.id)
     }
 }
 
@@ -211,7 +217,7 @@ mod tests {
             ("eve", Permission::Read),
         ];
         let permissions = permissions.map(|(name, permission)| (name.to_owned(), permission)).into();
-        let origin = Origin { author: &account("ada", 1), asked_by: Some("Zoe") };
+        let origin = Origin { author: &account("ada", 1), asked_by: Some(5) };
         by_reviews(reviews, origin, &shown, &permissions, &[Way::Review(99)].into())
             .into_iter()
             .map(|consent| (consent.by, consent.effects.len()))

@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp, Unit};
 
 use super::{
-    APPLY_CHECK, Check, CheckState,
+    APPLY_CHECK, COMMENT_CHARACTERS, Check, CheckState,
     comment::{self, MARKER},
     consent,
     memory::{Merged, Tracked},
 };
 use crate::{
     actual::ActualState,
-    git::Revision,
+    git::{Revision, writeback::STATUS_BRANCH},
     plan::{
         Action,
         losses::DEFAULT_GRACE,
@@ -28,8 +28,10 @@ use crate::{
 
 /// How long the first run of a new policy is waited for before nothing more is said.
 const FIRST_RUN_WITHIN: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// Rows that are shown.
-const ROWS_LIMIT: usize = 200;
+/// What remains of the forge's limit for everything beside the table.
+const FRAME_CHARACTERS: usize = 4_000;
+/// What is told of one policy.
+const WORDS_LIMIT: usize = 12;
 
 /// What a turn came to, as far as change requests care.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -86,7 +88,17 @@ pub fn done(
     let (held, failed, pending) =
         (count(CheckState::ApprovalNeeded), count(CheckState::Failure), count(CheckState::Pending));
     let policies = |count| wording::count(count, "policy", "policies");
+    let is_any_held = !(report.refused.is_empty() && report.failed.is_empty() && report.frozen.is_empty());
     let (state, title, summary) = match (held, failed, pending) {
+        // Nobody knows any more which policies are its own.
+        _ if tracked.is_cut && is_any_held => (
+            CheckState::Failure,
+            "merged",
+            format!("too much to be listed here; {STATUS_BRANCH} tells what is held back"),
+        ),
+        _ if tracked.is_cut => {
+            (CheckState::Success, "merged", format!("too much to be listed here; {STATUS_BRANCH} tells what was done"))
+        }
         (0, 0, 0) if rows.is_empty() => (CheckState::Success, "merged", "nothing to apply".to_owned()),
         (0, 0, 0) => (CheckState::Success, "applied", format!("{} applied", policies(rows.len()))),
         (0, 0, pending) => (CheckState::Pending, "being applied", format!("{} on the way", policies(pending))),
@@ -97,18 +109,7 @@ pub fn done(
     };
     let mut body = format!("{MARKER}\n### Mainstay: {title}\n\n");
     if !rows.is_empty() {
-        body.push_str("| | policy | what was done |\n| --- | --- | --- |\n");
-        for (name, (action, row)) in rows.iter().take(ROWS_LIMIT) {
-            body.push_str(&format!(
-                "| {} | {} | {} |\n",
-                cell(wording::symbol(*action)),
-                cell(&name.to_string()),
-                row.words.join("<br>")
-            ));
-        }
-        if rows.len() > ROWS_LIMIT {
-            body.push_str(&format!("\n… and {} more; the dashboard has them all.\n", rows.len() - ROWS_LIMIT));
-        }
+        body.push_str(&table(&rows, COMMENT_CHARACTERS - FRAME_CHARACTERS));
         body.push('\n');
     }
     body.push_str(&format!("**{}.**\n", sentence(&summary)));
@@ -120,6 +121,33 @@ pub fn done(
     let is_over = state == CheckState::Success && !is_waited_for;
     let check = Check { name: APPLY_CHECK, state, summary: comment::cut(&summary), annotations: Vec::new() };
     Done { body, check, is_over }
+}
+
+/// What was done, one policy a line, in no more than this many characters. What needs attention comes first.
+fn table(rows: &BTreeMap<&PolicyName, (Action, Row)>, most_characters: usize) -> String {
+    let mut sorted: Vec<_> = rows.iter().collect();
+    sorted.sort_by_key(|(_, (_, row))| row.state == CheckState::Success);
+    let mut text = "| | policy | what was done |\n| --- | --- | --- |\n".to_owned();
+    let mut characters = text.chars().count();
+    let mut shown = 0;
+    for (name, (action, row)) in sorted {
+        let mut words = row.words.iter().take(WORDS_LIMIT).cloned().collect::<Vec<_>>().join("<br>");
+        if row.words.len() > WORDS_LIMIT {
+            words.push_str("<br>…");
+        }
+        let line = format!("| {} | {} | {words} |\n", cell(wording::symbol(*action)), cell(&name.to_string()));
+        characters += line.chars().count();
+        if characters > most_characters {
+            break;
+        }
+        text.push_str(&line);
+        shown += 1;
+    }
+    if shown < rows.len() {
+        let rest = wording::count(rows.len() - shown, "more policy does", "more policies do");
+        text.push_str(&format!("\n{rest} not fit here; the dashboard on the branch `{STATUS_BRANCH}` has them all.\n"));
+    }
+    text
 }
 
 fn row(name: &PolicyName, action: Action, report: &TurnReport, events: &[Event], actual: &ActualState) -> Row {
@@ -294,6 +322,19 @@ mod tests {
             assert!(done.body.contains(&format!("### Mainstay: {title}\n")), "{}", done.body);
         }
         assert!(said(&two, &held, &[]).body.contains("`` because \\| `x` ``"), "nothing breaks the table");
+    }
+
+    #[test]
+    fn the_largest_answer_fits_and_says_where_the_rest_is() {
+        let names: Vec<String> = (0..3000).map(|number| format!("shop/policy-{number:04}")).collect();
+        let policies: Vec<(&str, Action)> = names.iter().map(|name| (name.as_str(), Action::Update)).collect();
+        let failed = names.iter().skip(2990).map(|policy| (name(policy), "`| é".repeat(1000))).collect();
+        let done = said(&policies, &TurnReport { failed, ..TurnReport::default() }, &[]);
+        let characters = done.body.chars().count();
+        assert!((50_000..COMMENT_CHARACTERS).contains(&characters), "{characters}");
+        assert!(done.body.contains("not fit here; the dashboard on the branch `mainstay/status` has them all."));
+        assert!(done.body.contains("`shop/policy-2999`"), "what failed comes first");
+        assert!(done.body.contains("**10 policies did not go through.**") && done.body.ends_with("`cccccccc`.\n"));
     }
 
     #[test]

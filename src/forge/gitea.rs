@@ -12,6 +12,7 @@ use super::{
     Verdict,
     http::{Client, Scheme, encoded, encoded_path},
     shape::{RawComment, RawPermission, User, account},
+    usage::Usage,
 };
 use crate::{git::Revision, secret::Secret};
 
@@ -100,6 +101,7 @@ impl From<Pull> for ChangeRequest {
             head: Revision(head.sha),
             base_branch: base.name,
             is_fork: head.repo_id != base.repo_id || head.label.is_empty(),
+            head_branch: head.label,
             progress,
             updated_at,
             page: html_url,
@@ -137,6 +139,16 @@ impl Forge for Gitea {
         let operation = format!("reading change request {number}");
         let pull: Pull = self.client.get(&operation, &self.path(&format!("/pulls/{number}"))).await?;
         Ok(pull.into())
+    }
+
+    async fn brought_by(&self, commit: &Revision) -> Result<Vec<ChangeRequest>, ForgeError> {
+        let operation = format!("asking which change request brought {}", commit.short());
+        // Of a rebase it knows the last commit only.
+        match self.client.get::<Pull>(&operation, &self.path(&format!("/commits/{commit}/pull"))).await {
+            Ok(pull) => Ok(vec![pull.into()]),
+            Err(ForgeError::Missing { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn comments(&self, number: u64) -> Result<Vec<Comment>, ForgeError> {
@@ -206,6 +218,10 @@ impl Forge for Gitea {
         let pull = json!({ "head": branch, "base": base, "title": title, "body": body });
         let operation = format!("opening a change request of {branch}");
         Ok(self.client.send::<Pull>(&operation, Method::POST, &self.path("/pulls"), &pull).await?.into())
+    }
+
+    fn take_usage(&self) -> Usage {
+        self.client.take_usage()
     }
 
     fn head_reference(&self, number: u64) -> String {

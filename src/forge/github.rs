@@ -18,6 +18,7 @@ use super::{
     Review, Verdict,
     http::{Client, Scheme, encoded, encoded_path},
     shape::{RawComment, RawPermission, User, account},
+    usage::Usage,
 };
 use crate::{git::Revision, secret::Secret};
 
@@ -236,6 +237,7 @@ impl From<Pull> for ChangeRequest {
             number,
             author: account(user),
             head: Revision(head.sha),
+            head_branch: head.name,
             base_branch: base.name,
             is_fork: repositories.0.is_none() || repositories.0 != repositories.1,
             progress,
@@ -266,6 +268,14 @@ impl Forge for GitHub {
         self.prepare().await?;
         let operation = format!("reading change request {number}");
         Ok(self.client.get::<Pull>(&operation, &self.path(&format!("/pulls/{number}"))).await?.into())
+    }
+
+    async fn brought_by(&self, commit: &Revision) -> Result<Vec<ChangeRequest>, ForgeError> {
+        self.prepare().await?;
+        let operation = format!("asking which change requests brought {}", commit.short());
+        let path = self.path(&format!("/commits/{commit}/pulls?per_page={PAGE_ENTRIES}"));
+        let list = self.client.list::<Pull>(&operation, &path).await?;
+        Ok(list.entries.into_iter().map(ChangeRequest::from).collect())
     }
 
     async fn comments(&self, number: u64) -> Result<Vec<Comment>, ForgeError> {
@@ -349,6 +359,12 @@ impl Forge for GitHub {
         let pull = json!({ "head": branch, "base": base, "title": title, "body": body });
         let operation = format!("opening a change request of {branch}");
         Ok(self.client.send::<Pull>(&operation, Method::POST, &self.path("/pulls"), &pull).await?.into())
+    }
+
+    fn take_usage(&self) -> Usage {
+        let of_app = self.app.as_ref().map(App::take_usage).unwrap_or_default();
+        // The limit of the installation is the one that looks run into.
+        of_app.and(self.client.take_usage())
     }
 
     fn head_reference(&self, number: u64) -> String {

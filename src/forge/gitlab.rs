@@ -12,6 +12,7 @@ use super::{
     Account, ChangeRequest, Check, CheckState, Comment, Forge, ForgeError, Permission, Progress, Proposal, Review,
     Verdict,
     http::{Client, Scheme, encoded},
+    usage::Usage,
 };
 use crate::{git::Revision, secret::Secret};
 
@@ -64,6 +65,8 @@ struct MergeRequest {
     author: User,
     /// None while it is prepared.
     sha: Option<String>,
+    #[serde(default)]
+    source_branch: String,
     target_branch: String,
     source_project_id: Option<u64>,
     target_project_id: u64,
@@ -115,6 +118,7 @@ impl From<MergeRequest> for ChangeRequest {
             iid,
             author,
             sha,
+            source_branch,
             target_branch,
             source_project_id,
             target_project_id,
@@ -134,6 +138,7 @@ impl From<MergeRequest> for ChangeRequest {
             number: iid,
             author: author.into(),
             head: Revision(sha.unwrap_or_default()),
+            head_branch: source_branch,
             base_branch: target_branch,
             is_fork: source_project_id != Some(target_project_id),
             progress,
@@ -167,6 +172,13 @@ impl Forge for GitLab {
         let operation = format!("reading change request {number}");
         let path = self.path(&format!("/merge_requests/{number}"));
         Ok(self.client.get::<MergeRequest>(&operation, &path).await?.into())
+    }
+
+    async fn brought_by(&self, commit: &Revision) -> Result<Vec<ChangeRequest>, ForgeError> {
+        let operation = format!("asking which change requests brought {}", commit.short());
+        let path = self.path(&format!("/repository/commits/{commit}/merge_requests?per_page={PAGE_ENTRIES}"));
+        let list = self.client.list::<MergeRequest>(&operation, &path).await?;
+        Ok(list.entries.into_iter().map(ChangeRequest::from).collect())
     }
 
     async fn comments(&self, number: u64) -> Result<Vec<Comment>, ForgeError> {
@@ -252,6 +264,10 @@ impl Forge for GitLab {
         let opened =
             self.client.send::<MergeRequest>(&operation, Method::POST, &self.path("/merge_requests"), &request).await?;
         Ok(opened.into())
+    }
+
+    fn take_usage(&self) -> Usage {
+        self.client.take_usage()
     }
 
     fn head_reference(&self, number: u64) -> String {

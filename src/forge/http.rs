@@ -16,7 +16,10 @@ use reqwest::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::ForgeError;
+use super::{
+    ForgeError,
+    usage::{Ending, Meter, Usage},
+};
 use crate::{plan::wording, secret::Secret};
 
 /// How long a connection may take to come about.
@@ -59,6 +62,7 @@ pub struct Client {
     /// What it answered last, by path.
     tags: Mutex<BTreeMap<String, Tagged>>,
     silent_until: Mutex<Option<Timestamp>>,
+    meter: Meter,
 }
 
 /// An answer that is kept, with the tag that asks whether it changed.
@@ -126,12 +130,18 @@ impl Client {
             headers: all,
             tags: Mutex::default(),
             silent_until: Mutex::default(),
+            meter: Meter::default(),
         })
     }
 
     /// Puts another credential in the place of the one before.
     pub fn set_token(&self, token: Secret) {
         *look(&self.token) = token;
+    }
+
+    /// What was asked since the last call.
+    pub fn take_usage(&self) -> Usage {
+        self.meter.take()
     }
 
     /// Reads one thing. `path` begins with `/`.
@@ -211,8 +221,12 @@ impl Client {
         if let Some(known) = &known {
             request = request.header(IF_NONE_MATCH, &known.tag);
         }
-        let response = request.send().await.map_err(|error| self.unreachable(operation, error))?;
+        let response = request.send().await.map_err(|error| {
+            self.meter.ended(Ending::Failure);
+            self.unreachable(operation, error)
+        })?;
         let (status, headers) = (response.status(), response.headers().clone());
+        self.meter.answered(status, &headers, silence(status, &headers, Timestamp::now()).is_some());
         if let (StatusCode::NOT_MODIFIED, Some(Tagged { tag: _, body, has_next })) = (status, known) {
             return Ok(Answer { body, is_same: true, has_next });
         }

@@ -15,7 +15,7 @@ use super::{
     comment::{self, Findings, MARKER, Outcome, Subject},
     consent::{self, Shown},
     done::TurnReport,
-    memory::{CheckSaid, ForgeMemory, Planned, Tracked},
+    memory::{CheckSaid, FILE_BYTES, ForgeMemory, Planned, Tracked},
 };
 use crate::{
     actual::ActualState,
@@ -30,15 +30,23 @@ use crate::{
 
 mod answers;
 mod draft;
+mod judged;
 mod merged;
+mod troubles;
 
 use answers::Asked;
 use draft::{Draft, Drafted};
+use judged::Judged;
+use troubles::Troubles;
 
 /// Change requests that are looked after; further ones wait until some of these are closed.
 const REQUESTS_LIMIT: usize = 500;
+/// The status of an answer to a token that is none.
+const UNAUTHORIZED: u16 = 401;
 /// After news from the engine, a plan that is as old as this is made again.
 const STALE_AFTER: SignedDuration = SignedDuration::from_mins(10);
+/// The longest problem that is remembered.
+const PROBLEM_CHARACTERS: usize = 2_000;
 /// Something may have changed in the same second in which it was read: within this time it is read again.
 const SETTLING: SignedDuration = SignedDuration::from_secs(3);
 
@@ -64,6 +72,8 @@ pub struct Eye<F> {
     pub open: Vec<ChangeRequest>,
     /// What is remembered.
     pub memory: ForgeMemory,
+    /// Where the branch was seen last, and since when.
+    pub seen: Option<(Revision, Timestamp)>,
     /// What people may do, as far as it was asked in this look.
     pub permissions: BTreeMap<String, Permission>,
     /// Merged change requests whose consent the turn with this number did not know: a later one settles them.
@@ -116,7 +126,15 @@ impl LookError {
     /// Whether it may be the matter of one change request only.
     fn is_of_one(&self) -> bool {
         match self {
-            Self::Forge(error) => error.retry() == Retry::AfterRepair,
+            Self::Forge(error) => match error {
+                ForgeError::Unreachable { .. } | ForgeError::Limited { .. } | ForgeError::Credential { .. } => false,
+                ForgeError::Refused { status, .. } => *status != UNAUTHORIZED,
+                // Also one that breaks the forge itself.
+                ForgeError::Missing { .. }
+                | ForgeError::Answer { .. }
+                | ForgeError::Malformed { .. }
+                | ForgeError::TooLarge { .. } => true,
+            },
             Self::Git(_) => true,
             Self::Engine(_) | Self::Turn(_) | Self::Memory { .. } => false,
         }
@@ -149,10 +167,13 @@ impl<F: Forge> Eye<F> {
             self.memory = ForgeMemory { place: self.place.clone(), ..ForgeMemory::default() };
         }
         let result = self.look_at_all(engine, report, now).await;
-        self.memory.problem = match &result {
+        self.save()?;
+        let problem = match &result {
             Ok(looked) => looked.problem.clone(),
             Err(error) => Some(error.problem()),
         };
+        let problem = problem.or_else(|| self.memory.cut());
+        self.memory.problem = problem.map(|problem| problem.chars().take(PROBLEM_CHARACTERS).collect());
         self.save()?;
         result
     }
@@ -176,7 +197,17 @@ impl<F: Forge> Eye<F> {
             self.open.truncate(REQUESTS_LIMIT);
         }
         let mut looked = Looked::default();
-        self.gone(engine, now).await?;
+        let mut troubles = Troubles::default();
+        self.gone(engine, &mut troubles, now).await?;
+        // As long as it cannot be told, nothing of it counts.
+        let judged = self.judge(base, now).await;
+        let judged = troubles.note("who approved what on the branch", judged)?.unwrap_or(Judged::Later);
+        looked.is_settling |= judged == Judged::Later;
+        if judged == Judged::Trusted {
+            // The last turn did not listen to what was approved there.
+            let merged = self.memory.requests.iter().filter(|(_, tracked)| tracked.merged.is_some());
+            self.unsettled.extend(merged.map(|(number, _)| (*number, report.number)));
+        }
         let newest_sequence = block_in_place(|| engine.newest_sequence())?;
         let due: Vec<ChangeRequest> =
             self.open.iter().filter(|request| self.is_due(request, base, newest_sequence, now)).cloned().collect();
@@ -185,19 +216,15 @@ impl<F: Forge> Eye<F> {
             let actual = engine.observe(now).await?;
             for request in &due {
                 looked.is_settling |= now.duration_since(request.updated_at) < SETTLING;
-                match self.look_at(engine, request, base, &references, &actual, newest_sequence, now).await {
-                    // What is wrong with one of them must not hold up the others.
-                    Err(error) if error.is_of_one() => {
-                        let reason = crate::engine::chain(&error);
-                        tracing::warn!(request = request.number, reason, "a change request cannot be looked at");
-                        looked.problem.get_or_insert(format!("change request {}: {reason}", request.number));
-                    }
-                    result => result?,
-                }
+                let result = self.look_at(engine, request, base, &references, &actual, newest_sequence, now).await;
+                troubles.note(&format!("change request {}", request.number), result)?;
             }
         }
-        looked.has_consent = self.record_consent(engine, report, now).await?;
-        self.after_merges(engine, report, now).await?;
+        looked.has_consent = self.record_consent(engine, report, now).await? || judged == Judged::Trusted;
+        if judged != Judged::Later {
+            self.after_merges(engine, report, &mut troubles, now).await?;
+        }
+        looked.problem = troubles.first;
         Ok(looked)
     }
 
@@ -308,10 +335,11 @@ impl<F: Forge> Eye<F> {
         for review in reviews.iter().filter(|review| review.verdict == super::Verdict::Approved) {
             self.learn_permission(&review.author).await?;
         }
+        let asked_by = answers::asked_by(self, request);
         let Self { memory, permissions, .. } = self;
         let tracked = memory.requests.entry(number).or_default();
         tracked.consents.retain(|consent| matches!(consent.way, consent::Way::Comment(_)));
-        let origin = consent::Origin { author: &request.author, asked_by: tracked.asked_by.as_deref() };
+        let origin = consent::Origin { author: &request.author, asked_by };
         let by_reviews = consent::by_reviews(&reviews, origin, &tracked.shown, permissions, &tracked.void);
         tracked.consents.extend(by_reviews);
         Ok(asked)
@@ -400,7 +428,8 @@ impl<F: Forge> Eye<F> {
         Ok(())
     }
 
-    fn save(&self) -> Result<(), LookError> {
+    fn save(&mut self) -> Result<(), LookError> {
+        self.memory.shrink(FILE_BYTES);
         let path = || self.state_directory.join(super::memory::FILE_NAME);
         block_in_place(|| self.memory.save(&self.state_directory))
             .map_err(|source| LookError::Memory { path: path(), source })

@@ -16,17 +16,19 @@ use super::{
     consent::{Consent, Shown, Way},
 };
 use crate::{
-    git::{GitError, Revision, checkout::is_descendant},
-    plan::{Action, Approvals},
+    git::{GitError, Revision, checkout::is_descendant, history::is_within},
+    plan::{Action, Approvals, used_up::UsedUp},
     policy::PolicyName,
 };
+
+mod bounds;
+
+pub use bounds::{FILE_BYTES, KEPT_BYTES};
 
 /// Name of the file in the state directory.
 pub const FILE_NAME: &str = "forge.json";
 /// A larger file is not ours.
 const LONGEST_BYTES: u64 = 64 << 20;
-/// The most that a turn keeps of it: it goes into one object of the cluster, beside the rest.
-const KEPT_BYTES: usize = 256 << 10;
 /// How many versions of our comment are remembered for each change request.
 const SHOWN_LIMIT: usize = 16;
 
@@ -38,6 +40,13 @@ pub struct ForgeMemory {
     pub place: String,
     /// Change requests by their numbers: those that are open, and those that were merged and are not done with.
     pub requests: BTreeMap<u64, Tracked>,
+    /// The commit of the watched branch up to which looks have judged whose messages count; none: none yet.
+    #[serde(default)]
+    pub judged: Option<Revision>,
+    /// Commits up to there with approvals that count. Those that a fork brought are not among them, whichever way they
+    /// were merged. What is missing here counts for nothing, so that nothing which is lost or left out becomes trusted.
+    #[serde(default)]
+    pub trusted: BTreeSet<Revision>,
     /// What hinders the work with the forge, for the dashboard.
     pub problem: Option<String>,
 }
@@ -64,16 +73,14 @@ pub struct Tracked {
     pub void: BTreeSet<Way>,
     /// Comments that were answered or need no answer.
     pub answered: BTreeSet<u64>,
+    /// Whether what it asks for was too much to be remembered: there is no consent here until another plan is shown.
+    pub is_cut: bool,
     /// Policies that its plan changes, and how.
     pub policies: BTreeMap<PolicyName, Action>,
     /// The newest event when it was planned last.
     pub sequence: u64,
-    /// Who asked for it by a command, where we opened it ourselves: they cannot consent to it any more than an author.
-    pub asked_by: Option<String>,
     /// Whether it comes from another repository.
     pub is_fork: bool,
-    /// Commits of a fork, whose messages are no consent.
-    pub untrusted: BTreeSet<Revision>,
     /// Its page.
     pub page: String,
     /// How far it is after it was merged.
@@ -146,32 +153,20 @@ impl ForgeMemory {
         Ok(if found == Self::default() { kept.cloned().unwrap_or_default() } else { found })
     }
 
-    /// What a turn keeps beside its own memory, for a daemon that starts without this file. None where it is too much to
-    /// be kept there.
-    pub fn kept(&self) -> Option<Self> {
-        let size_bytes = serde_json::to_vec(self).map_or(usize::MAX, |bytes| bytes.len());
-        (*self != Self::default() && size_bytes <= KEPT_BYTES).then(|| self.clone())
-    }
-
     /// Replaces the file in one step.
     ///
     /// # Errors
     /// The directory cannot be written.
     pub fn save(&self, state_directory: &Path) -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(state_directory)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
         file.as_file().sync_all()?;
         file.persist(state_directory.join(FILE_NAME))?;
         Ok(())
     }
 
-    /// Commits whose messages a fork's author wrote: what they say is no consent, wherever they are merged.
-    pub fn untrusted(&self) -> BTreeSet<&Revision> {
-        self.requests.values().flat_map(|tracked| &tracked.untrusted).collect()
-    }
-
-    /// What was consented to on change requests that are merged into `head`, without those merged up to `used_up`:
-    /// what was consented to there was carried out, and consent holds once.
+    /// What was consented to on change requests that are merged into `head`, as far as it is not used up: that of those
+    /// merged up to `consented` is, and `used_up` says what else is.
     ///
     /// # Errors
     /// The repository is damaged.
@@ -179,7 +174,8 @@ impl ForgeMemory {
         &self,
         repository: &git2::Repository,
         head: &Revision,
-        used_up: Option<&Revision>,
+        consented: Option<&Revision>,
+        used_up: &UsedUp,
     ) -> Result<Approvals, GitError> {
         let mut approvals = Approvals::default();
         for tracked in self.requests.values() {
@@ -187,10 +183,11 @@ impl ForgeMemory {
             if !is_descendant(repository, head, &merged.commit)? {
                 continue;
             }
-            let is_used_up = used_up.map_or(Ok(false), |used_up| is_descendant(repository, used_up, &merged.commit))?;
-            if !is_used_up {
-                approvals.effects.extend(super::consent::effects(&tracked.consents));
+            if consented.map_or(Ok(false), |consented| is_within(repository, consented, &merged.commit))? {
+                continue;
             }
+            let given = Approvals { effects: super::consent::effects(&tracked.consents), ..Approvals::default() };
+            approvals.extend(used_up.rest(given, |used| is_within(repository, used, &merged.commit))?);
         }
         Ok(approvals)
     }
@@ -206,6 +203,7 @@ impl Tracked {
             return;
         }
         self.shown.push(shown);
+        self.is_cut = false;
         let beyond = self.shown.len().saturating_sub(SHOWN_LIMIT);
         self.shown.drain(..beyond);
     }

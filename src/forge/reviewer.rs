@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    ForgeError,
+    Forge as _, ForgeError,
     done::TurnReport,
     gitea::Gitea,
     github::GitHub,
@@ -109,11 +109,16 @@ async fn work<E: Engine>(place: Place<E>, mut assignments: watch::Receiver<Assig
         let pause = match &assignment.forge {
             None => {
                 known = None;
-                place.window.look().doorbell = None;
+                let mut shown = place.window.look();
+                shown.doorbell = None;
+                shown.metrics.forge_left_alone();
                 Duration::MAX
             }
             Some(forge) => {
                 let result = look(&place, forge, &assignment.report, &mut known).await;
+                if let Some((_, eye)) = &known {
+                    eye.show(&place.window, result.is_ok());
+                }
                 failures = if result.is_ok() { 0 } else { failures.saturating_add(1) };
                 match result {
                     Ok(looked) => {
@@ -246,6 +251,16 @@ impl AnyEye {
         }
     }
 
+    /// Puts what the look cost, and what it found, into the metrics.
+    fn show(&self, window: &Window, is_good: bool) {
+        let (place, open, usage) = match self {
+            Self::Gitea(eye) => (&eye.place, eye.open.len(), eye.forge.take_usage()),
+            Self::GitHub(eye) => (&eye.place, eye.open.len(), eye.forge.take_usage()),
+            Self::GitLab(eye) => (&eye.place, eye.open.len(), eye.forge.take_usage()),
+        };
+        window.look().metrics.forge_looked(place, is_good, open, &usage);
+    }
+
     async fn look<E: Engine>(&mut self, engine: &E, report: &TurnReport, now: Timestamp) -> Result<Looked, LookError> {
         match self {
             Self::Gitea(eye) => eye.look(engine, report, now).await,
@@ -272,6 +287,7 @@ fn eye<E, F>(place: &Place<E>, settings: &Forge, forge: F) -> Result<Eye<F>, Loo
         cache: Default::default(),
         open: Vec::new(),
         memory,
+        seen: None,
         permissions: Default::default(),
         unsettled: Default::default(),
     })

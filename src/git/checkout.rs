@@ -14,7 +14,7 @@ use git2::{ErrorClass, ErrorCode, ObjectType, Oid, Repository, Tree};
 use super::{
     GitError, Revision,
     credentials::Credentials,
-    history::COMMITS_LIMIT,
+    history::{self, COMMITS_LIMIT},
     remote::{self, Remote},
 };
 use crate::{desired::DesiredState, policy::load::is_document_file};
@@ -153,7 +153,7 @@ impl Checkout {
             let named = message.lines().filter_map(|line| line.strip_prefix(FOLLOWS)?.strip_prefix(':'));
             named.map(str::trim).any(|revision| revision == last_applied.0)
         };
-        if self.messages(head, None, COMMITS_LIMIT)?.iter().any(|(_, message)| follows(message)) {
+        if history::messages(&self.repository, head, None, COMMITS_LIMIT)?.iter().any(|(_, message)| follows(message)) {
             return Ok(());
         }
         Err(GitError::HistoryRewritten { from: last_applied.clone(), to: head.clone() })

@@ -4,70 +4,80 @@ use std::path::PathBuf;
 
 use git2::{Oid, Repository, Revwalk, Sort};
 
-use super::{GitError, Revision, checkout::Checkout};
-use crate::plan::Approvals;
+use super::{
+    GitError, Revision,
+    checkout::{Checkout, is_descendant},
+};
+use crate::plan::{Approvals, approval, used_up::UsedUp};
 
 /// How many commits are searched for approvals.
 pub const COMMITS_LIMIT: usize = 1000;
 
+/// Everything that was consented to in the newest commits up to `head`, as far as it is not used up: `consented` and
+/// those before it are, and `used_up` says what else is. Only commits that `counts` holds for are listened to.
+///
+/// # Errors
+/// The repository is damaged.
+pub fn approvals(
+    repository: &Repository,
+    head: &Revision,
+    consented: Option<&Revision>,
+    used_up: &UsedUp,
+    counts: impl Fn(&Revision) -> bool,
+) -> Result<Approvals, GitError> {
+    let mut all = Approvals::default();
+    for (commit, message) in messages(repository, head, consented, COMMITS_LIMIT)? {
+        let given = approval::parse_message(&message);
+        if !given.is_empty() && counts(&commit) {
+            all.extend(used_up.rest(given, |used| is_within(repository, used, &commit))?);
+        }
+    }
+    Ok(all)
+}
+
+/// Whether a commit is `used` or lies before it. Nothing lies before one that is gone: the history was rewritten.
+///
+/// # Errors
+/// The repository is damaged.
+pub fn is_within(repository: &Repository, used: &Revision, commit: &Revision) -> Result<bool, GitError> {
+    Ok(repository.find_commit(used.object_id()?).is_ok() && is_descendant(repository, used, commit)?)
+}
+
+/// The messages of a commit and those before it, newest first, without `before` and what it descends from; at most
+/// `limit` of them. Merged branches count: an approval may have come with one. A message that is not UTF-8 is passed
+/// over.
+///
+/// # Errors
+/// The repository is damaged.
+pub fn messages(
+    repository: &Repository,
+    head: &Revision,
+    before: Option<&Revision>,
+    limit: usize,
+) -> Result<Vec<(Revision, String)>, GitError> {
+    let read = |source| GitError::Read { operation: format!("walking the history of {head}"), source };
+    let mut walk = repository.revwalk().map_err(read)?;
+    walk.set_sorting(Sort::TIME).map_err(read)?;
+    walk.push(head.object_id()?).map_err(read)?;
+    if let Some(before) = before {
+        hide(repository, &mut walk, before).map_err(read)?;
+    }
+    let mut messages = Vec::new();
+    for id in walk.take(limit) {
+        let commit = match id.and_then(|id| repository.find_commit(id)) {
+            Ok(commit) => commit,
+            // A shallow clone ends somewhere: what lies before is not known, and so not approved.
+            Err(_) if repository.is_shallow() => break,
+            Err(source) => return Err(read(source)),
+        };
+        if let Ok(message) = commit.message() {
+            messages.push((commit.id().into(), message.to_owned()));
+        }
+    }
+    Ok(messages)
+}
+
 impl Checkout {
-    /// Everything that was consented to in the newest `limit` commits up to `head`, without `used_up` and those before
-    /// it: what was consented to there was carried out, and consent holds once. `parse` reads one message
-    /// (`plan::approval::parse_message`); it is an argument so that this module need not know trailers.
-    ///
-    /// # Errors
-    /// The repository is damaged.
-    pub fn approvals_since(
-        &self,
-        head: &Revision,
-        used_up: Option<&Revision>,
-        limit: usize,
-        parse: impl Fn(&str) -> Approvals,
-    ) -> Result<Approvals, GitError> {
-        let mut all = Approvals::default();
-        for (_, message) in self.messages(head, used_up, limit)? {
-            let Approvals { effects, digests } = parse(&message);
-            all.effects.extend(effects);
-            all.digests.extend(digests);
-        }
-        Ok(all)
-    }
-
-    /// The messages of a commit and those before it, newest first, without `before` and what it descends from; at most
-    /// `limit` of them. Merged branches count:
-    /// an approval may have come with one. A message that is not UTF-8 is passed over.
-    ///
-    /// # Errors
-    /// The repository is damaged.
-    pub fn messages(
-        &self,
-        head: &Revision,
-        before: Option<&Revision>,
-        limit: usize,
-    ) -> Result<Vec<(Revision, String)>, GitError> {
-        let read = |source| GitError::Read { operation: format!("walking the history of {head}"), source };
-        let repository = self.repository();
-        let mut walk = repository.revwalk().map_err(read)?;
-        walk.set_sorting(Sort::TIME).map_err(read)?;
-        walk.push(head.object_id()?).map_err(read)?;
-        if let Some(before) = before {
-            hide(repository, &mut walk, before).map_err(read)?;
-        }
-        let mut messages = Vec::new();
-        for id in walk.take(limit) {
-            let commit = match id.and_then(|id| repository.find_commit(id)) {
-                Ok(commit) => commit,
-                // A shallow clone ends somewhere: what lies before is not known, and so not approved.
-                Err(_) if repository.is_shallow() => break,
-                Err(source) => return Err(read(source)),
-            };
-            if let Ok(message) = commit.message() {
-                messages.push((commit.id().into(), message.to_owned()));
-            }
-        }
-        Ok(messages)
-    }
-
     /// The paths, relative to the repository, that differ between two commits.
     ///
     /// # Errors

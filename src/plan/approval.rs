@@ -76,8 +76,8 @@ pub fn trailers(approved: &Digest, effects: &BTreeSet<Effect>) -> String {
     text
 }
 
-/// Everything that one commit message consents to. Listed effects count only if the digest above them is theirs: a
-/// list that was edited or cut off leaves the bare digest.
+/// Everything that one commit message consents to. Listed effects count only if the digest above them is theirs, and
+/// then in the place of the digest; a list that was edited or cut off leaves the bare digest.
 pub fn parse_message(message: &str) -> Approvals {
     let mut approvals = Approvals::default();
     let mut open: Option<(Digest, BTreeSet<Effect>)> = None;
@@ -103,11 +103,17 @@ fn close(open: Option<(Digest, BTreeSet<Effect>)>, approvals: &mut Approvals) {
     let Some((approved, effects)) = open else { return };
     if !effects.is_empty() && digest::of(&effects) == approved {
         approvals.effects.extend(effects);
+    } else {
+        approvals.digests.insert(approved);
     }
-    approvals.digests.insert(approved);
 }
 
 impl Approvals {
+    /// Whether it consents to nothing.
+    pub fn is_empty(&self) -> bool {
+        self.effects.is_empty() && self.digests.is_empty()
+    }
+
     /// Adds everything that the other one consents to.
     pub fn extend(&mut self, other: Self) {
         let Self { effects, digests } = other;
@@ -135,7 +141,7 @@ mod tests {
         let message = format!("shop: approve\n\nbecause\n\n{}", trailers(&effects()));
         let approvals = parse_message(&message);
         assert_eq!(approvals.effects, effects());
-        assert_eq!(approvals.digests, BTreeSet::from([digest::of(&effects())]));
+        assert!(approvals.digests.is_empty(), "what is listed is used up one by one");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::{
     StatusInput,
     conditions::{Health, sentence},
     documents::PolicyStatus,
+    overdue::overdue,
 };
 use crate::{
     plan::Refusal,
@@ -32,6 +33,8 @@ pub fn render(input: &StatusInput<'_>, policies: &BTreeMap<PolicyName, Arc<Polic
     list(&mut page, "Findings in the documents", input.findings);
     refusals(&mut page, input);
     attention(&mut page, policies);
+    late(&mut page, input, policies);
+    drift(&mut page, input);
     table(&mut page, policies);
     page.push_str(
         "\n---\nWritten by Mainstay; what is edited here is overwritten. Details: `status/`, what happened: `runs/`, \
@@ -143,6 +146,30 @@ fn attention(page: &mut String, policies: &BTreeMap<PolicyName, Arc<PolicyStatus
         put(page, format_args!("- {}: {}\n", link(policy), escape(message)));
     }
     more(page, bad.len(), ENTRIES_LIMIT);
+}
+
+fn late(page: &mut String, input: &StatusInput<'_>, policies: &BTreeMap<PolicyName, Arc<PolicyStatus>>) {
+    let late = policies.values().filter_map(|policy| Some((policy, overdue(input, policy)?)));
+    let late: Vec<(&Arc<PolicyStatus>, String)> = late.collect();
+    if late.is_empty() {
+        return;
+    }
+    page.push_str("\n## Overdue\n\n");
+    for (policy, why) in late.iter().take(ENTRIES_LIMIT) {
+        put(page, format_args!("- {}: {}\n", link(policy), sentence(&escape(why))));
+    }
+    more(page, late.len(), ENTRIES_LIMIT);
+}
+
+/// What is not as the documents ask, and stays so: what this turn put back is no news any more.
+fn drift(page: &mut String, input: &StatusInput<'_>) {
+    let is_put_back = |policy: &PolicyName| input.applied.done.iter().any(|(done, _)| done == policy);
+    let drift = input.plan.iter().flat_map(|plan| &plan.drift);
+    let entries: Vec<String> = drift
+        .filter(|drift| !is_put_back(&drift.policy))
+        .map(|drift| format!("{}: {}", drift.policy, drift.difference))
+        .collect();
+    list(page, "Not as the documents ask", &entries);
 }
 
 fn table(page: &mut String, policies: &BTreeMap<PolicyName, Arc<PolicyStatus>>) {

@@ -22,12 +22,15 @@ use crate::{
     git::{
         GitError, Revision,
         checkout::{Checkout, CheckoutOptions, Files, files_at},
-        history::COMMITS_LIMIT,
+        history,
         signature::{self, SignatureError},
         watch::{Notice, Watcher},
         writeback::{PublishOptions, Published, STATUS_BRANCH, WritebackError, publish_status},
     },
-    plan::{Approvals, Plan, approval},
+    plan::{
+        Approvals, Plan,
+        used_up::{Outcome, UsedUp},
+    },
     policy::{
         PolicyName,
         document::SettingsSpec,
@@ -77,8 +80,10 @@ pub struct Fetched {
     pub revision: Option<Revision>,
     /// Its documents.
     pub files: std::sync::Arc<Files>,
-    /// What was consented to in its history.
+    /// What was consented to in its history and on change requests.
     pub approvals: Approvals,
+    /// What commits say whose authors no look at a forge has judged; it counts where no forge is named.
+    pub unjudged: Approvals,
     /// Why nothing may be deleted; the documents count all the same.
     pub deletion_blocked: Option<String>,
 }
@@ -184,11 +189,14 @@ impl Site {
             Err(problem) => Some(problem.clone()),
         };
         let forge = forge.unwrap_or_default();
-        *forge_kept = match options.engine {
+        let kept = match options.engine {
             // The state directory of a host stays.
             EngineKind::Local => None,
             EngineKind::Kubernetes => forge.kept(),
         };
+        let left_out = kept.as_ref().and_then(|(_, left_out)| left_out.clone());
+        *forge_problem = forge_problem.take().or(left_out);
+        *forge_kept = kept.map(|(kept, _)| kept);
         let fetched = clock.time(|| {
             let checkout = match checkout {
                 Some(checkout) => checkout,
@@ -216,7 +224,11 @@ impl Site {
             fetched = applied_last(checkout, &self.memory, &error)?;
             asked = self.asked(&fetched);
         }
-        Ok((asked, fetched.approvals))
+        let Fetched { mut approvals, unjudged, .. } = fetched;
+        if self.memory.settings.forge.is_none() && asked.desired.settings.forge.is_none() {
+            approvals.extend(unjudged);
+        }
+        Ok((asked, approvals))
     }
 
     fn asked(&mut self, fetched: &Fetched) -> Asked {
@@ -317,12 +329,12 @@ impl Site {
     /// The memory cannot be written.
     pub fn remember(
         &mut self,
-        desired: &DesiredState,
-        plan: &Plan,
+        outcome: Outcome<'_>,
+        approvals: &Approvals,
         events: &[ledger::Event],
         published: bool,
-        settled: bool,
     ) -> Result<(), TurnError> {
+        let desired = outcome.desired;
         let counted = self.counted_sequence.unwrap_or(self.memory.published_sequence);
         for event in events.iter().filter(|event| event.sequence > counted) {
             self.ended_runs.extend(event.kind.ended_run().cloned());
@@ -337,11 +349,13 @@ impl Site {
             memory.frozen_by.clone_from(&desired.frozen_by);
         }
         memory.forge = self.forge_kept.clone();
-        memory.waiting = waiting(plan, &self.approve_arguments());
+        memory.waiting = waiting(outcome.plan, &self.approve_arguments());
         if desired.deletion_blocked.is_none() {
             memory.applied = desired.revision.clone();
-            if settled {
-                memory.consented = desired.revision.clone();
+            let head = desired.revision.as_ref();
+            match head.and_then(|head| memory.used_up.after(approvals, outcome, head)) {
+                Some(used_up) => memory.used_up = used_up,
+                None => (memory.consented, memory.used_up) = (head.cloned(), UsedUp::default()),
             }
         }
         if published {
@@ -413,15 +427,15 @@ fn fetch(checkout: &mut Checkout, memory: &Memory, forge: &ForgeMemory) -> Resul
             Err(error) => return Err(error.into()),
         }
     }
-    let untrusted = forge.untrusted();
-    let mut approvals = Approvals::default();
-    for (commit, message) in checkout.messages(&revision, memory.consented.as_ref(), COMMITS_LIMIT)? {
-        if !untrusted.contains(&commit) {
-            approvals.extend(approval::parse_message(&message));
-        }
-    }
-    approvals.extend(forge.approvals(checkout.repository(), &revision, memory.consented.as_ref())?);
-    Ok(Fetched { revision: Some(revision), files, approvals, deletion_blocked })
+    let Memory { consented, used_up, .. } = memory;
+    let (repository, consented) = (checkout.repository(), consented.as_ref());
+    let of_commits = |is_trusted: bool| {
+        let counts = |commit: &Revision| forge.trusted.contains(commit) == is_trusted;
+        history::approvals(repository, &revision, consented, used_up, counts)
+    };
+    let (mut approvals, unjudged) = (of_commits(true)?, of_commits(false)?);
+    approvals.extend(forge.approvals(repository, &revision, consented, used_up)?);
+    Ok(Fetched { revision: Some(revision), files, approvals, unjudged, deletion_blocked })
 }
 
 /// What was applied last, where the head of the branch cannot count; nothing of it may be deleted.
@@ -434,6 +448,7 @@ fn applied_last(checkout: &Checkout, memory: &Memory, why: &dyn std::error::Erro
         revision: memory.applied.clone(),
         files: std::sync::Arc::new(files),
         approvals: Approvals::default(),
+        unjudged: Approvals::default(),
         deletion_blocked: Some(crate::engine::chain(why)),
     })
 }

@@ -14,6 +14,7 @@ use prometheus_client::{
 
 use crate::{
     actual::{ActualPolicy, ActualState},
+    forge::usage::{Ending, Usage},
     plan::Plan,
     policy::PolicyName,
     run::Phase,
@@ -25,7 +26,13 @@ struct PolicyLabel {
     policy: String,
 }
 
-/// How a turn ended.
+/// The repository on the forge.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RepositoryLabel {
+    repository: String,
+}
+
+/// How a turn, a look or a request ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabel {
     result: &'static str,
@@ -43,6 +50,10 @@ pub struct Metrics {
     refusals: Gauge,
     losses: Gauge,
     findings: Gauge,
+    forge_looks: Family<ResultLabel, Counter>,
+    forge_requests: Family<ResultLabel, Counter>,
+    forge_left: Family<RepositoryLabel, Gauge>,
+    forge_open: Family<RepositoryLabel, Gauge>,
     runs: Family<RunLabel, Counter>,
     run_seconds: PolicyGauge,
     run_bytes: PolicyGauge,
@@ -72,6 +83,10 @@ impl Default for Metrics {
             refusals: Gauge::default(),
             losses: Gauge::default(),
             findings: Gauge::default(),
+            forge_looks: Family::default(),
+            forge_requests: Family::default(),
+            forge_left: Family::default(),
+            forge_open: Family::default(),
             runs: Family::default(),
             run_seconds: Family::default(),
             run_bytes: Family::default(),
@@ -99,6 +114,18 @@ impl Default for Metrics {
         registry.register("plan_refusals", "Changes that a safety rail refuses now", metrics.refusals.clone());
         registry.register("plan_losses", "Restore points that the plan would lose now", metrics.losses.clone());
         registry.register("document_findings", "Findings in the documents now", metrics.findings.clone());
+        registry.register("forge_looks", "Looks at the forge, by how they ended", metrics.forge_looks.clone());
+        registry.register("forge_requests", "Requests to the forge, by how they ended", metrics.forge_requests.clone());
+        registry.register(
+            "forge_rate_limit_remaining",
+            "How many more requests the forge takes for now, as it said last",
+            metrics.forge_left.clone(),
+        );
+        registry.register(
+            "forge_open_change_requests",
+            "Change requests that are open for the watched branch",
+            metrics.forge_open.clone(),
+        );
         registry.register("runs", "Ended runs since the daemon started", metrics.runs.clone());
         registry.register_with_unit(
             "run_duration",
@@ -152,6 +179,31 @@ impl Metrics {
     /// A fetch or push did not go through.
     pub fn git_failed(&self) {
         self.git_errors.inc();
+    }
+
+    /// There was a look at the forge, which has this repository and so many open change requests.
+    pub fn forge_looked(&self, repository: &str, is_good: bool, open: usize, usage: &Usage) {
+        let result = if is_good { "success" } else { "failure" };
+        self.forge_looks.get_or_create(&ResultLabel { result }).inc();
+        for (ending, count) in Ending::ALL.into_iter().zip(usage.requests) {
+            self.forge_requests.get_or_create(&ResultLabel { result: ending.text() }).inc_by(count);
+        }
+        let label = RepositoryLabel { repository: repository.to_owned() };
+        self.forge_open.get_or_create(&label).set(open as i64);
+        match usage.left {
+            Some(left) => {
+                self.forge_left.get_or_create(&label).set(i64::try_from(left).unwrap_or(i64::MAX));
+            }
+            None => {
+                self.forge_left.remove(&label);
+            }
+        }
+    }
+
+    /// No forge is looked at any more.
+    pub fn forge_left_alone(&self) {
+        self.forge_left.clear();
+        self.forge_open.clear();
     }
 
     /// A run ended.
@@ -257,6 +309,28 @@ mod tests {
             running: None,
             drift: None,
         })
+    }
+
+    #[test]
+    fn the_metrics_say_what_the_forge_was_asked() {
+        let metrics = Metrics::default();
+        let usage = Usage { requests: [5, 1, 0, 2], left: Some(4_990) };
+        metrics.forge_looked("https://git.example.org/ada/backups", true, 3, &usage);
+        metrics.forge_looked("https://git.example.org/ada/backups", false, 3, &usage);
+        let text = metrics.text().unwrap();
+        for line in [
+            "mainstay_forge_looks_total{result=\"failure\"} 1",
+            "mainstay_forge_requests_total{result=\"success\"} 10",
+            "mainstay_forge_requests_total{result=\"limited\"} 0",
+            "mainstay_forge_requests_total{result=\"failure\"} 4",
+            "mainstay_forge_rate_limit_remaining{repository=\"https://git.example.org/ada/backups\"} 4990",
+            "mainstay_forge_open_change_requests{repository=\"https://git.example.org/ada/backups\"} 3",
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line}: {text}");
+        }
+        metrics.forge_left_alone();
+        let text = metrics.text().unwrap();
+        assert!(!text.contains("git.example.org") && text.contains("mainstay_forge_looks_total"), "{text}");
     }
 
     #[test]

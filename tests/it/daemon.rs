@@ -277,3 +277,56 @@ fn a_commit_that_is_not_signed_counts_for_nothing() {
     host.wait_for_status("status/shop/nightly.yaml", &believed);
     assert!(!host.status("README.md").expect("a dashboard").contains("is not signed"));
 }
+
+#[test]
+fn consent_is_used_up_also_while_another_policy_is_refused() {
+    let host = Host::new();
+    let keep = |count: u32| format!("  retention: {{keepLast: {count}, keepDaily: 0, keepWeekly: 0, grace: 24h}}");
+    let commit = |nightly: u32, weekly: u32| {
+        let documents =
+            [host.policy("nightly", &keep(nightly)), host.policy("weekly", &keep(weekly)), host.store()].join("---\n");
+        host.commit(&[("backup.yaml", &documents)])
+    };
+    commit(3, 3);
+    let _daemon = host.daemon();
+    host.wait_for_status("status/shop/weekly.yaml", "observedRevision");
+    (0..2).for_each(|_| host.run_by_hand());
+    let weekly = || host.status("status/shop/weekly.yaml").map_or(0, |status| status.matches("sizeBytes").count());
+    wait_for("two restore points of the other policy", || {
+        host.good(&["run", "shop/weekly"]);
+        let count: i64 = host
+            .database()
+            .query_row("SELECT count(*) FROM points WHERE policy = 'shop/weekly'", [], |row| row.get(0))
+            .expect("a count");
+        (count >= 2).then_some(())
+    });
+    let newest = host.points().pop().expect("a point");
+    host.wait_for_status("status/shop/nightly.yaml", &newest);
+    assert!(weekly() > 0);
+
+    // Both would lose one; only the first is consented to, so the other stays refused.
+    let edited = commit(1, 1);
+    let status = host.wait_for_status("status/shop/nightly.yaml", "ApprovalNeeded");
+    let line = status.lines().find(|line| line.contains("mainstay approve ")).expect("a command");
+    let digest = line.split("mainstay approve ").nth(1).and_then(|rest| rest.get(..64)).expect("a digest").to_owned();
+    host.good(&["approve", &digest]);
+    host.wait_for_status("status/shop/nightly.yaml", "expiredSince");
+    assert!(host.status("status/shop/weekly.yaml").expect("a status").contains("ApprovalNeeded"));
+
+    // Reverted for the first one, and asked for again: the loss was consented to once.
+    commit(3, 1);
+    wait_for("the loss to be taken back", || {
+        host.status("status/shop/nightly.yaml").filter(|status| !status.contains("expiredSince")).map(|_| ())
+    });
+    let again = commit(1, 1);
+    assert_ne!(edited, again);
+    let status = wait_for("the edit to be refused", || {
+        host.status("status/shop/nightly.yaml")
+            .filter(|status| status.contains("ApprovalNeeded") || status.contains("expiredSince"))
+    });
+    assert!(status.contains("ApprovalNeeded") && !status.contains("expiredSince"), "{status}");
+
+    // Consent that is given anew counts, though it is to the same.
+    host.good(&["approve", &digest]);
+    host.wait_for_status("status/shop/nightly.yaml", "expiredSince");
+}

@@ -22,7 +22,9 @@ use serde_json::{Value, json};
 
 mod ci;
 mod look;
+mod picture;
 pub mod published;
+mod whole;
 
 use published::{Answer, Server};
 
@@ -155,6 +157,9 @@ async fn github_is_spoken_to_as_it_publishes() {
                   "submitted_at": "2026-11-21T10:00:01Z" },
                 { "id": 3, "user": { "id": 8, "login": "bob" }, "state": "PENDING", "commit_id": HEAD },
             ])),
+            line if line == format!("GET /commits/{HEAD}/pulls?per_page=100&page=1") => {
+                Answer::json(json!([pull(1, 5)]))
+            }
             "GET /collaborators/bob/permission" => Answer::json(json!({ "permission": "write" })),
             "GET /collaborators/eve/permission" => Answer::json(json!({ "permission": "read" })),
             "GET /collaborators/nobody/permission" => Answer::status(404, "Not Found"),
@@ -183,6 +188,9 @@ async fn github_is_spoken_to_as_it_publishes() {
         let account = Account { name: name.to_owned(), id: 1 };
         assert_eq!(forge.permission(&account).await.expect("an answer"), expected, "{name}");
     }
+    let brought = forge.brought_by(&Revision(HEAD.to_owned())).await.expect("a list");
+    assert_eq!(brought.iter().map(|request| (request.number, request.is_fork)).collect::<Vec<_>>(), [(1, true)]);
+    assert_eq!((brought[0].head_branch.as_str(), brought[0].base_branch.as_str()), ("edit", "main"));
     forge.set_check(&Revision(HEAD.to_owned()), &check(CheckState::ApprovalNeeded)).await.expect("a status");
     let status = server.asked().pop().expect("the status");
     assert_eq!(status.body, json!({ "context": "mainstay/plan", "state": "failure", "description": "why" }));
@@ -282,6 +290,7 @@ async fn gitlab_is_spoken_to_as_it_publishes() {
         let request = |state: &str| {
             json!({
                 "iid": 3, "author": { "id": 7, "username": "ada" }, "sha": HEAD, "target_branch": "main",
+                "source_branch": "edit",
                 "source_project_id": 1, "target_project_id": 1, "state": state, "merge_commit_sha": null,
                 "squash_commit_sha": null, "updated_at": "2026-11-21T10:00:00.123Z",
                 "web_url": "https://gitlab.example/x/-/merge_requests/3",
@@ -310,6 +319,9 @@ async fn gitlab_is_spoken_to_as_it_publishes() {
             }
             "POST /merge_requests/3/notes" | "PUT /merge_requests/3/notes/1" => {
                 Answer::json(note(1, false, "2026-11-21T10:00:00.1Z"))
+            }
+            line if line == format!("GET /repository/commits/{HEAD}/merge_requests?per_page=100&page=1") => {
+                Answer::json(json!([request("merged")])).with("x-next-page", "")
             }
             "GET /merge_requests/3/approvals" => Answer::json(json!({ "approved_by": [
                 { "user": { "id": 8, "username": "bob" }, "approved_at": "2026-11-21T10:00:02Z" },
@@ -340,6 +352,8 @@ async fn gitlab_is_spoken_to_as_it_publishes() {
     assert_eq!(server.asked()[0].header("private-token"), "a-token");
     let request = forge.request(3).await.expect("a request");
     assert_eq!(request.progress, Progress::Merged(Revision(HEAD.to_owned())), "a fast-forward makes no commit");
+    let brought = forge.brought_by(&Revision(HEAD.to_owned())).await.expect("a list");
+    assert_eq!(brought.iter().map(|request| request.head_branch.as_str()).collect::<Vec<_>>(), ["edit"]);
     let comments = forge.comments(3).await.expect("notes");
     assert_eq!(comments.iter().map(|comment| comment.id).collect::<Vec<_>>(), [1, 3], "without those of the system");
     assert_eq!(comments[0].created_at, comments[0].updated_at);

@@ -11,9 +11,10 @@ use mainstay::{
         GitError, Retry,
         checkout::{Checkout, Unread, files_at},
         credentials::SecretSource,
+        history,
         watch::{Notice, Watcher},
     },
-    plan::{Approvals, Digest},
+    plan::{Digest, used_up::UsedUp},
 };
 
 use self::fixture::{WorkTree, git, options};
@@ -188,21 +189,14 @@ fn a_rewritten_history_is_noticed() {
 fn approvals_are_gathered_from_merged_branches_too() {
     let tree = WorkTree::with(&[("backup.yaml", DOCUMENT)]);
     git(tree.path(), &["switch", "--quiet", "--create", "change"]);
-    tree.commit(&[], "consent\n\nMainstay-Approve: abc");
+    tree.commit(&[], &format!("consent\n\nMainstay-Approve: {}", "a".repeat(64)));
     git(tree.path(), &["switch", "--quiet", "main"]);
     git(tree.path(), &["merge", "--quiet", "--no-ff", "--no-edit", "change"]);
     let checkout = tree.checkout();
-    let parse = |message: &str| Approvals {
-        digests: message
-            .lines()
-            .filter_map(|line| line.strip_prefix("Mainstay-Approve: "))
-            .map(|digest| Digest(digest.to_owned()))
-            .collect(),
-        ..Approvals::default()
-    };
-    let approvals = checkout.approvals_since(&tree.head(), None, 100, parse).expect("a walk");
-    assert_eq!(approvals.digests.into_iter().collect::<Vec<_>>(), [Digest("abc".to_owned())]);
-    assert_eq!(checkout.messages(&tree.head(), None, 2).expect("a walk").len(), 2);
+    let repository = checkout.repository();
+    let approvals = history::approvals(repository, &tree.head(), None, &UsedUp::default(), |_| true).expect("a walk");
+    assert_eq!(approvals.digests.into_iter().collect::<Vec<_>>(), [Digest("a".repeat(64))]);
+    assert_eq!(history::messages(repository, &tree.head(), None, 2).expect("a walk").len(), 2);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use mainstay::{
         Revision,
         writeback::{PublishOptions, Published, STATUS_BRANCH, publish_status},
     },
-    plan::{Action, Change, Digest, Effect, Plan, Reason, Refusal},
+    plan::{Action, Change, Digest, Drift, Effect, Plan, Reason, Refusal},
     policy::{Location, Policy, PolicyContent, PolicyName, document::BackupPolicyDocument},
     restore_point::{Inventory, RestorePoint, RestorePointId},
     retention::KeepRules,
@@ -296,18 +296,67 @@ fn golden() {
 fn time_that_passes_changes_nothing() {
     let mut world = World::troubled();
     let before = world.documents(&BTreeMap::new()).write;
-    for hours in [1, 24, 24 * 400] {
+    // Up to the time at which the next run is overdue, which the dashboard says once.
+    let mut dashboard = before["README.md"].clone();
+    for (hours, is_overdue) in [(1, false), (22, false), (2, true), (24 * 400, true)] {
         world.now += SignedDuration::from_hours(hours);
         world.actual.observed_at = world.now;
         for policy in world.actual.policies.values_mut() {
             Arc::make_mut(policy).inventory.observed_at = world.now;
         }
         let again = world.documents(&before);
-        for (path, content) in &again.write {
+        let said = text(&again, "README.md");
+        assert_eq!(said.contains("## Overdue"), is_overdue, "{said}");
+        if !is_overdue || dashboard != before["README.md"] {
+            assert_eq!(said, String::from_utf8_lossy(&dashboard));
+        }
+        dashboard = said.into_bytes();
+        for (path, content) in again.write.iter().filter(|(path, _)| *path != "README.md") {
             assert_eq!(String::from_utf8_lossy(content), String::from_utf8_lossy(&before[path]), "{path}");
         }
         assert_eq!(again.remove, Vec::<String>::new());
     }
+}
+
+#[test]
+fn what_is_overdue_and_what_is_not_as_asked_is_on_the_dashboard() {
+    let overdue = |world: &World| {
+        let page = text(&world.documents(&BTreeMap::new()), "README.md");
+        let section = page.split("## Overdue\n\n").nth(1).and_then(|rest| rest.split("\n\n").next());
+        section.unwrap_or_default().to_owned()
+    };
+    let mut world = World::new();
+    let before = world.documents(&BTreeMap::new()).write;
+    // A run is due at 02:00; an hour of patience, and it is said.
+    for (now, is_said) in [("2026-11-22T03:00:00Z", false), ("2026-11-22T03:00:01Z", true)] {
+        world.now = time(now);
+        let page = text(&world.documents(&before), "README.md");
+        let said =
+            "- [shop/nightly](status/shop/nightly.yaml): a run was due at 2026-11-22T02:00:00Z, and none has begun";
+        assert_eq!(page.contains(said), is_said, "{now}: {page}");
+    }
+    world.desired.settings.freeze = true;
+    assert!(!text(&world.documents(&before), "README.md").contains("## Overdue"), "frozen runs are not late");
+    world.desired.settings.freeze = false;
+    world.policy("shop/nightly").running = Some(RestorePointId("20261122-020000".to_owned()));
+    assert!(!text(&world.documents(&before), "README.md").contains("## Overdue"), "it is under way");
+
+    // With an RPO it is overdue as soon as that is over, whatever the schedule says.
+    let mut world = World::new();
+    let compiled = world.policy("shop/nightly").compiled.as_mut().expect("it is applied");
+    Arc::make_mut(&mut compiled.document).spec.objectives = serde_yaml::from_str("{rpo: 90m}").expect("objectives");
+    assert_eq!(overdue(&world), "");
+    world.now = time("2026-11-21T04:00:00Z");
+    let said = overdue(&world);
+    assert!(said.contains("no run has succeeded since 2026-11-21T02:01:23Z; its RPO is 1h30m."), "{said}");
+
+    // What was changed by hand is shown as long as it is not put back.
+    let difference = "the CronJob's `schedule` is @hourly instead of 0 2 * * *".to_owned();
+    world.plan.drift.push(Drift { policy: name("shop/nightly"), difference });
+    let page = |world: &World| text(&world.documents(&BTreeMap::new()), "README.md");
+    assert!(page(&world).contains("## Not as the documents ask\n\n- shop/nightly: the CronJob's"), "{}", page(&world));
+    world.applied.done.push((name("shop/nightly"), Action::Update));
+    assert!(!page(&world).contains("Not as the documents ask"), "{}", page(&world));
 }
 
 #[test]
@@ -408,7 +457,7 @@ fn a_turn_that_learned_nothing_commits_nothing() {
         .expect("published")
     };
     assert!(matches!(publish(&world), Published::Committed(_)));
-    world.now += SignedDuration::from_hours(30);
+    world.now += SignedDuration::from_hours(20);
     world.actual.observed_at = world.now;
     assert_eq!(publish(&world), Published::Unchanged);
     assert_eq!(git(tree.path(), &["rev-list", "--count", STATUS_BRANCH]).trim(), "1");

@@ -22,7 +22,8 @@ use crate::{
     daemon::memory::Memory,
     desired::DesiredState,
     engine::{Engine as _, local::LocalEngine},
-    git::Revision,
+    forge::memory::ForgeMemory,
+    git::{Revision, history},
     plan::{Approvals, Plan, diff, wording::View},
     policy::{
         Policy,
@@ -295,26 +296,41 @@ fn unknown_rules(actual: &ActualState) -> Option<String> {
 /// What was approved in the commits up to the revision that is planned, or up to HEAD for a directory.
 fn approvals(arguments: &InputArguments, revision: Option<&Revision>) -> Result<Approvals, Failure> {
     // What a daemon on this state has carried out is used up. An offline plan knows of none.
-    let used_up = match &arguments.offline {
-        Some(_) => None,
+    let memory = match &arguments.offline {
+        Some(_) => Memory::default(),
         None => {
-            let memory = match arguments.state.engine.engine {
+            match arguments.state.engine.engine {
                 EngineName::Local => {
                     let unknown = "cannot tell which approvals are used up";
                     let directory = arguments.state.directory()?;
-                    Memory::load(&directory).map_err(|error| Failure::new(unknown).caused_by(error))?
+                    let memory = Memory::load(&directory).map_err(|error| Failure::new(unknown).caused_by(error))?;
+                    let forge = ForgeMemory::load_or(&directory, memory.forge.as_ref());
+                    let forge = forge.map_err(|error| Failure::new(unknown).caused_by(error))?;
+                    Memory { forge: Some(forge), ..memory }
                 }
                 EngineName::Kubernetes => {
                     asynchronous(async { last_turn(&store(&arguments.state.engine).await?).await })?
                 }
-            };
-            memory.consented
+            }
         }
     };
+    let Memory { consented, used_up, settings, forge, .. } = &memory;
+    let approvals = |watched: Watched, head: &Revision| {
+        // What a look has judged, and not believed, counts here no more than in a turn.
+        let judged = forge.as_ref().filter(|_| settings.forge.is_some());
+        let repository = watched.repository();
+        let is_judged = |judge: &ForgeMemory, commit: &Revision| {
+            let head = judge.judged.as_ref();
+            head.is_some_and(|head| history::is_within(repository, head, commit).unwrap_or(true))
+        };
+        let counts =
+            |commit: &Revision| judged.is_none_or(|judge| judge.trusted.contains(commit) || !is_judged(judge, commit));
+        watched.approvals(head, consented.as_ref(), used_up, counts)
+    };
     match (Watched::holding(&arguments.path), revision) {
-        (Ok(watched), Some(revision)) => watched.approvals(revision, used_up.as_ref()),
+        (Ok(watched), Some(revision)) => approvals(watched, revision),
         (Ok(watched), None) => match watched.tip() {
-            Some(tip) => watched.approvals(&tip, used_up.as_ref()),
+            Some(tip) => approvals(watched, &tip),
             None => Ok(Approvals::default()),
         },
         // A directory outside of git has no commits, and so no approvals.

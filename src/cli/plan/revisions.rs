@@ -8,7 +8,7 @@ use super::inputs::Files;
 use crate::{
     cli::Failure,
     git::{Revision, checkout, history},
-    plan::{Approvals, approval},
+    plan::{Approvals, used_up::UsedUp},
 };
 
 /// A directory inside of a git repository.
@@ -84,29 +84,20 @@ impl Watched {
         Ok(files.content)
     }
 
-    /// Everything that a commit and those before it consent to.
+    /// Everything that a commit and those before it consent to, without what a daemon has carried out, and without
+    /// commits that `counts` does not hold for.
     ///
     /// # Errors
     /// The repository is damaged.
-    pub fn approvals(&self, head: &Revision, used_up: Option<&Revision>) -> Result<Approvals, Failure> {
-        let mut approvals = Approvals::default();
-        let cannot = |error: git2::Error| {
-            Failure::new(format!("cannot read the commits before {}", head.short())).caused_by(error)
-        };
-        let mut walk = self.repository.revwalk().map_err(cannot)?;
-        let start = git2::Oid::from_str(&head.0).map_err(cannot)?;
-        walk.push(start).map_err(cannot)?;
-        if let Some(used_up) = used_up {
-            history::hide(&self.repository, &mut walk, used_up).map_err(cannot)?;
-        }
-        for id in walk.take(history::COMMITS_LIMIT) {
-            // A shallow clone ends somewhere: what lies before is not known, and so not approved.
-            let Ok(commit) = id.and_then(|id| self.repository.find_commit(id)) else { break };
-            if let Ok(message) = commit.message() {
-                approvals.extend(approval::parse_message(message));
-            }
-        }
-        Ok(approvals)
+    pub fn approvals(
+        &self,
+        head: &Revision,
+        consented: Option<&Revision>,
+        used_up: &UsedUp,
+        counts: impl Fn(&Revision) -> bool,
+    ) -> Result<Approvals, Failure> {
+        history::approvals(&self.repository, head, consented, used_up, counts)
+            .map_err(|error| Failure::new(format!("cannot read the commits before {}", head.short())).caused_by(error))
     }
 
     /// The repository.

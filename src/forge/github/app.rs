@@ -13,6 +13,7 @@ use crate::{
     forge::{
         ForgeError,
         http::{Client, Scheme},
+        usage::Usage,
     },
     secret::Secret,
 };
@@ -89,6 +90,11 @@ impl App {
     pub async fn slug(&self, now: Timestamp) -> Result<String, ForgeError> {
         self.client.set_token(self.own_token(now)?);
         Ok(self.client.get::<Itself>("asking who we are", "/app").await?.slug)
+    }
+
+    /// What was asked since the last call.
+    pub fn take_usage(&self) -> Usage {
+        self.client.take_usage()
     }
 
     fn own_token(&self, now: Timestamp) -> Result<Secret, ForgeError> {

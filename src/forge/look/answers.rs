@@ -7,7 +7,7 @@ use super::{Eye, LookError, document_path};
 use crate::{
     engine::Engine,
     forge::{
-        ChangeRequest, Comment, Forge, ForgeError, Proposal,
+        Account, ChangeRequest, Comment, Forge, ForgeError, Proposal,
         command::{self, Command, RestoreOrder},
         consent::{self, Consent, Origin, Unfit, Way},
     },
@@ -17,6 +17,10 @@ use crate::{
 
 /// By this, and by who wrote it, an answer is known, so that nothing is answered twice even if the memory is lost.
 const MARKER: &str = "<!-- mainstay:answer ";
+/// The branches that we make begin so, with the number of the comment behind it.
+const BRANCH: &str = "mainstay/restore-";
+/// Between that number and the one of the account that asked for it.
+const FOR: &str = "-for-";
 /// Commands that are answered in one look; the next look goes on.
 const ANSWERS_LIMIT: usize = 10;
 /// Comments that are remembered as answered for one change request; whoever writes more commands is not heard.
@@ -26,7 +30,7 @@ const COMMANDS_LIMIT: usize = 500;
 #[derive(Debug)]
 pub struct Asked {
     comment: u64,
-    who: String,
+    who: Account,
     what: Wanted,
 }
 
@@ -83,7 +87,7 @@ pub(super) async fn asked<F: Forge>(
                 Err(unfit) => Wanted::Say(format!("{unfit}.")),
             },
         };
-        asked.push(Asked { comment: comment.id, who: comment.author.name.clone(), what });
+        asked.push(Asked { comment: comment.id, who: comment.author.clone(), what });
     }
     Ok(asked)
 }
@@ -107,14 +111,14 @@ pub(super) async fn answer<F: Forge, E: Engine>(
             Wanted::Plan => "planned anew; the comment above is up to date.".to_owned(),
             Wanted::Run(policy) => match engine.run_now(&policy, now).await {
                 Ok(()) => {
-                    tracing::info!(%policy, by = who, request = number, "run asked for on a change request");
+                    tracing::info!(%policy, by = who.name, request = number, "run asked for on a change request");
                     format!("a run of {} was started, as the policy is applied now.", code(&policy.to_string()))
                 }
                 Err(error) => format!("no run was started: {}.", code(&crate::engine::chain(&error))),
             },
             Wanted::Restore(order) => propose(eye, &order, &who, comment).await?,
         };
-        let body = format!("{MARKER}{comment} -->\n{}: {said}\n", code(&who));
+        let body = format!("{MARKER}{comment} -->\n{}: {said}\n", code(&who.name));
         eye.forge.add_comment(number, &body).await?;
     }
     Ok(())
@@ -127,11 +131,14 @@ fn approve<F: Forge>(
     comment: &Comment,
     digest: &Digest,
 ) -> Result<usize, Unfit> {
-    let rules = eye.rules;
+    let (rules, asked_by) = (eye.rules, asked_by(eye, request));
     let Eye { memory, permissions, .. } = eye;
     let tracked = memory.requests.entry(request.number).or_default();
-    let origin = Origin { author: &request.author, asked_by: tracked.asked_by.as_deref() };
+    let origin = Origin { author: &request.author, asked_by };
     consent::may_comment(&comment.author, origin, permissions, rules)?;
+    if tracked.is_cut {
+        return Err(Unfit::TooMuch);
+    }
     let seen = tracked.shown.iter().rev().find(|shown| shown.at <= comment.created_at).ok_or(Unfit::Digest)?;
     let effects = consent::offers(&seen.effects).remove(digest).filter(|effects| !effects.is_empty());
     let effects = effects.ok_or(Unfit::Digest)?;
@@ -146,7 +153,7 @@ fn approve<F: Forge>(
 async fn propose<F: Forge>(
     eye: &mut Eye<F>,
     order: &RestoreOrder,
-    who: &str,
+    who: &Account,
     comment: u64,
 ) -> Result<String, LookError> {
     let name = format!("restore-{comment}");
@@ -155,22 +162,28 @@ async fn propose<F: Forge>(
         Err(error) => return Ok(format!("the restore cannot be written as a document: {}.", code(&error.to_string()))),
     };
     let proposal = Proposal {
-        branch: format!("mainstay/{name}"),
+        branch: format!("{BRANCH}{comment}{FOR}{}", who.id),
         base: eye.checkout.branch.clone(),
         path: document_path(&eye.checkout.path, &name),
         content,
         title: format!("restore {}", order.policy),
-        body: format!("{} asked for this restore. It is carried out once, after the merge.\n", code(who)),
+        body: format!("{} asked for this restore. It is carried out once, after the merge.\n", code(&who.name)),
     };
     match eye.forge.propose(&proposal).await {
         Ok(opened) => {
-            eye.tracked(opened.number).asked_by = Some(who.to_owned());
-            eye.save()?;
             Ok(format!("change request {} has the restore; it is carried out when that is merged.", opened.number))
         }
         Err(error @ (ForgeError::Unreachable { .. } | ForgeError::Limited { .. })) => Err(error.into()),
         Err(error) => Ok(format!("no change request could be opened: {}.", code(&crate::engine::chain(&error)))),
     }
+}
+
+/// The number of the account that asked us for a change request. Its branch says so, which nobody can give another name
+/// to while it is open, whatever becomes of our memory: they cannot consent to it any more than an author.
+pub(super) fn asked_by<F: Forge>(eye: &Eye<F>, request: &ChangeRequest) -> Option<u64> {
+    let is_ours = eye.own.as_ref().is_some_and(|own| request.author.is(own));
+    let (_, account) = request.head_branch.strip_prefix(BRANCH).filter(|_| is_ours)?.split_once(FOR)?;
+    account.parse().ok()
 }
 
 /// Consent whose comment was deleted or edited since counts no more.

@@ -20,9 +20,9 @@ use crate::{
     git::{
         Revision,
         checkout::{Checkout, files_at},
-        history::COMMITS_LIMIT,
+        history::{self, COMMITS_LIMIT},
     },
-    plan::{Approvals, Effect, Plan, approval, diff},
+    plan::{Approvals, Effect, Plan, diff},
     policy::{
         diagnostic::{self, Severity},
         load::{FileContent, Loaded, load},
@@ -74,23 +74,23 @@ impl<F: Forge> Eye<F> {
         desired.revision = Some(request.head.clone());
         let findings = findings(&diagnostics, &files.content, &unread, &self.checkout.path);
 
-        let Memory { consented: used_up, settings, .. } = Memory::load(&self.state_directory)?;
+        let Memory { consented, used_up, settings, .. } = Memory::load(&self.state_directory)?;
         // A change request that raises what may be lost without approval cannot use that for itself.
         let safety = &mut desired.settings.safety;
         safety.losses = safety.losses.min(settings.safety.losses);
-        // What a fork's author writes into a commit message is no consent.
-        let trusted = if request.is_fork { base } else { &merged };
-        let by_trailer = checkout.approvals_since(trusted, used_up.as_ref(), COMMITS_LIMIT, approval::parse_message)?;
+        // What a fork's author writes into a commit message is no consent, neither here nor in what was merged before.
+        let own = match request.is_fork {
+            true => Vec::new(),
+            false => merge::own_commits(repository, base, &request.head, COMMITS_LIMIT)?,
+        };
+        let trusted = &self.memory.trusted;
+        let counts = |commit: &Revision| trusted.contains(commit) || own.contains(commit);
+        let by_trailer = history::approvals(repository, &merged, consented.as_ref(), &used_up, counts)?;
         let unapproved = diff::plan(&desired, actual, &by_trailer, now);
         let asked: BTreeSet<Effect> =
             unapproved.refusals.iter().flat_map(|refusal| refusal.effects.iter().cloned()).collect();
 
-        let untrusted = match request.is_fork {
-            true => merge::own_commits(repository, base, &request.head, COMMITS_LIMIT)?,
-            false => Vec::new(),
-        };
         let tracked = self.tracked(request.number);
-        tracked.untrusted = untrusted.into_iter().collect();
         tracked.policies = unapproved
             .changes
             .iter()

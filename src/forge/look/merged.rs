@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use tokio::task::block_in_place;
 
-use super::{Eye, LookError, answers, local_reference};
+use super::{Eye, LookError, Troubles, answers, local_reference};
 use crate::{
+    actual::ActualState,
     daemon::memory::Memory,
     engine::Engine,
     forge::{
@@ -16,15 +17,20 @@ use crate::{
     },
     git::{
         Revision,
-        checkout::{Checkout, CheckoutOptions, is_descendant},
+        checkout::{Checkout, is_descendant},
     },
-    plan::{Effect, digest},
+    plan::{Approvals, Effect, digest},
     status::ledger::EventKind,
 };
 
 impl<F: Forge> Eye<F> {
     /// Finds out what became of change requests that are open no longer.
-    pub(super) async fn gone<E: Engine>(&mut self, engine: &E, now: Timestamp) -> Result<(), LookError> {
+    pub(super) async fn gone<E: Engine>(
+        &mut self,
+        engine: &E,
+        troubles: &mut Troubles,
+        now: Timestamp,
+    ) -> Result<(), LookError> {
         let is_open = |number: &u64| self.open.iter().any(|request| request.number == *number);
         let gone: Vec<u64> = self
             .memory
@@ -34,34 +40,37 @@ impl<F: Forge> Eye<F> {
             .map(|(number, _)| *number)
             .collect();
         for number in gone {
-            let request = match self.forge.request(number).await {
-                Ok(request) => request,
-                Err(ForgeError::Missing { .. }) => {
-                    self.forget(number);
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            match &request.progress {
-                // It is there, but beyond the limit of the list.
-                Progress::Open => {}
-                Progress::Closed => {
-                    tracing::info!(request = number, "change request closed");
-                    self.forget(number);
-                }
-                Progress::Merged(commit) => {
-                    tracing::info!(request = number, commit = commit.short(), "change request merged");
-                    // Someone may have consented and merged within the same second.
-                    let asked = self.read(&request).await?;
-                    answers::answer(self, engine, number, asked, now).await?;
-                    let merged = Merged { commit: commit.clone(), seen_at: now, is_recorded: false };
-                    if let Some(tracked) = self.memory.requests.get_mut(&number) {
-                        if tracked.is_fork {
-                            // Squashed, its message is the fork's, too.
-                            tracked.untrusted.insert(commit.clone());
-                        }
-                        tracked.merged = Some(merged);
-                    }
+            let result = self.closed(engine, number, now).await;
+            troubles.note(&format!("change request {number}"), result)?;
+        }
+        Ok(())
+    }
+
+    /// One that is open no longer.
+    async fn closed<E: Engine>(&mut self, engine: &E, number: u64, now: Timestamp) -> Result<(), LookError> {
+        let request = match self.forge.request(number).await {
+            Ok(request) => request,
+            Err(ForgeError::Missing { .. }) => {
+                self.forget(number);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match &request.progress {
+            // It is there, but beyond the limit of the list.
+            Progress::Open => {}
+            Progress::Closed => {
+                tracing::info!(request = number, "change request closed");
+                self.forget(number);
+            }
+            Progress::Merged(commit) => {
+                tracing::info!(request = number, commit = commit.short(), "change request merged");
+                // Someone may have consented and merged within the same second.
+                let asked = self.read(&request).await?;
+                answers::answer(self, engine, number, asked, now).await?;
+                let merged = Merged { commit: commit.clone(), seen_at: now, is_recorded: false };
+                if let Some(tracked) = self.memory.requests.get_mut(&number) {
+                    tracked.merged = Some(merged);
                 }
             }
         }
@@ -123,6 +132,7 @@ impl<F: Forge> Eye<F> {
         &mut self,
         engine: &E,
         report: &TurnReport,
+        troubles: &mut Troubles,
         now: Timestamp,
     ) -> Result<(), LookError> {
         let merged: Vec<(u64, Tracked, Merged)> = self
@@ -132,43 +142,66 @@ impl<F: Forge> Eye<F> {
             .filter_map(|(number, tracked)| Some((*number, tracked.clone(), tracked.merged.clone()?)))
             .collect();
         let (Some(head), false) = (&report.revision, merged.is_empty()) else { return Ok(()) };
-        let checkout_options = self.checkout.clone();
         let actual = engine.observe(now).await?;
         for (number, tracked, merged) in merged {
-            let is_settled = self.unsettled.get(&number).is_none_or(|turn| report.number > *turn);
-            let is_applied = is_settled && block_in_place(|| self.contains(&checkout_options, head, &merged.commit))?;
-            if !is_applied {
-                let summary = "waits for the next turn".to_owned();
-                let check = Check { name: APPLY_CHECK, state: CheckState::Pending, summary, annotations: vec![] };
-                self.set_check(number, &merged.commit, check).await?;
-                continue;
-            }
-            self.unsettled.remove(&number);
-            let events = engine.history(tracked.sequence).await?;
-            let done = done::done(&tracked, &merged, report, &events, &actual, &checkout_options.branch, now);
-            self.say_body(number, &done.body).await?;
-            self.set_check(number, &merged.commit, done.check).await?;
-            let is_used_up = match Memory::load(&self.state_directory)?.consented {
-                Some(consented) => block_in_place(|| self.contains(&checkout_options, &consented, &merged.commit))?,
-                None => false,
-            };
-            // Consent that is not used up yet, and commits that are no consent, are still asked for by each turn.
-            if done.is_over && (is_used_up || (tracked.consents.is_empty() && tracked.untrusted.is_empty())) {
-                self.forget(number);
-            }
+            let what = format!("change request {number}, which was merged");
+            let result = self.after_merge(engine, report, head, &actual, number, &tracked, &merged, now).await;
+            troubles.note(&what, result)?;
         }
         Ok(())
     }
 
-    /// Whether a commit of the branch has another one in its history. Fetches the branch where ours does not know it.
-    fn contains(&self, options: &CheckoutOptions, head: &Revision, commit: &Revision) -> Result<bool, LookError> {
-        let mut checkout = Checkout::open(options.clone())?;
-        if checkout.repository().find_commit(head.object_id()?).is_err() {
-            checkout.fetch()?;
+    #[expect(clippy::too_many_arguments, reason = "they are what is told about a merge, and each is of another kind")]
+    async fn after_merge<E: Engine>(
+        &mut self,
+        engine: &E,
+        report: &TurnReport,
+        head: &Revision,
+        actual: &ActualState,
+        number: u64,
+        tracked: &Tracked,
+        merged: &Merged,
+        now: Timestamp,
+    ) -> Result<(), LookError> {
+        let is_settled = self.unsettled.get(&number).is_none_or(|turn| report.number > *turn);
+        let is_applied = is_settled && block_in_place(|| self.contains(head, &merged.commit))?;
+        if !is_applied {
+            let summary = "waits for the next turn".to_owned();
+            let check = Check { name: APPLY_CHECK, state: CheckState::Pending, summary, annotations: vec![] };
+            return self.set_check(number, &merged.commit, check).await;
         }
-        if checkout.repository().find_commit(head.object_id()?).is_err() {
-            return Ok(false);
+        self.unsettled.remove(&number);
+        let events = engine.history(tracked.sequence).await?;
+        let done = done::done(tracked, merged, report, &events, actual, &self.checkout.branch, now);
+        self.say_body(number, &done.body).await?;
+        self.set_check(number, &merged.commit, done.check).await?;
+        // Consent that is not used up yet is still asked for by each turn.
+        if done.is_over && block_in_place(|| self.is_used_up(tracked, merged))? {
+            self.forget(number);
         }
-        Ok(is_descendant(checkout.repository(), head, commit)?)
+        Ok(())
+    }
+
+    /// Whether no consent to what was merged is left to be used up.
+    fn is_used_up(&self, tracked: &Tracked, merged: &Merged) -> Result<bool, LookError> {
+        if tracked.consents.is_empty() {
+            return Ok(true);
+        }
+        let Memory { consented, used_up, .. } = Memory::load(&self.state_directory)?;
+        if let Some(consented) = consented
+            && self.contains(&consented, &merged.commit)?
+        {
+            return Ok(true);
+        }
+        let given = Approvals { effects: consent::effects(&tracked.consents), ..Approvals::default() };
+        Ok(used_up.rest(given, |used| self.contains(used, &merged.commit))?.is_empty())
+    }
+
+    /// Whether a commit of the branch has another one in its history.
+    fn contains(&self, head: &Revision, commit: &Revision) -> Result<bool, LookError> {
+        match self.with_commit(head)? {
+            Some(checkout) => Ok(is_descendant(checkout.repository(), head, commit)?),
+            None => Ok(false),
+        }
     }
 }

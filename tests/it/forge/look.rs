@@ -7,6 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use mainstay::{
+    daemon::turns::GitClock,
     engine::local::LocalEngine,
     forge::{
         consent::{Consent, Way},
@@ -16,8 +17,10 @@ use mainstay::{
         memory::{ForgeMemory, Merged, Tracked},
     },
     git::Revision,
+    plan::{Approvals, approval, digest, used_up::UsedUp},
     policy::EngineKind,
     secret::Secret,
+    turn::{Site, SiteOptions},
 };
 use serde_json::{Value, json};
 
@@ -26,13 +29,34 @@ use crate::git::fixture::{WorkTree, git};
 
 /// What the server has.
 #[derive(Default)]
-struct Hosted {
-    pulls: BTreeMap<u64, Value>,
+pub struct Hosted {
+    pub pulls: BTreeMap<u64, Value>,
     comments: BTreeMap<u64, Vec<Value>>,
     next_comment: u64,
     statuses: Vec<(String, Value)>,
     /// Change requests whose comments nobody may read.
     locked: BTreeSet<u64>,
+    /// Which change request brought a commit.
+    pub brought: BTreeMap<String, u64>,
+    /// Change requests that break the server.
+    broken: BTreeSet<u64>,
+}
+
+impl Hosted {
+    /// Whether a comment is on a change request that breaks the server.
+    fn is_broken(&self, comment: u64) -> bool {
+        let mut broken = self.broken.iter().filter_map(|number| self.comments.get(number)).flatten();
+        broken.any(|known| known["id"] == comment)
+    }
+
+    /// Closes a change request that was merged as this commit, which is the newest of those that it brought.
+    pub fn merged(&mut self, number: u64, commit: &Revision) {
+        let pull = self.pulls.get_mut(&number).expect("it is open");
+        pull["state"] = json!("closed");
+        pull["merged_at"] = json!("2026-11-21T11:00:00Z");
+        pull["merge_commit_sha"] = json!(commit.0);
+        self.brought.insert(commit.0.clone(), number);
+    }
 }
 
 /// A repository, a server and an engine.
@@ -65,6 +89,7 @@ impl Scene {
             cache: Default::default(),
             open: Vec::new(),
             memory: ForgeMemory::default(),
+            seen: None,
             permissions: Default::default(),
             unsettled: Default::default(),
         };
@@ -81,8 +106,37 @@ impl Scene {
     }
 
     async fn look(&mut self) -> Looked {
+        self.look_at(Timestamp::now()).await
+    }
+
+    async fn look_at(&mut self, now: Timestamp) -> Looked {
         let report = TurnReport { revision: Some(self.documents.head()), ..TurnReport::default() };
-        self.eye.look(&self.engine, &report, Timestamp::now()).await.expect("a look")
+        self.eye.look(&self.engine, &report, now).await.expect("a look")
+    }
+
+    /// A look after a turn that had not seen the newest commit.
+    async fn look_without_a_turn(&mut self) {
+        let before = git(self.documents.path(), &["rev-parse", "HEAD~2"]);
+        let report = TurnReport { revision: Some(Revision(before.trim().to_owned())), ..TurnReport::default() };
+        self.eye.look(&self.engine, &report, Timestamp::now()).await.expect("a look");
+    }
+
+    /// Closes a change request that was merged as this commit, which is the newest of those that it brought.
+    fn merged(&self, number: u64, commit: &Revision) {
+        self.hosted.lock().expect("no panic").merged(number, commit);
+    }
+
+    /// What a turn would take for consented to.
+    fn approvals(&self) -> Approvals {
+        let options = SiteOptions {
+            checkout: self.documents.options(""),
+            state_directory: self.state.path().to_owned(),
+            write_back: false,
+            engine: EngineKind::Local,
+        };
+        let mut site = Site::new(options, GitClock::default(), None).expect("a site");
+        let fetched = site.fetch().expect("a fetch");
+        site.load(fetched).expect("documents").1
     }
 
     /// What a comment of ours says.
@@ -103,7 +157,7 @@ impl Scene {
     }
 }
 
-fn policy(name: &str, keep: u32) -> String {
+pub fn policy(name: &str, keep: u32) -> String {
     format!(
         "apiVersion: mainstay.dev/v1alpha1\nkind: Repository\nmetadata: {{name: store}}\nspec:\n  directory: /backup\n  \
          password: {{file: /etc/password}}\n---\napiVersion: mainstay.dev/v1alpha1\nkind: BackupPolicy\nmetadata: \
@@ -112,7 +166,7 @@ fn policy(name: &str, keep: u32) -> String {
     )
 }
 
-fn pull(number: u64, head: &Revision) -> Value {
+pub fn pull(number: u64, head: &Revision) -> Value {
     json!({
         "number": number,
         "user": { "id": 7, "login": "ada" },
@@ -124,7 +178,7 @@ fn pull(number: u64, head: &Revision) -> Value {
 }
 
 /// What GitHub would answer.
-fn answer(hosted: &mut Hosted, asked: &Asked) -> Answer {
+pub fn answer(hosted: &mut Hosted, asked: &Asked) -> Answer {
     let line = asked.line().replace("/api/v3/repos/ada/backups", "");
     let path = line.split('?').next().unwrap_or_default().to_owned();
     let words: Vec<&str> = path.split(['/', ' ']).collect();
@@ -139,7 +193,27 @@ fn answer(hosted: &mut Hosted, asked: &Asked) -> Answer {
                 false => Answer::json(json!(open)).with("etag", tag),
             }
         }
+        [_, "", "pulls" | "issues", id, ..] if hosted.broken.contains(&number(id)) => {
+            Answer::status(500, "internal error")
+        }
+        ["PATCH", "", "issues", "comments", id] if hosted.is_broken(number(id)) => {
+            Answer::status(500, "internal error")
+        }
+        ["GET", "", "git", "ref", "heads", "main"] => Answer::json(json!({ "object": { "sha": "1".repeat(40) } })),
+        ["POST", "", "git", "refs"] | ["PUT", "", "contents", ..] => Answer::json(json!({})),
+        ["POST", "", "pulls"] => {
+            let number = hosted.pulls.keys().max().copied().unwrap_or_default() + 1;
+            let mut pull = pull(number, &Revision("1".repeat(40)));
+            pull["user"] = json!({ "id": 9, "login": "mainstay" });
+            pull["head"]["ref"] = asked.body["head"].clone();
+            hosted.pulls.insert(number, pull.clone());
+            Answer::json(pull)
+        }
         ["GET", "", "pulls", id] => Answer::json(hosted.pulls[&number(id)].clone()),
+        ["GET", "", "commits", sha, "pulls"] => {
+            let pulls: Vec<&Value> = hosted.brought.get(*sha).map(|number| &hosted.pulls[number]).into_iter().collect();
+            Answer::json(json!(pulls))
+        }
         ["GET", "", "pulls", _, "reviews"] => Answer::json(json!([])),
         ["GET", "", "issues", id, "comments"] if hosted.locked.contains(&number(id)) => {
             Answer::status(403, "Forbidden")
@@ -288,6 +362,85 @@ async fn commands_are_answered_once_even_if_the_memory_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_asked_for_a_restore_cannot_consent_to_it_even_if_the_memory_is_lost() {
+    let mut scene = Scene::new().await;
+    scene.open(1, &[("docs.txt", "x")]);
+    let say = |scene: &Scene, number: u64, id: u64, account: u64, name: &str, body: &str| {
+        let mut hosted = scene.hosted.lock().expect("no panic");
+        hosted.comments.entry(number).or_default().push(comment(id, account, name, body));
+        hosted.next_comment = 1000 + id;
+        hosted.pulls.get_mut(&number).expect("it is open")["updated_at"] = json!(format!("2026-11-21T10:00:{id:02}Z"));
+    };
+    say(&scene, 1, 11, 5, "bob", "/mainstay restore shop/nightly path=/srv/back");
+    scene.look().await;
+    let head = scene.documents.head();
+    {
+        let mut hosted = scene.hosted.lock().expect("no panic");
+        let opened = hosted.pulls.get_mut(&2).expect("a change request of ours");
+        assert_eq!(opened["head"]["ref"], "mainstay/restore-11-for-5");
+        opened["head"]["sha"] = json!(head.0);
+    }
+    // It is closed, forgotten, and opened again; and bob has another name by now.
+    scene.hosted.lock().expect("no panic").pulls.get_mut(&2).expect("it is there")["state"] = json!("closed");
+    scene.look().await;
+    std::fs::remove_file(scene.state.path().join("forge.json")).expect("a memory");
+    scene.eye.memory = ForgeMemory::default();
+    scene.hosted.lock().expect("no panic").pulls.get_mut(&2).expect("it is there")["state"] = json!("open");
+    let approve = format!("/mainstay approve {}", "4bf5".repeat(16));
+    say(&scene, 2, 12, 5, "robert", &approve);
+    say(&scene, 2, 13, 6, "zoe", &approve);
+    scene.look().await;
+    let hosted = scene.hosted.lock().expect("no panic");
+    let said = |name: &str| {
+        let mut bodies = hosted.comments[&2].iter().map(|comment| comment["body"].as_str().expect("a text"));
+        bodies.find(|body| body.contains(&format!("\n`{name}`: "))).unwrap_or_default().to_owned()
+    };
+    assert!(said("robert").contains("the author of a change request cannot consent to it"), "{}", said("robert"));
+    assert!(said("zoe").contains("asks for no consent under this digest"), "{}", said("zoe"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_closed_or_merged_holds_up_no_other_either() {
+    let mut scene = Scene::new().await;
+    for number in [1, 2, 3, 4] {
+        scene.open(number, &[(&format!("{number}.txt"), "x")]);
+    }
+    scene.look().await;
+    // The first two are merged, and the forge breaks at the first of them, then at telling of it.
+    for number in [1, 2] {
+        let commit = scene.documents.commit(&[(&format!("{number}.txt"), "x")], "merged");
+        scene.merged(number, &commit);
+    }
+    let commits = [1, 2].map(|number: u64| {
+        let hosted = scene.hosted.lock().expect("no panic");
+        Revision(hosted.pulls[&number]["merge_commit_sha"].as_str().expect("a commit").to_owned())
+    });
+    scene.hosted.lock().expect("no panic").broken = BTreeSet::from([1]);
+    let other = scene.open(5, &[("backup.yaml", &policy("weekly", 7))]);
+    scene.look().await;
+    let problem = scene.eye.memory.problem.clone().unwrap_or_default();
+    assert!(problem.starts_with("change request 1: ") && problem.contains("internal error"), "{problem}");
+    assert_eq!(scene.check(&commits[1]).0, "success", "the second one is told of");
+    assert_eq!(scene.check(&other).0, "success", "and so is a new one");
+
+    // The first one is seen now, and its comments cannot be written.
+    scene.hosted.lock().expect("no panic").broken.clear();
+    scene.look().await;
+    assert_eq!(scene.check(&commits[0]).0, "success");
+    let third = scene.documents.commit(&[("3.txt", "x")], "merged");
+    let fourth = scene.documents.commit(&[("4.txt", "x")], "merged");
+    scene.merged(3, &third);
+    scene.merged(4, &fourth);
+    scene.look_without_a_turn().await;
+    scene.hosted.lock().expect("no panic").broken = BTreeSet::from([3]);
+    scene.look().await;
+    assert_eq!(scene.check(&third).0, "pending");
+    assert_eq!(scene.check(&fourth).0, "success");
+    let problem = scene.eye.memory.problem.clone().unwrap_or_default();
+    assert!(problem.starts_with("change request 3, which was merged: "), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_is_not_unpacked() {
     let mut scene = Scene::new().await;
     let large = "#".repeat(9 << 20);
@@ -316,7 +469,7 @@ fn consent_counts_from_the_merge_until_it_was_carried_out() {
     let later = documents.commit(&[("backup.yaml", "z")], "later");
     let repository = git2::Repository::open(documents.path()).expect("a repository");
     let count = |memory: &ForgeMemory, head: &Revision, used_up: Option<&Revision>| {
-        memory.approvals(&repository, head, used_up).expect("approvals").effects.len()
+        memory.approvals(&repository, head, used_up, &UsedUp::default()).expect("approvals").effects.len()
     };
     let memory = merged(&commit);
     assert_eq!(count(&memory, &before, None), 0, "not merged yet");
@@ -333,13 +486,114 @@ fn consent_counts_from_the_merge_until_it_was_carried_out() {
 fn a_daemon_without_its_file_goes_on_with_what_a_turn_kept() {
     let directory = tempfile::tempdir().expect("a directory");
     let memory = merged(&Revision("1".repeat(40)));
-    let kept = memory.kept().expect("it is small");
+    let (kept, left_out) = memory.kept().expect("there is something");
+    assert_eq!(left_out, None);
     assert_eq!(ForgeMemory::load_or(directory.path(), Some(&kept)).expect("a memory"), memory);
     let own = ForgeMemory { place: "elsewhere".to_owned(), ..ForgeMemory::default() };
     own.save(directory.path()).expect("a file");
     assert_eq!(ForgeMemory::load_or(directory.path(), Some(&kept)).expect("a memory"), own);
-    let large = ForgeMemory { place: "x".repeat(1 << 20), ..memory };
-    assert_eq!(large.kept(), None, "it would not fit into an object of the cluster");
     std::fs::write(directory.path().join("forge.json"), "{").expect("a file");
     assert!(ForgeMemory::load_or(directory.path(), Some(&kept)).is_err(), "a damaged one is no empty one");
+}
+
+/// Settings that name a forge; the address is not used.
+const FORGE: &str = "apiVersion: mainstay.dev/v1alpha1\nkind: Settings\nmetadata: {name: settings}\nspec:\n  forge: \
+                     {kind: GitHub, url: \"http://127.0.0.1:1\", repository: ada/backups, token: {env: TOKEN}}\n";
+
+/// A commit message that consents to losing one restore point.
+fn consent(point: &str) -> String {
+    let effects = BTreeSet::from([format!("lose shop/nightly {point}").parse().expect("an effect")]);
+    format!("an edit\n\n{}", approval::trailers(&digest::of(&effects), &effects))
+}
+
+/// How a forge merges.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Merging {
+    Merge,
+    Squash,
+    Rebase,
+}
+
+/// Two commits on a branch, of which the first consents; merged by hand as the forge would.
+fn merge(scene: &Scene, number: u64, way: Merging) -> Revision {
+    let tree = scene.documents.path();
+    let branch = format!("edit-{number}");
+    git(tree, &["checkout", "--quiet", "-B", &branch, "main"]);
+    scene.documents.commit(&[(&format!("{number}.txt"), "1")], &consent(&number.to_string()));
+    let head = scene.documents.commit(&[(&format!("{number}.txt"), "2")], "more");
+    git(tree, &["checkout", "--quiet", "main"]);
+    scene.hosted.lock().expect("no panic").pulls.insert(number, pull(number, &head));
+    // Something else is merged meanwhile, so that a rebase makes new commits.
+    scene.documents.commit(&[(&format!("other-{number}.txt"), "x")], "something else");
+    match way {
+        Merging::Merge => git(tree, &["merge", "--quiet", "--no-ff", "--message", "merged", &branch]),
+        Merging::Squash => {
+            git(tree, &["merge", "--quiet", "--squash", &branch]);
+            git(tree, &["commit", "--quiet", "--message", &consent(&number.to_string())])
+        }
+        Merging::Rebase => git(tree, &["cherry-pick", &format!("{branch}~1"), &branch]),
+    };
+    scene.documents.head()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_consents_to_nothing_however_it_is_merged_and_whenever_it_is_seen() {
+    for way in [Merging::Merge, Merging::Squash, Merging::Rebase] {
+        for is_seen_open in [false, true] {
+            let mut scene = Scene::new().await;
+            scene.documents.commit(&[("settings.backup.yaml", FORGE)], "a forge");
+            scene.look().await;
+            let commit = merge(&scene, 1, way);
+            let from_a_fork = |scene: &Scene| {
+                let mut hosted = scene.hosted.lock().expect("no panic");
+                hosted.pulls.get_mut(&1).expect("it is there")["head"]["repo"]["id"] = json!(2);
+            };
+            from_a_fork(&scene);
+            if is_seen_open {
+                git(scene.documents.path(), &["branch", "--quiet", "later"]);
+                git(scene.documents.path(), &["reset", "--quiet", "--hard", "HEAD~3"]);
+                scene.look().await;
+                git(scene.documents.path(), &["reset", "--quiet", "--hard", "later"]);
+            }
+            assert!(scene.approvals().is_empty(), "{way:?}: a turn came before the look");
+            scene.merged(1, &commit);
+            assert!(!scene.look().await.has_consent, "{way:?}");
+            scene.look_at(Timestamp::now() + jiff::SignedDuration::from_secs(10)).await;
+            assert!(scene.approvals().is_empty(), "{way:?}: {:?}", scene.approvals());
+            // Whoever may push consents after it, and that counts.
+            scene.documents.commit(&[], &consent("7"));
+            scene.look().await;
+            assert!(scene.look_at(Timestamp::now() + jiff::SignedDuration::from_secs(10)).await.has_consent);
+            assert_eq!(scene.approvals().effects.len(), 1, "{way:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trailer_counts_once_the_forge_has_said_whose_it_is() {
+    for way in [Merging::Merge, Merging::Squash, Merging::Rebase] {
+        let mut scene = Scene::new().await;
+        scene.documents.commit(&[("settings.backup.yaml", FORGE)], "a forge");
+        scene.look().await;
+        let commit = merge(&scene, 1, way);
+        scene.merged(1, &commit);
+        assert!(scene.approvals().is_empty(), "{way:?}: nobody has judged it");
+        assert!(scene.look().await.has_consent, "{way:?}");
+        assert_eq!(scene.approvals().effects.len(), 1, "{way:?}");
+        assert!(!scene.look().await.has_consent, "{way:?}: a turn is told once");
+    }
+    // What no change request brought waits until the forge has surely noted what was merged.
+    let mut scene = Scene::new().await;
+    scene.documents.commit(&[("settings.backup.yaml", FORGE)], "a forge");
+    scene.documents.commit(&[], &consent("1"));
+    let looked = scene.look().await;
+    assert!(looked.is_settling && !looked.has_consent);
+    assert!(scene.approvals().is_empty());
+    let looked = scene.look_at(Timestamp::now() + jiff::SignedDuration::from_secs(10)).await;
+    assert!(!looked.is_settling && looked.has_consent);
+    assert_eq!(scene.approvals().effects.len(), 1);
+    // Without a forge there is nobody to ask.
+    let scene = Scene::new().await;
+    scene.documents.commit(&[], &consent("1"));
+    assert_eq!(scene.approvals().effects.len(), 1);
 }

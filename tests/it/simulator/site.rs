@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use mainstay::{
     daemon::turns::GitClock,
+    plan::Effect,
     turn::{Site, Turn, TurnError, turn as real_turn},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -45,8 +46,13 @@ pub fn turn(world: &World, author: &Author) {
     if end != End::Alive {
         *site = None;
     }
-    if end != End::Forgotten && result.as_ref().is_ok_and(is_settled) && state.no_deletion.is_none() {
-        state.open_consent.clear();
+    if let Ok(turn) = &result
+        && end != End::Forgotten
+        && state.no_deletion.is_none()
+    {
+        // Of what is settled, consent is used up, whatever becomes of the rest.
+        let is_settled = is_settled(turn);
+        state.open_consent.retain(|effect| !is_settled && is_held_back(turn, effect));
     }
     judge_ledger(&mut state);
     if result.is_ok_and(|turn| turn.published.is_ok()) && !state.faulty {
@@ -117,6 +123,17 @@ fn note(state: &mut State, turn: &Turn) {
 /// Whether everything that was asked for was carried out and nothing is left to approve: consent is used up then.
 fn is_settled(turn: &Turn) -> bool {
     turn.plan.refusals.is_empty() && turn.plan.frozen.is_empty() && turn.applied.failed.is_empty()
+}
+
+/// Whether something did not go through that this consents to; of a restore that cannot be read nobody can tell.
+fn is_held_back(turn: &Turn, effect: &Effect) -> bool {
+    let (name, is_restore) = match effect {
+        Effect::Lose { policy, .. } => (policy, false),
+        Effect::RestoreInPlace { restore, .. } => (restore, true),
+    };
+    let is_refused = turn.plan.refusals.iter().any(|refusal| refusal.change.policy == *name);
+    let is_frozen = turn.plan.frozen.contains(name) || (is_restore && !turn.plan.frozen.is_empty());
+    is_refused || is_frozen || turn.applied.failed.contains_key(name)
 }
 
 /// What became of the daemon after a turn.

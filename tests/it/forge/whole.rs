@@ -1,0 +1,95 @@
+//! A whole daemon beside a forge that speaks as GitHub does.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    sync::{Arc, Mutex},
+};
+
+use mainstay::{
+    forge::memory::ForgeMemory,
+    git::Revision,
+    plan::{approval, digest},
+};
+use serde_json::json;
+
+use super::{
+    look::{Hosted, answer, pull},
+    published::Server,
+};
+use crate::daemon::host::{Host, wait_for};
+
+fn keep(count: u32) -> String {
+    format!("  retention: {{keepLast: {count}, keepDaily: 0, keepWeekly: 0, grace: 24h}}")
+}
+
+/// A fork's squashed message names exactly what would be lost; the daemon sees the commit before any look does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_that_is_squashed_consents_to_nothing_and_a_push_does() {
+    let hosted: Arc<Mutex<Hosted>> = Arc::default();
+    let known = Arc::clone(&hosted);
+    let server = Server::start(move |asked| {
+        answer(&mut known.lock().expect("no panic"), asked).with("x-ratelimit-remaining", "4321")
+    })
+    .await;
+    let host = Host::new();
+    fs::write(host.path("token"), "a-token\n").expect("a file");
+    let settings = format!(
+        "apiVersion: mainstay.dev/v1alpha1\nkind: Settings\nmetadata: {{name: settings}}\nspec:\n  forge: {{kind: \
+         GitHub, url: \"{}\", repository: ada/backups, token: {{file: {}}}}}\n",
+        server.url,
+        host.path("token").display()
+    );
+    let documents = |count: u32| host.policy("nightly", &keep(count));
+    let files = |policy: &str| {
+        host.documents.write("backup.yaml", policy);
+        host.documents.write("store.backup.yaml", host.store());
+        host.documents.write("settings.backup.yaml", &settings);
+    };
+    files(&documents(3));
+    host.commit(&[]);
+    let mut daemon = host.daemon();
+    host.wait_for_status("status/shop/nightly.yaml", "observedRevision");
+    (0..3).for_each(|_| host.run_by_hand());
+    let points = host.points();
+    host.wait_for_status("status/shop/nightly.yaml", &points[2]);
+    let repository = format!("{{repository=\"{}/ada/backups\"}}", server.url);
+    wait_for("a look", || (daemon.metric("mainstay_forge_looks_total{result=\"success\"}") > 0.0).then_some(()));
+    assert_eq!(daemon.metric(&format!("mainstay_forge_rate_limit_remaining{repository}")), 4321.0);
+    assert_eq!(daemon.metric(&format!("mainstay_forge_open_change_requests{repository}")), 0.0);
+    assert!(daemon.metric("mainstay_forge_requests_total{result=\"success\"}") >= 2.0);
+
+    // While the daemon is away, a fork's change request is opened and squashed.
+    daemon.terminate();
+    let effects: BTreeSet<_> =
+        points[..2].iter().map(|point| format!("lose shop/nightly {point}").parse().expect("an effect")).collect();
+    let message = format!("Tidy up\n\n{}", approval::trailers(&digest::of(&effects), &effects));
+    host.documents.write("backup.yaml", documents(1));
+    let squashed = host.documents.commit(&[], &message);
+    {
+        let mut hosted = hosted.lock().expect("no panic");
+        let mut request = pull(1, &Revision("1".repeat(40)));
+        request["head"]["repo"]["id"] = json!(2);
+        hosted.pulls.insert(1, request);
+        hosted.merged(1, &squashed);
+    }
+    let daemon = host.daemon();
+    let judged = |revision: &Revision| {
+        let memory = ForgeMemory::load(&host.path("state")).expect("a memory");
+        (memory.judged.as_ref() == Some(revision)).then_some(memory)
+    };
+    let memory = wait_for("a judgement", || judged(&squashed));
+    assert_eq!(memory.trusted, BTreeSet::new());
+    host.wait_for_status("status/shop/nightly.yaml", "ApprovalNeeded");
+    let after = host.commit(&[("docs.txt", "x")]);
+    let status = wait_for("another turn", || {
+        let status = host.status("status/shop/nightly.yaml")?;
+        judged(&Revision(after.clone())).map(|_| status)
+    });
+    assert!(status.contains("ApprovalNeeded") && !status.contains("expiredSince"), "{status}");
+
+    // Whoever may push to the branch consents.
+    host.good(&["approve", &digest::of(&effects).0]);
+    host.wait_for_status("status/shop/nightly.yaml", "expiredSince");
+    drop(daemon);
+}
