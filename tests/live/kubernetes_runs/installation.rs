@@ -40,6 +40,8 @@ pub struct Installation {
     /// Mainstay's own namespace.
     pub system: Namespace,
     name: String,
+    /// Below this in the bucket. What another run of the test left there would be found.
+    prefix: String,
     rights: Option<Rights>,
 }
 
@@ -66,7 +68,8 @@ impl Installation {
     fn within(system: Namespace, name: &str) -> Self {
         let shop = system.second(&format!("runs-{name}"));
         let rights = Rights::grant(&system, &[&shop]);
-        let installation = Self { shop, system, name: format!("runs-{name}"), rights: Some(rights) };
+        let name = format!("runs-{name}");
+        let installation = Self { shop, system, prefix: fresh_prefix(&name), name, rights: Some(rights) };
         installation.make_secrets();
         installation
     }
@@ -90,7 +93,7 @@ impl Installation {
     /// Mainstay that another one installed, with the same names.
     pub fn of(system: Namespace, shop: Namespace) -> Self {
         let name = shop.name().to_owned();
-        let installation = Self { shop, system, name, rights: None };
+        let installation = Self { shop, system, prefix: fresh_prefix(&name), name, rights: None };
         installation.make_secrets();
         installation
     }
@@ -118,7 +121,7 @@ stringData: {{id: mainstay, secret: mainstay-secret, password: {PASSWORD}}}
             ("namespace: shop", format!("namespace: {}", self.name).as_str()),
             ("namespace: hosting", format!("namespace: {}", self.name).as_str()),
             ("https://s3.example.org", "http://s3.peers:9000"),
-            ("prefix: production", format!("prefix: {}", self.name).as_str()),
+            ("prefix: production", format!("prefix: {}", self.prefix).as_str()),
             ("stagger: 2m", "stagger: 3s"),
             ("consistency: Cold", "consistency: Cold\n  stagger: 3s"),
         ] {
@@ -340,8 +343,12 @@ impl Applied<'_> {
         };
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), password).expect("a password");
-        (format!("{BUCKET}/{}/{place}", self.installation.name), file)
+        (format!("{BUCKET}/{}/{place}", self.installation.prefix), file)
     }
+}
+
+fn fresh_prefix(name: &str) -> String {
+    format!("{name}-{:08x}", rand::random::<u32>())
 }
 
 /// A restore that was started.

@@ -53,7 +53,11 @@ fn a_domain_comes_back_from_its_volume_snapshot_with_its_database() {
     applied.restore("other", elsewhere);
     let pod = installation.looks(&other, "data");
     assert_eq!(other.shell(&pod, "cat /data/private"), "hello\n");
-    assert_eq!(succeed(other.kubectl().args(["get", "volumesnapshots", "-o", "name"])), "");
+    wait_for("the second name of the volume snapshot to be gone", 120, || {
+        let names = succeed(other.kubectl().args(["get", "volumesnapshots", "-o", "name"]));
+        let contents = succeed(crate::cluster::kubectl().args(["get", "volumesnapshotcontents", "-o", "name"]));
+        (names.is_empty() && !contents.contains("/restore-")).then_some(())
+    });
     assert_eq!(succeed(shop.kubectl().args(["get", "volumesnapshots", "-o", "name"])).lines().count(), 1);
     let again = applied.start_restore("again", &documents[1], &[]);
     let report = again.report();

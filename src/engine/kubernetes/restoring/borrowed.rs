@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::{
     Api, Client,
-    api::{DeleteParams, DynamicObject, ListParams, PostParams},
+    api::{DeleteParams, DynamicObject, PostParams},
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -96,20 +96,25 @@ pub async fn borrow(client: &Client, identity: &Identity, path: &str) -> Result<
     }
 }
 
-/// Takes second names away again, by their labels. What the driver keeps stays.
+/// Takes second names away again. What the driver keeps stays. One that is gone, or was never made, is no error.
 ///
 /// # Errors
 /// The cluster does not answer. One that knows no volume snapshots has none, and an account that may not remove them could
 /// not make any.
-pub async fn give_back(client: &Client, namespace: &str, selector: &str) -> Result<(), SiteError> {
-    let parameters = ListParams::default().labels(selector);
+pub async fn give_back(client: &Client, namespace: &str, names: &[String]) -> Result<(), SiteError> {
     let all: Api<DynamicObject> = Api::all_with(client.clone(), &contents());
-    let snapshots = snapshots(client, namespace).delete_collection(&DeleteParams::default(), &parameters).await.err();
-    let contents = all.delete_collection(&DeleteParams::default(), &parameters).await.err();
-    match snapshots.into_iter().chain(contents).find(|error| !is_none_there(error)) {
-        None => Ok(()),
-        Some(error) => Err(SiteError::cluster("removing the second name of a volume snapshot".to_owned(), error)),
+    for name in names {
+        for api in [&snapshots(client, namespace), &all] {
+            match api.delete(name, &DeleteParams::default()).await {
+                Err(error) if !is_none_there(&error) => {
+                    let operation = format!("removing {name}, the second name of a volume snapshot");
+                    return Err(SiteError::cluster(operation, error));
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
     }
+    Ok(())
 }
 
 /// The content, which never deletes what it stands for, and the volume snapshot for it; none: the driver has not said

@@ -52,7 +52,7 @@ impl Restoring<'_> {
         };
         let annotations = BTreeMap::from([(MADE_BY.to_owned(), self.record.mark()), (RESTORED_FROM.to_owned(), from)]);
         let (namespace, name) = (to.namespace.clone(), to.claim.clone());
-        let borrowed = self.identity(&self.object_name(&format!("v{index}")), &namespace);
+        let borrowed = self.identity(&undo::second_name(&self.record, index), &namespace);
         let is_foreign = item.origin.is_volume_snapshot() && namespace != self.record.policy.namespace();
         let snapshot = if is_foreign { Some(borrowed.name.as_str()) } else { snapshot };
         // It belongs to whoever asked for it: no label of ours.
@@ -71,7 +71,7 @@ impl Restoring<'_> {
         let mover = self.mover(index, &namespace);
         let restored = self.fill(index, to, &name, false, mover, notice, warnings).await;
         if is_foreign {
-            borrowed::give_back(self.site.client(), &namespace, &undo::selector(&self.record)).await?;
+            borrowed::give_back(self.site.client(), &namespace, &[borrowed.name]).await?;
         }
         restored
     }

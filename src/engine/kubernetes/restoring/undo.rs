@@ -270,13 +270,19 @@ async fn remove_movers(site: &Site, record: &RestoreRecord) -> Result<(), SiteEr
             .map_err(|error| SiteError::cluster(format!("removing the movers of {}", record.mark()), error))?;
     }
     if let Some(into) = into.filter(|into| *into != record.policy.namespace()) {
-        borrowed::give_back(site.client(), into, &selector).await?;
+        let names: Vec<String> = (0..record.report.sources.len()).map(|index| second_name(record, index)).collect();
+        borrowed::give_back(site.client(), into, &names).await?;
     }
     Ok(())
 }
 
-/// The labels of everything that a restore makes for its time.
-pub fn selector(record: &RestoreRecord) -> String {
+/// The second name of the volume snapshot of one part, in another namespace.
+pub fn second_name(record: &RestoreRecord, index: usize) -> String {
+    format!("{}-v{index}", record.mark())
+}
+
+/// The labels of the movers of a restore.
+fn selector(record: &RestoreRecord) -> String {
     let mark = movers::run_labels(labels::labels(Kind::Mover, Some(&record.policy)), &record.mark());
     mark.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
