@@ -3,7 +3,7 @@
 //! An engine stores compiled policies, observes, and starts work. It decides nothing: every call carries out exactly
 //! what an approved plan says.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -11,7 +11,10 @@ use crate::{
     actual::ActualState,
     policy::{CompiledPolicy, PolicyName, Restore, document::SettingsSpec},
     restore_point::RestorePointId,
-    status::ledger::{Event, EventKind},
+    status::{
+        coverage::Sight,
+        ledger::{Event, EventKind},
+    },
 };
 
 pub mod download;
@@ -76,6 +79,12 @@ pub trait Engine: Send + Sync {
 
     /// Looks at everything that is managed.
     fn observe(&self, now: Timestamp) -> impl Future<Output = Result<ActualState, EngineError>> + Send;
+
+    /// What there is to protect beside what is protected. None: this engine cannot know.
+    fn sight(&self, now: Timestamp) -> impl Future<Output = Option<Arc<Sight>>> + Send {
+        let _ = now;
+        std::future::ready(None)
+    }
 
     /// Creates or replaces a policy's schedule. Restore points that are marked as expired and that its rules keep lose
     /// their marks at once: after a revert nothing waits for the next cleanup.

@@ -25,6 +25,7 @@ use crate::{
 };
 
 pub mod conditions;
+pub mod coverage;
 pub mod dashboard;
 pub mod documents;
 pub mod inventory;
@@ -44,6 +45,8 @@ pub struct StatusInput<'a> {
     pub applied: &'a Applied,
     /// What there is after it.
     pub actual: &'a ActualState,
+    /// What there is to protect; none: nobody knows.
+    pub sight: Option<&'a coverage::Sight>,
     /// Findings in the documents, one a line, each with its place.
     pub findings: &'a [String],
     /// What hinders the turn as a whole: git, signatures, the engine. One sentence each.

@@ -16,7 +16,7 @@ use crate::{
 
 pub mod site;
 
-pub use site::{Site, SiteOptions};
+pub use site::{Learned, Site, SiteOptions};
 
 /// What a turn did.
 #[derive(Debug)]
@@ -69,7 +69,9 @@ pub async fn turn<E: Engine>(site: &mut Site, engine: &E, now: Timestamp) -> Res
     let actual = if applied.done.is_empty() { before } else { engine.observe(now).await? };
     // With the newest one that was published: a ledger without it was set back.
     let events = engine.history(site.published_sequence().saturating_sub(1)).await?;
-    let published = block_in_place(|| site.publish(&loaded, &plan, &applied, &actual, &events, now))?;
+    let sight = engine.sight(now).await;
+    let learned = Learned { plan: &plan, applied: &applied, actual: &actual, sight: sight.as_deref(), events: &events };
+    let published = block_in_place(|| site.publish(&loaded, &learned, now))?;
     let outcome = Outcome { desired: &loaded.desired, plan: &plan, failed: &applied.failed };
     block_in_place(|| site.remember(outcome, &approvals, &events, published.is_ok()))?;
     let findings = loaded.findings.len();

@@ -21,7 +21,10 @@ use crate::{
     git::Revision,
     policy::{CompiledPolicy, PolicyName, Restore, document::SettingsSpec},
     restore_point::RestorePointId,
-    status::ledger::{Event, EventKind},
+    status::{
+        coverage::Sight,
+        ledger::{Event, EventKind},
+    },
 };
 
 pub mod access;
@@ -41,6 +44,7 @@ pub mod outbox;
 pub mod restoring;
 pub mod run_now;
 pub mod runner;
+pub mod sight;
 pub mod site;
 pub mod store;
 pub mod upkeep;
@@ -76,6 +80,8 @@ pub struct KubernetesEngine {
     fence: Option<Fence>,
     /// Whether this process has looked after workloads everywhere.
     looked_everywhere: std::sync::atomic::AtomicBool,
+    /// What there is to protect, as it was seen last.
+    seen: tokio::sync::Mutex<Option<sight::Seen>>,
     _watches: Watches,
 }
 
@@ -94,6 +100,7 @@ impl KubernetesEngine {
             told_limits: Mutex::default(),
             fence: None,
             looked_everywhere: std::sync::atomic::AtomicBool::new(false),
+            seen: tokio::sync::Mutex::default(),
             _watches: watches,
         }
     }
@@ -326,6 +333,16 @@ impl Engine for KubernetesEngine {
         }
         self.outbox().add(policy, kind, now);
         Ok(())
+    }
+
+    async fn sight(&self, now: Timestamp) -> Option<Arc<Sight>> {
+        let namespaces = self.shared.look().namespaces();
+        let mut seen = self.seen.lock().await;
+        if !seen.as_ref().is_some_and(|seen| seen.holds(&namespaces, now)) {
+            // What cannot be looked at now stays as it was seen last.
+            *seen = sight::look(self.store.client(), namespaces, now).await.or(seen.take());
+        }
+        seen.as_ref().map(|seen| Arc::clone(&seen.sight))
     }
 
     async fn history(&self, after_sequence: u64) -> Result<Vec<Event>, EngineError> {

@@ -201,7 +201,7 @@ impl<F: Forge> Eye<F> {
         self.gone(engine, &mut troubles, now).await?;
         // As long as it cannot be told, nothing of it counts.
         let judged = self.judge(base, now).await;
-        let judged = troubles.note("who approved what on the branch", judged)?.unwrap_or(Judged::Later);
+        let judged = troubles.note("who approved what on the branch", judged)?.unwrap_or(Judged::Nothing);
         looked.is_settling |= judged == Judged::Later;
         if judged == Judged::Trusted {
             // The last turn did not listen to what was approved there.

@@ -9,6 +9,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use super::{
     StatusInput,
     conditions::{Health, sentence},
+    coverage,
     documents::PolicyStatus,
     overdue::overdue,
 };
@@ -35,6 +36,7 @@ pub fn render(input: &StatusInput<'_>, policies: &BTreeMap<PolicyName, Arc<Polic
     attention(&mut page, policies);
     late(&mut page, input, policies);
     drift(&mut page, input);
+    uncovered(&mut page, input);
     table(&mut page, policies);
     page.push_str(
         "\n---\nWritten by Mainstay; what is edited here is overwritten. Details: `status/`, what happened: `runs/`, \
@@ -170,6 +172,16 @@ fn drift(page: &mut String, input: &StatusInput<'_>) {
         .map(|drift| format!("{}: {}", drift.policy, drift.difference))
         .collect();
     list(page, "Not as the documents ask", &entries);
+}
+
+fn uncovered(page: &mut String, input: &StatusInput<'_>) {
+    let Some(sight) = input.sight else { return };
+    let applied = input.actual.policies.values().filter_map(|there| there.compiled.as_ref());
+    let uncovered = coverage::uncovered(sight, applied);
+    list(page, "Not covered by any policy", &uncovered);
+    if !uncovered.is_empty() {
+        page.push_str("\nThe annotation `mainstay.dev/ignore` on a claim or a workload takes it off this list.\n");
+    }
 }
 
 fn table(page: &mut String, policies: &BTreeMap<PolicyName, Arc<PolicyStatus>>) {

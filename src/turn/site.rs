@@ -39,7 +39,7 @@ use crate::{
     },
     run::RunReport,
     schedule,
-    status::{StatusInput, conditions, ledger, memo::Memo},
+    status::{StatusInput, conditions, coverage::Sight, ledger, memo::Memo},
 };
 
 /// What is watched, and where the memory is.
@@ -96,6 +96,21 @@ pub struct Asked {
     pub findings: Vec<String>,
     /// What hinders the turn as a whole.
     pub problems: Vec<String>,
+}
+
+/// What a turn learned, for the status.
+#[derive(Debug, Clone, Copy)]
+pub struct Learned<'a> {
+    /// What was planned.
+    pub plan: &'a Plan,
+    /// What was carried out.
+    pub applied: &'a Applied,
+    /// What the engine has after it.
+    pub actual: &'a ActualState,
+    /// What there is to protect; none: nobody knows.
+    pub sight: Option<&'a Sight>,
+    /// What happened since the last publication, with the newest event of that.
+    pub events: &'a [ledger::Event],
 }
 
 impl Site {
@@ -270,14 +285,12 @@ impl Site {
     pub fn publish(
         &mut self,
         asked: &Asked,
-        plan: &Plan,
-        applied: &Applied,
-        actual: &ActualState,
-        events: &[ledger::Event],
+        learned: &Learned<'_>,
         now: Timestamp,
     ) -> Result<Result<(), WritebackError>, TurnError> {
         let (true, Some(checkout)) = (self.options.write_back, &self.checkout) else { return Ok(Ok(())) };
         let Asked { desired, findings, problems } = asked;
+        let Learned { plan, applied, actual, sight, events } = *learned;
         let (before, events) =
             events.split_at(events.partition_point(|event| event.sequence <= self.memory.published_sequence));
         let approve_arguments = self.approve_arguments();
@@ -286,6 +299,7 @@ impl Site {
             plan: Some(plan),
             applied,
             actual,
+            sight,
             findings,
             problems,
             events,
@@ -360,6 +374,10 @@ impl Site {
         }
         if published {
             memory.published_sequence = newest.unwrap_or(memory.published_sequence).max(memory.published_sequence);
+        }
+        if self.memory.settings.forge.is_some() && memory.settings.forge.is_none() {
+            // From now on nobody judges whose messages count: those up to here count no more.
+            (memory.consented, memory.used_up) = (memory.applied.clone(), UsedUp::default());
         }
         if memory != self.memory {
             memory.save(&self.options.state_directory)?;

@@ -24,6 +24,7 @@ use mainstay::{
     schedule::{self, Schedule},
     status::{
         self, Edit, StatusInput,
+        coverage::{Sight, Volume},
         dashboard::escape,
         ledger::{Event, EventKind},
         memo::Memo,
@@ -41,6 +42,7 @@ struct World {
     findings: Vec<String>,
     problems: Vec<String>,
     events: Vec<Event>,
+    sight: Option<Sight>,
     now: Timestamp,
 }
 
@@ -148,6 +150,7 @@ impl World {
             findings: Vec::new(),
             problems: Vec::new(),
             events: Vec::new(),
+            sight: None,
             now: time("2026-11-21T03:00:00Z"),
         };
         world.add("shop/nightly", false, Some((Phase::Succeeded, "2 files could not be read.")));
@@ -246,6 +249,7 @@ impl World {
             desired: &self.desired,
             plan: Some(&self.plan),
             applied: &self.applied,
+            sight: self.sight.as_ref(),
             actual: &self.actual,
             findings: &self.findings,
             problems: &self.problems,
@@ -349,6 +353,21 @@ fn what_is_overdue_and_what_is_not_as_asked_is_on_the_dashboard() {
     world.now = time("2026-11-21T04:00:00Z");
     let said = overdue(&world);
     assert!(said.contains("no run has succeeded since 2026-11-21T02:01:23Z; its RPO is 1h30m."), "{said}");
+
+    // What nothing covers is listed where the engine can see it.
+    assert!(!text(&world.documents(&BTreeMap::new()), "README.md").contains("## Not covered"));
+    let volume = Volume {
+        namespace: "shop".to_owned(),
+        claim: "uploads".to_owned(),
+        labels: BTreeMap::new(),
+        workloads: BTreeSet::from(["Deployment/shop".to_owned()]),
+        is_ignored: false,
+    };
+    world.sight = Some(Sight { volumes: vec![volume], ..Sight::default() });
+    let page = text(&world.documents(&BTreeMap::new()), "README.md");
+    let listed = "## Not covered by any policy\n\n- volume shop/uploads (mounted by Deployment/shop)\n";
+    assert!(page.contains(listed) && page.contains("`mainstay.dev/ignore`"), "{page}");
+    world.sight = None;
 
     // What was changed by hand is shown as long as it is not put back.
     let difference = "the CronJob's `schedule` is @hourly instead of 0 2 * * *".to_owned();

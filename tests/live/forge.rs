@@ -3,6 +3,7 @@
 
 use std::{fs, process::Command};
 
+use mainstay::forge::{Forge as _, Progress};
 use serde_json::json;
 
 use crate::{
@@ -332,20 +333,70 @@ fn a_fork_is_planned_without_trust() {
     assert_ne!(head, trailer);
     gitea.wait_for_check(&trailer, "mainstay/plan", "failure", "approval needed: 1 restore point would be lost");
 
-    // Not even if it is merged so: nothing is lost.
-    let merged = gitea.merge("ada", number, "merge");
+    // Not even if it is squashed with these words: nothing is lost until somebody says so who may push to the branch.
+    let words = format!("Mainstay-Approve: {}", digest_in(&plan));
+    let merged = gitea.merge_saying("ada", number, "squash", &words);
     site.wait_for_comment(number, &["### Mainstay: held back"]);
     gitea.wait_for_check(&merged, "mainstay/apply", "failure", "held back");
+    assert!(site.ada.git(&["fetch", "-q", "origin"]).is_empty());
+    assert!(site.ada.git(&["log", "-1", "--format=%B", "origin/main"]).contains(&words), "the words are on the branch");
+    site.ada.git(&["checkout", "-q", "-B", "main", "origin/main"]);
+    site.ada.push("main", &[], &words);
+    site.wait_for_comment(number, &["### Mainstay: applied", "1 restore point is marked as expired"]);
 
     // Wrong documents, and text that would like to be more, stay in their place.
     let hostile = format!("{text}\n---\nkind: \"@ada closes #1 ``` <img src=x> | [a](http://evil.example)\"\n");
-    let broken = eve.push("main", &[("backup.yaml", &hostile)], "broken");
-    let number = gitea.open("eve", "eve:main");
+    eve.git(&["fetch", "-q", &gitea.clone_address("eve", "ada/backups"), "main"]);
+    eve.git(&["checkout", "-q", "-B", "hostile", "FETCH_HEAD"]);
+    let broken = eve.push("hostile", &[("backup.yaml", &hostile)], "broken");
+    let number = gitea.open("eve", "eve:hostile");
     gitea.wait_for_check(&broken, "mainstay/plan", "failure", "in the documents");
     let shown = site.wait_for_comment(number, &["#### Findings in the documents"]);
     let outside = outside_code(&shown);
     for word in ["@ada", "<img", "evil.example"] {
         assert!(!outside.contains(word), "{word} in: {outside}");
+    }
+}
+
+/// What a look has to know of what was merged, whichever way.
+#[test]
+fn the_forge_says_which_change_request_brought_a_commit() {
+    let world = World::new("forge-brought");
+    let gitea = Gitea::start(&world.path("gitea"));
+    let ada = Clone::new(&gitea, world.path("ada"), "ada", "ada/backups");
+    let pushed = ada.push("main", &[("a.txt", "a")], "first");
+    gitea.good("eve", "POST", "/repos/ada/backups/forks", json!({}));
+    let eve = Clone::new(&gitea, world.path("eve"), "eve", "eve/backups");
+    let client = mainstay::forge::gitea::Gitea::new(
+        &gitea.url(),
+        "ada/backups",
+        mainstay::secret::Secret::new(gitea.token("mainstay")),
+    );
+    let client = client.expect("a client");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let brought = |commit: &str| -> Vec<(u64, bool, String)> {
+        let commit = mainstay::git::Revision(commit.to_owned());
+        let requests = runtime.block_on(client.brought_by(&commit)).expect("an answer");
+        assert!(requests.iter().all(|request| request.progress == Progress::Merged(commit.clone())), "{requests:?}");
+        requests.into_iter().map(|request| (request.number, request.is_fork, request.head_branch)).collect()
+    };
+    assert_eq!(brought(&pushed), []);
+    for how in ["merge", "squash", "rebase"] {
+        for (who, clone) in [("ada", &ada), ("eve", &eve)] {
+            let branch = format!("{how}-{who}");
+            clone.push(&branch, &[(&format!("{branch}.txt"), "1")], "one");
+            clone.push(&branch, &[(&format!("{branch}.txt"), "2")], "two");
+            let head = if who == "eve" { format!("eve:{branch}") } else { branch.clone() };
+            let number = gitea.open(who, &head);
+            let commit = gitea.merge("ada", number, how);
+            assert_eq!(brought(&commit), [(number, who == "eve", branch.clone())], "{branch}");
+            ada.git(&["fetch", "-q", "origin"]);
+            let before = ada.git(&["rev-parse", "origin/main~1"]).trim().to_owned();
+            if how == "rebase" {
+                // Of a rebase it knows the last commit only: those before it are judged by it.
+                assert_eq!(brought(&before), [], "{branch}");
+            }
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub const SPEC_HASH: &str = "mainstay.dev/spec-hash";
 pub const REVISION: &str = "mainstay.dev/revision";
 /// Annotation that a person puts on a foreign object: the policy that may take it over.
 pub const ADOPT: &str = "mainstay.dev/adopt";
+/// Annotation that a person puts on a claim or a workload: it need not be protected.
+pub const IGNORE: &str = "mainstay.dev/ignore";
 /// Annotation on a CronJob that is suspended because everything is frozen, and not because its policy says so.
 pub const FROZEN: &str = "mainstay.dev/frozen";
 /// Annotation on a workload: the run that stopped it.

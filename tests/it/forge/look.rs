@@ -20,7 +20,7 @@ use mainstay::{
     plan::{Approvals, approval, digest, used_up::UsedUp},
     policy::EngineKind,
     secret::Secret,
-    turn::{Site, SiteOptions},
+    turn::{Site, SiteOptions, turn},
 };
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ use crate::git::fixture::{WorkTree, git};
 #[derive(Default)]
 pub struct Hosted {
     pub pulls: BTreeMap<u64, Value>,
-    comments: BTreeMap<u64, Vec<Value>>,
+    pub comments: BTreeMap<u64, Vec<Value>>,
     next_comment: u64,
     statuses: Vec<(String, Value)>,
     /// Change requests whose comments nobody may read.
@@ -40,6 +40,8 @@ pub struct Hosted {
     pub brought: BTreeMap<String, u64>,
     /// Change requests that break the server.
     broken: BTreeSet<u64>,
+    /// Whether it cannot tell who brought a commit.
+    is_lost: bool,
 }
 
 impl Hosted {
@@ -126,17 +128,26 @@ impl Scene {
         self.hosted.lock().expect("no panic").merged(number, commit);
     }
 
+    /// A whole turn.
+    async fn turn(&self) {
+        turn(&mut self.site(), &self.engine, Timestamp::now()).await.expect("a turn");
+    }
+
     /// What a turn would take for consented to.
     fn approvals(&self) -> Approvals {
+        let mut site = self.site();
+        let fetched = site.fetch().expect("a fetch");
+        site.load(fetched).expect("documents").1
+    }
+
+    fn site(&self) -> Site {
         let options = SiteOptions {
             checkout: self.documents.options(""),
             state_directory: self.state.path().to_owned(),
             write_back: false,
             engine: EngineKind::Local,
         };
-        let mut site = Site::new(options, GitClock::default(), None).expect("a site");
-        let fetched = site.fetch().expect("a fetch");
-        site.load(fetched).expect("documents").1
+        Site::new(options, GitClock::default(), None).expect("a site")
     }
 
     /// What a comment of ours says.
@@ -210,6 +221,7 @@ pub fn answer(hosted: &mut Hosted, asked: &Asked) -> Answer {
             Answer::json(pull)
         }
         ["GET", "", "pulls", id] => Answer::json(hosted.pulls[&number(id)].clone()),
+        ["GET", "", "commits", _, "pulls"] if hosted.is_lost => Answer::status(500, "internal error"),
         ["GET", "", "commits", sha, "pulls"] => {
             let pulls: Vec<&Value> = hosted.brought.get(*sha).map(|number| &hosted.pulls[number]).into_iter().collect();
             Answer::json(json!(pulls))
@@ -592,8 +604,39 @@ async fn a_trailer_counts_once_the_forge_has_said_whose_it_is() {
     let looked = scene.look_at(Timestamp::now() + jiff::SignedDuration::from_secs(10)).await;
     assert!(!looked.is_settling && looked.has_consent);
     assert_eq!(scene.approvals().effects.len(), 1);
+    // A forge that cannot tell holds up the rest no more than it believes anything.
+    let mut scene = Scene::new().await;
+    scene.documents.commit(&[("settings.backup.yaml", FORGE)], "a forge");
+    scene.open(2, &[("2.txt", "x")]);
+    scene.look().await;
+    scene.hosted.lock().expect("no panic").is_lost = true;
+    let merged = scene.documents.commit(&[("2.txt", "x")], "merged");
+    scene.merged(2, &merged);
+    scene.documents.commit(&[("3.txt", "x")], "something else");
+    scene.documents.commit(&[], &consent("1"));
+    let looked = scene.look_at(Timestamp::now() + jiff::SignedDuration::from_secs(10)).await;
+    assert!(looked.problem.is_some_and(|problem| problem.starts_with("who approved what on the branch: ")));
+    assert_eq!(scene.check(&merged).0, "success");
+    assert!(scene.approvals().is_empty());
     // Without a forge there is nobody to ask.
     let scene = Scene::new().await;
     scene.documents.commit(&[], &consent("1"));
+    assert_eq!(scene.approvals().effects.len(), 1);
+}
+
+/// A fork's change request that takes the forge out of the settings must not free its own words.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_merged_while_there_was_a_forge_does_not_count_without_it() {
+    let scene = Scene::new().await;
+    // As long as something is refused, not all consent is used up by a turn.
+    let restore = "apiVersion: mainstay.dev/v1alpha1\nkind: Restore\nmetadata: {name: undo, namespace: shop}\nspec: \
+                   {policy: nightly}\n";
+    scene.documents.commit(&[("settings.backup.yaml", FORGE), ("undo.backup.yaml", restore)], "a forge");
+    scene.turn().await;
+    std::fs::remove_file(scene.documents.path().join("settings.backup.yaml")).expect("a file");
+    scene.documents.commit(&[], &consent("1"));
+    scene.turn().await;
+    assert!(scene.approvals().is_empty(), "{:?}", scene.approvals());
+    scene.documents.commit(&[], &consent("2"));
     assert_eq!(scene.approvals().effects.len(), 1);
 }

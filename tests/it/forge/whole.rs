@@ -88,6 +88,19 @@ async fn a_fork_that_is_squashed_consents_to_nothing_and_a_push_does() {
     });
     assert!(status.contains("ApprovalNeeded") && !status.contains("expiredSince"), "{status}");
 
+    // No other change request takes it for consent either.
+    host.git(&["checkout", "--quiet", "-b", "edit-2"]);
+    let head = Revision(host.commit(&[("more.txt", "x")]));
+    host.git(&["checkout", "--quiet", "main"]);
+    hosted.lock().expect("no panic").pulls.insert(2, pull(2, &head));
+    host.commit(&[("docs.txt", "y")]);
+    let comment = wait_for("a comment on another change request", || {
+        let hosted = hosted.lock().expect("no panic");
+        let comment = hosted.comments.get(&2)?.first()?;
+        Some(comment["body"].as_str().expect("a text").to_owned())
+    });
+    assert!(comment.contains("1 change refused") && comment.contains("2 lost"), "{comment}");
+
     // Whoever may push to the branch consents.
     host.good(&["approve", &digest::of(&effects).0]);
     host.wait_for_status("status/shop/nightly.yaml", "expiredSince");

@@ -103,9 +103,14 @@ impl Gitea {
 
     /// Merges; gives the commit that did.
     pub fn merge(&self, user: &str, number: u64, how: &str) -> String {
+        self.merge_saying(user, number, how, "")
+    }
+
+    /// The same with words of one's own in the commit that merges.
+    pub fn merge_saying(&self, user: &str, number: u64, how: &str, words: &str) -> String {
         let path = format!("/repos/ada/backups/pulls/{number}");
         wait_for("the change request to be mergeable", 30, || {
-            let body = json!({ "Do": how });
+            let body = json!({ "Do": how, "MergeMessageField": words });
             let (status, _) = self.call(user, "POST", &format!("{path}/merge"), Some(&body));
             (status == 200).then_some(())
         });

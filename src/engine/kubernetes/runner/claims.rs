@@ -339,13 +339,13 @@ fn mounts(pod: &Pod, claim: &str) -> bool {
     pod.spec.as_ref().is_some_and(|spec| mounted_by(spec).any(|name| name == claim))
 }
 
-fn mounted_by(spec: &PodSpec) -> impl Iterator<Item = String> {
+pub(in crate::engine::kubernetes) fn mounted_by(spec: &PodSpec) -> impl Iterator<Item = String> {
     let volumes = spec.volumes.iter().flatten();
     volumes.filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.clone()))
 }
 
 /// The StatefulSet controller names them TEMPLATE-SET-NUMBER.
-fn is_of_template(claim: &str, template: &str, set: &str) -> bool {
+pub(in crate::engine::kubernetes) fn is_of_template(claim: &str, template: &str, set: &str) -> bool {
     let number =
         claim.strip_prefix(template).and_then(|rest| rest.strip_prefix('-')?.strip_prefix(set)?.strip_prefix('-'));
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
@@ -357,7 +357,7 @@ fn has_labels(claim: &PersistentVolumeClaim, wanted: &BTreeMap<String, String>) 
 }
 
 /// Made by a run from a volume snapshot, only to be read once.
-fn is_temporary(claim: &PersistentVolumeClaim) -> bool {
+pub(in crate::engine::kubernetes) fn is_temporary(claim: &PersistentVolumeClaim) -> bool {
     claim.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(RUN_LABEL))
 }
 
