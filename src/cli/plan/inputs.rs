@@ -298,21 +298,17 @@ fn approvals(arguments: &InputArguments, revision: Option<&Revision>) -> Result<
     // What a daemon on this state has carried out is used up. An offline plan knows of none.
     let memory = match &arguments.offline {
         Some(_) => Memory::default(),
-        None => {
-            match arguments.state.engine.engine {
-                EngineName::Local => {
-                    let unknown = "cannot tell which approvals are used up";
-                    let directory = arguments.state.directory()?;
-                    let memory = Memory::load(&directory).map_err(|error| Failure::new(unknown).caused_by(error))?;
-                    let forge = ForgeMemory::load_or(&directory, memory.forge.as_ref());
-                    let forge = forge.map_err(|error| Failure::new(unknown).caused_by(error))?;
-                    Memory { forge: Some(forge), ..memory }
-                }
-                EngineName::Kubernetes => {
-                    asynchronous(async { last_turn(&store(&arguments.state.engine).await?).await })?
-                }
+        None => match arguments.state.engine.engine {
+            EngineName::Local => {
+                let unknown = "cannot tell which approvals are used up";
+                let directory = arguments.state.directory()?;
+                let memory = Memory::load(&directory).map_err(|error| Failure::new(unknown).caused_by(error))?;
+                let forge = ForgeMemory::load_or(&directory, memory.forge.as_ref());
+                let forge = forge.map_err(|error| Failure::new(unknown).caused_by(error))?;
+                Memory { forge: Some(forge), ..memory }
             }
-        }
+            EngineName::Kubernetes => asynchronous(async { last_turn(&store(&arguments.state.engine).await?).await })?,
+        },
     };
     let Memory { consented, used_up, settings, forge, .. } = &memory;
     let approvals = |watched: Watched, head: &Revision| {
