@@ -69,6 +69,7 @@ fn the_accounts_may_do_what_is_listed_and_nothing_else() {
         ("create", "serviceaccounts/token", system),
         ("get", "nodes/proxy", system),
         ("delete", "persistentvolumes", system),
+        ("create", "volumesnapshotcontents", system),
     ];
     let daemon = [
         ("get", "secrets", system),

@@ -42,17 +42,7 @@ fn objects(manifests: &str) -> BTreeMap<String, Value> {
 #[test]
 fn the_chart_renders_what_the_kustomization_renders() {
     let kustomize = succeed(kubectl().arg("kustomize").arg(deploy("kustomize/example")));
-    let chart = succeed(
-        Command::new(helm())
-            .args(["template", "mainstay"])
-            .arg(deploy("helm/mainstay"))
-            .args(["--namespace=mainstay-system", "--set=image.repository=registry.example.org/mainstay"])
-            .args(["--set=git.url=https://git.example.org/backups.git", "--set=namespaces={shop}"])
-            .args(["--set=git.secret=mainstay-git", "--set=git.tokenKey=token"])
-            .args(["--set=serviceMonitor.enabled=true", "--set=prometheusRule.enabled=true"])
-            .arg("--set=dashboard.enabled=true"),
-    );
-    let (kustomize, chart) = (objects(&kustomize), objects(&chart));
+    let (kustomize, chart) = (objects(&kustomize), objects(&chart(&[])));
     assert_eq!(kustomize.keys().collect::<Vec<_>>(), chart.keys().collect::<Vec<_>>());
     for (name, object) in &kustomize {
         let (mut one, mut other) = (object.clone(), chart[name].clone());
@@ -60,6 +50,30 @@ fn the_chart_renders_what_the_kustomization_renders() {
         sort_environment(&mut other);
         assert_eq!(one, other, "{name}");
     }
+}
+
+#[test]
+fn the_right_to_restore_across_namespaces_is_the_same_in_both() {
+    let kustomize = objects(&succeed(kubectl().arg("kustomize").arg(deploy("kustomize/across"))));
+    let without = objects(&chart(&[]));
+    let mut chart = objects(&chart(&["--set=restoreAcrossNamespaces=true"]));
+    chart.retain(|name, _| !without.contains_key(name));
+    assert_eq!(kustomize, chart);
+}
+
+/// The chart, with the values that the example of the kustomization has.
+fn chart(further: &[&str]) -> String {
+    succeed(
+        Command::new(helm())
+            .args(["template", "mainstay"])
+            .arg(deploy("helm/mainstay"))
+            .args(["--namespace=mainstay-system", "--set=image.repository=registry.example.org/mainstay"])
+            .args(["--set=git.url=https://git.example.org/backups.git", "--set=namespaces={shop}"])
+            .args(["--set=git.secret=mainstay-git", "--set=git.tokenKey=token"])
+            .args(["--set=serviceMonitor.enabled=true", "--set=prometheusRule.enabled=true"])
+            .arg("--set=dashboard.enabled=true")
+            .args(further),
+    )
 }
 
 /// A patch of kustomize puts what it adds first; the order is of no consequence.
