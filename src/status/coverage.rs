@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::policy::{
     CompiledPolicy,
-    document::source::{Database, Source, Volumes},
+    document::source::{Source, Volumes},
 };
 
 /// What the names of services of a database have behind that of its workload.
@@ -68,10 +68,10 @@ pub fn uncovered<'a>(sight: &Sight, policies: impl IntoIterator<Item = &'a Compi
         };
         sight.databases.iter().find(of_server)
     };
-    let volumes = sight.volumes.iter().filter(|volume| !volume.is_ignored && !means(volume)).filter_map(|volume| {
-        // What a dump brings back need not be copied, and where it is missing, it is told of the server.
-        servers(volume).is_none().then(|| format!("volume {}/{}{}", volume.namespace, volume.claim, users(volume)))
-    });
+    // What a dump brings back need not be copied, and where it is missing, it is told of the server.
+    let is_bare = |volume: &&Volume| !volume.is_ignored && !means(volume) && servers(volume).is_none();
+    let volumes = sight.volumes.iter().filter(is_bare);
+    let volumes = volumes.map(|volume| format!("volume {}/{}{}", volume.namespace, volume.claim, users(volume)));
     let is_copied = |server: &DatabaseServer| {
         let mut own = sight.volumes.iter().filter(|volume| {
             volume.namespace == server.namespace && volume.workloads.contains(&server.workload) && !volume.is_ignored
@@ -123,7 +123,7 @@ fn is_same(workload: &str, named: &str) -> bool {
 /// of a service as they usually are.
 fn reaches(namespace: &str, source: &Source, server: &DatabaseServer) -> bool {
     let hosts = [&source.postgres, &source.mysql, &source.mariadb];
-    let hosts = hosts.into_iter().flatten().filter_map(|database: &Box<Database>| database.host.as_deref());
+    let hosts = hosts.into_iter().flatten().filter_map(|database| database.host.as_deref());
     let nodes = source.galera.iter().flat_map(|galera| &galera.nodes).map(String::as_str);
     let Some((_, workload)) = server.workload.split_once('/') else { return false };
     let is_its = |host: &str| {

@@ -25,6 +25,8 @@ use crate::status::coverage::{DatabaseServer, Sight, Volume};
 
 /// How long what was seen counts.
 const LASTS: SignedDuration = SignedDuration::from_mins(10);
+/// How long a look may take.
+const LOOK_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
 /// Namespaces that are looked into.
 const NAMESPACES_LIMIT: usize = 200;
 /// Objects of one kind in one namespace that are looked at.
@@ -64,6 +66,11 @@ impl Seen {
 
 /// Looks into these namespaces. None: the API server does not answer now.
 pub async fn look(client: &Client, namespaces: BTreeSet<String>, now: Timestamp) -> Option<Seen> {
+    // A turn does not wait for what is only told.
+    tokio::time::timeout(LOOK_LIMIT, look_into(client, namespaces, now)).await.ok().flatten()
+}
+
+async fn look_into(client: &Client, namespaces: BTreeSet<String>, now: Timestamp) -> Option<Seen> {
     let mut sight = Sight::default();
     for namespace in namespaces.iter().take(NAMESPACES_LIMIT) {
         match objects(client, namespace).await {
