@@ -326,7 +326,9 @@ impl Applied<'_> {
 
     /// Address and password file of the repository, for the real restic.
     fn repository(&self) -> (String, tempfile::NamedTempFile) {
-        let place = self.records("points").remove(0)["places"][0]["path"].as_str().expect("a path").to_owned();
+        let place = self.records("points").remove(0)["places"][0].clone();
+        let prefix = place["document"]["spec"]["s3"]["prefix"].as_str().expect("a prefix");
+        let place = place["path"].as_str().expect("a path");
         let generated = self
             .installation
             .system
@@ -343,7 +345,7 @@ impl Applied<'_> {
         };
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), password).expect("a password");
-        (format!("{BUCKET}/{}/{place}", self.installation.prefix), file)
+        (format!("{BUCKET}/{prefix}/{place}"), file)
     }
 }
 
