@@ -166,9 +166,12 @@ fn late(page: &mut String, input: &StatusInput<'_>, policies: &BTreeMap<PolicyNa
 /// What is not as the documents ask, and stays so: what this turn put back is no news any more.
 fn drift(page: &mut String, input: &StatusInput<'_>) {
     let is_put_back = |policy: &PolicyName| input.applied.done.iter().any(|(done, _)| done == policy);
+    // What a removed document left behind is in the table, and is as it should be.
+    let is_withdrawn =
+        |policy: &PolicyName| input.actual.policies.get(policy).is_some_and(|there| there.compiled.is_none());
     let drift = input.plan.iter().flat_map(|plan| &plan.drift);
     let entries: Vec<String> = drift
-        .filter(|drift| !is_put_back(&drift.policy))
+        .filter(|drift| !is_put_back(&drift.policy) && !is_withdrawn(&drift.policy))
         .map(|drift| format!("{}: {}", drift.policy, drift.difference))
         .collect();
     list(page, "Not as the documents ask", &entries);
