@@ -24,7 +24,9 @@ fn killed_movers_and_runs_leave_nothing_half() {
 #[test]
 fn a_missing_image_and_expired_credentials_are_told() {
     let installation = Installation::new("image").with_shop();
-    installation.shop.apply("{apiVersion: v1, kind: Secret, metadata: {name: db}, stringData: {password: geheim}}");
+    installation.shop.apply(
+        "{apiVersion: v1, kind: Secret, metadata: {name: db}, stringData: {username: postgres, password: geheim}}",
+    );
     let missing = installation.apply("kubernetes-postgres", &[("postgres:17", "nowhere.invalid/none:1")]);
     missing.start("image", &[]);
     fault("a mover's image is missing").ended(&missing.report("image"));
