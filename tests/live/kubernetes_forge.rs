@@ -70,7 +70,7 @@ impl Site {
 
     /// A run by hand, to its end.
     fn run(&self) {
-        succeed(self.installation.mainstay().args(["run", &self.policy_name()]));
+        succeed(self.installation.mainstay().args(["run", "--follow", &self.policy_name()]));
     }
 
     fn policy_name(&self) -> String {

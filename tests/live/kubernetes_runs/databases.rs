@@ -58,7 +58,7 @@ fn a_wrong_password_leaves_no_restore_point() {
 #[test]
 fn postgres_and_any_program_run_in_the_image_that_is_named() {
     let installation = with_servers("dumps");
-    let postgres = [("host: db,", "host: postgres,"), ("postgres:17", "databases:test")];
+    let postgres = [("host: db\n", "host: postgres\n"), ("postgres:17", "databases:test")];
     let applied = installation.apply("kubernetes-postgres", &postgres);
     applied.run("postgres");
     assert!(applied.restic_dump("latest", "/shop.dump").starts_with("PGDMP"));

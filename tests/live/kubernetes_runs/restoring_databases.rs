@@ -132,7 +132,7 @@ fn a_source_that_was_renamed_meanwhile_is_loaded_back() {
 #[test]
 fn postgres_goes_into_another_database_and_back_in_place() {
     let installation = with_servers("pgback");
-    let servers = [("host: db,", "host: postgres,"), ("postgres:17", "databases:test")];
+    let servers = [("host: db\n", "host: postgres\n"), ("postgres:17", "databases:test")];
     let applied = installation.apply("kubernetes-postgres", &servers);
     postgres(&installation, "shop", "CREATE TABLE customers AS SELECT 1 AS id");
     applied.run("postgres");
