@@ -145,9 +145,11 @@ fn the_story_of_an_edit_from_the_change_request_to_the_cluster_and_back() {
     site.wait_for_comment(number, &["### Mainstay: applied", "2 restore points are marked as expired"]);
     gitea.wait_for_check(&commit, "mainstay/apply", "success", "1 policy applied");
 
-    // It runs as it is asked to on the change request.
+    // A revert would take back what was lost. On its change request a run is asked for.
+    let (revert, _) = site.propose_to_keep("more", 5);
+    site.wait_for_comment(revert, &["takes back"]);
     let before = installation.applied(&site.policy_name()).runs().len();
-    gitea.comment("bob", number, &format!("/mainstay run {}", site.policy_name()));
+    gitea.comment("bob", revert, &format!("/mainstay run {}", site.policy_name()));
     wait_for("the run that was asked for", PATIENCE, || {
         let runs = installation.applied(&site.policy_name()).runs();
         (runs.len() > before && runs.iter().all(|run| run["report"]["phase"] == "Succeeded")).then_some(())
@@ -155,8 +157,8 @@ fn the_story_of_an_edit_from_the_change_request_to_the_cluster_and_back() {
 
     // A restore is a change request of its own, carried out when it is merged.
     let order = format!("/mainstay restore {} latest claim=data=restored", site.policy_name());
-    gitea.comment("bob", number, &order);
-    let answer = site.wait_for_comment(number, &["has the restore"]);
+    gitea.comment("bob", revert, &order);
+    let answer = site.wait_for_comment(revert, &["has the restore"]);
     let digits = answer.split("change request ").nth(1).and_then(|rest| rest.split(' ').next());
     let restore: u64 = digits.and_then(|digits| digits.parse().ok()).expect("a number");
     site.wait_for_comment(restore, &[&format!("restores {} from latest", site.policy_name())]);
@@ -166,11 +168,9 @@ fn the_story_of_an_edit_from_the_change_request_to_the_cluster_and_back() {
     let looks = installation.looks(&installation.shop, "restored");
     assert_eq!(installation.shop.shell(&looks, "cat /data/private"), "hello\n");
 
-    // A revert within the grace time takes back what was lost.
-    let (revert, _) = site.propose_to_keep("more", 5);
-    site.wait_for_comment(revert, &["takes back"]);
+    // The revert is merged within the grace time.
     gitea.merge("ada", revert, "squash");
-    site.wait_for_comment(revert, &["### Mainstay: applied", "were taken back"]);
+    site.wait_for_comment(revert, &["### Mainstay: applied", "taken back"]);
     assert_eq!(installation.applied(&site.policy_name()).points().len(), 4);
 
     no_secret_shows(&site, &[number, restore, revert], watched.end());
