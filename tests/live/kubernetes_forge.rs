@@ -102,7 +102,7 @@ spec:
   s3:
     endpoint: http://s3.peers:9000
     bucket: backups
-    prefix: {namespace}
+    prefix: {prefix}
     accessKeyId: {{secret: offsite, key: id}}
     secretAccessKey: {{secret: offsite, key: secret}}
   password: {{secret: offsite, key: password}}
@@ -117,7 +117,8 @@ spec:
     - name: data
       volumes: {{claims: [data]}}
   retention: {{keepLast: {keep}}}
-"
+",
+        prefix = installation.prefix,
     )
 }
 

@@ -41,7 +41,7 @@ pub struct Installation {
     pub system: Namespace,
     name: String,
     /// Below this in the bucket. What another run of the test left there would be found.
-    prefix: String,
+    pub prefix: String,
     rights: Option<Rights>,
 }
 
