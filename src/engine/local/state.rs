@@ -7,7 +7,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -35,6 +35,8 @@ use observation::Observer;
 const FILE_NAME: &str = "state.sqlite";
 /// How long a call waits for another process's transaction.
 const BUSY: Duration = Duration::from_secs(30);
+/// How soon what SQLite does not wait for is tried again.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 /// The version of the schema, in `user_version`. 2 added the table `changes`, with which nothing but an observation by a
 /// daemon has to do; 3 added what [`points::ADDED`] says, `past_runs` and `secret_variables`.
 const VERSION: i64 = 3;
@@ -142,9 +144,10 @@ impl State {
         make_private_directory(directory).map_err(|error| open_error(error.into()))?;
         let connection = Connection::open(directory.join(FILE_NAME)).map_err(|error| open_error(error.into()))?;
         connection.busy_timeout(BUSY).map_err(|error| open_error(error.into()))?;
+        write_ahead(&connection).map_err(|error| open_error(error.into()))?;
         // FULL: an intent must be on disk before its side effect happens, even if the machine loses power.
         connection
-            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+            .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
             .map_err(|error| open_error(error.into()))?;
         let observer = Some(Mutex::default());
         let state = Self {
@@ -276,6 +279,23 @@ impl State {
     }
 }
 
+/// Sets a database to write ahead. SQLite does not wait for others here, whatever `busy_timeout` says: of two who do this
+/// to a new database at the same time, one is told at once that it is locked.
+fn write_ahead(connection: &Connection) -> Result<(), rusqlite::Error> {
+    let deadline = Instant::now() + BUSY;
+    loop {
+        match connection.execute_batch("PRAGMA journal_mode = WAL") {
+            Err(error)
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+                    && Instant::now() < deadline =>
+            {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Makes a directory that only its owner can read, with its parents.
 ///
 /// # Errors
@@ -351,6 +371,26 @@ CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT 
 mod tests {
     use super::*;
     use crate::policy::PolicyName;
+
+    /// A daemon and a command that are started together on a new host both make the state.
+    #[test]
+    fn a_new_state_is_made_by_many_at_once() {
+        for _ in 0..40 {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("state");
+            let start = std::sync::Barrier::new(8);
+            std::thread::scope(|scope| {
+                let open = |number| {
+                    start.wait();
+                    if number % 4 == 0 { State::open_read_only(&path) } else { State::open(&path) }.map(|_| ())
+                };
+                let all: Vec<_> = (0..8).map(|number| scope.spawn(move || open(number))).collect();
+                for opened in all {
+                    opened.join().unwrap().unwrap();
+                }
+            });
+        }
+    }
 
     /// `mainstay plan` looks at a state that an older version wrote, before any process of this version wrote to it.
     #[test]
