@@ -363,7 +363,9 @@ mod tests {
         for watched in [false, true] {
             assert_eq!([1, 2, 3, 5, 6, u32::MAX].map(|failures| seconds(failures, watched)), [2, 4, 8, 32, 60, 60]);
         }
-        assert!((54..=66).contains(&seconds(0, false)));
+        let pauses: BTreeSet<u128> = (0..50).map(|_| pause(poll, 0, false).as_millis()).collect();
+        assert!(pauses.iter().all(|milliseconds| (54_000..=66_000).contains(milliseconds)));
+        assert!(pauses.len() > 10, "many daemons must not ask at the same moment: {pauses:?}");
         assert_eq!(seconds(0, true), 300, "what is watched needs no asking");
         // Whoever asks each second does not wait less after a failure than without one.
         assert_eq!(pause(Duration::from_secs(1), 9, false).as_secs(), 5);

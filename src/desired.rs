@@ -35,6 +35,8 @@ pub struct DesiredState {
     pub frozen_policies: BTreeSet<PolicyName>,
     /// Files with findings: policies that were last applied from one of these are frozen, too.
     pub frozen_files: BTreeSet<PathBuf>,
+    /// Those of them of which nobody can tell which policies they hold: a policy that is nowhere else may be there.
+    pub unknown_files: BTreeSet<PathBuf>,
     /// Nothing may be deleted, and why: the checkout is empty, the watched path vanished, the history was rewritten, or
     /// the settings cannot be read.
     pub deletion_blocked: Option<String>,

@@ -88,6 +88,7 @@ impl Files {
     /// they are.
     pub fn freeze(&self, desired: &mut DesiredState) -> Vec<String> {
         desired.frozen_files.extend(self.unread.keys().cloned());
+        desired.unknown_files.extend(self.unread.keys().cloned());
         self.unread.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect()
     }
 }

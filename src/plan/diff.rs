@@ -232,6 +232,11 @@ impl<'a> Draft<'a> {
         let confirms = before.is_some_and(|before| {
             before.document.spec.deletion == crate::policy::document::backup_policy::Deletion::Confirm
         });
+        if let Some(file) = self.desired.unknown_files.first() {
+            let file = file.display();
+            blocked
+                .get_or_insert(format!("unknown is not empty: nobody can tell which policies {file} holds; mend it"));
+        }
         if !self.actual.complete {
             blocked.get_or_insert("unknown is not empty: the engine could not be observed completely".to_owned());
         } else if confirms && !actual.inventory.complete {

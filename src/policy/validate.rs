@@ -57,6 +57,8 @@ pub struct CheckedFile {
     pub references: Vec<(String, Place)>,
     /// Whether a document says, or seems to say, that it holds the settings.
     pub has_settings: bool,
+    /// Whether it may hold a policy whose name cannot be read.
+    pub hides_names: bool,
 }
 
 /// One document that is right by itself.
@@ -175,7 +177,19 @@ fn readable_names(root: &Node, checked: &mut CheckedFile) {
         Some("Settings") => checked.has_settings = true,
         Some("Restore") => {}
         // A kind with a typing error may well be that of a policy.
-        Some(_) | None => checked.policies.extend(name.map(|name| PolicyName::new(namespace, name))),
+        Some(_) | None => checked.note_policy(namespace, name),
+    }
+}
+
+impl CheckedFile {
+    /// Notes a document that is a policy, or may be one; none: its name cannot be read.
+    fn note_policy(&mut self, namespace: &str, name: Option<&str>) {
+        match name {
+            Some(name) => {
+                self.policies.insert(PolicyName::new(namespace, name));
+            }
+            None => self.hides_names = true,
+        }
     }
 }
 
@@ -204,5 +218,5 @@ fn document_location(findings: &Findings<'_>) -> Location {
 
 /// A file that could not be read as text at all: nothing but its path is known.
 pub fn unreadable(diagnostic: Diagnostic) -> CheckedFile {
-    CheckedFile { diagnostics: vec![diagnostic], ..CheckedFile::default() }
+    CheckedFile { diagnostics: vec![diagnostic], hides_names: true, ..CheckedFile::default() }
 }

@@ -65,6 +65,8 @@ pub enum Health {
     Ahead,
     /// A change waits for consent.
     Refused,
+    /// A change is held back, and no consent helps: something must be mended first.
+    Held,
     /// The restore points cannot be seen.
     Unseen,
     /// It has not run yet.
@@ -81,7 +83,7 @@ impl Health {
     /// Whether a person must look at it.
     pub fn needs_attention(self) -> bool {
         match self {
-            Self::Broken | Self::Failed | Self::Ahead | Self::Refused | Self::Unseen => true,
+            Self::Broken | Self::Failed | Self::Ahead | Self::Refused | Self::Held | Self::Unseen => true,
             Self::Waiting | Self::Good | Self::Suspended | Self::Withdrawn => false,
         }
     }
@@ -98,7 +100,8 @@ pub fn judge(input: &StatusInput<'_>, name: &PolicyName, last_run: Option<&RunRe
 
 fn judge_policy(input: &StatusInput<'_>, name: &PolicyName, last_run: Option<&RunReport>) -> (Health, String) {
     if let Some(refusal) = refusal(input, name) {
-        return (Health::Refused, refusal_message(refusal, input.approve_arguments));
+        let health = if refusal.can_be_approved() { Health::Refused } else { Health::Held };
+        return (health, refusal_message(refusal, input.approve_arguments));
     }
     if let Some(problem) = input.applied.failed.get(name) {
         return (Health::Broken, format!("The document could not be applied: {problem}"));
@@ -152,6 +155,7 @@ pub fn conditions(health: Health, message: &str, before: &[Condition], now: Time
     let (reason, ready, reconciling, stalled) = match health {
         Health::Broken => ("DocumentNotInForce", False, False, True),
         Health::Refused => ("ApprovalNeeded", False, False, True),
+        Health::Held => ("HeldBack", False, False, True),
         Health::Ahead => ("ClockWentBack", Unknown, False, True),
         Health::Failed => ("RunFailed", False, True, False),
         Health::Unseen => ("InventoryIncomplete", Unknown, True, False),

@@ -137,7 +137,7 @@ fn attention(page: &mut String, policies: &BTreeMap<PolicyName, Arc<PolicyStatus
     let bad: Vec<&PolicyStatus> = sorted(policies)
         .into_iter()
         // What is refused has its own section above.
-        .filter(|policy| policy.health.needs_attention() && policy.health != Health::Refused)
+        .filter(|policy| policy.health.needs_attention() && !matches!(policy.health, Health::Refused | Health::Held))
         .collect();
     if bad.is_empty() {
         return;
@@ -206,6 +206,7 @@ fn table(page: &mut String, policies: &BTreeMap<PolicyName, Arc<PolicyStatus>>) 
             | Health::Failed
             | Health::Ahead
             | Health::Refused
+            | Health::Held
             | Health::Unseen
             | Health::Waiting
             | Health::Good => status.next_run.map_or_else(|| "–".to_owned(), time),
@@ -239,6 +240,7 @@ fn condition(health: Health) -> &'static str {
         Health::Failed => "❌ Run failed",
         Health::Ahead => "⚠️ Clock went back",
         Health::Refused => "⚠️ Waits for consent",
+        Health::Held => "⚠️ Held back",
         Health::Unseen => "⚠️ Not readable",
         Health::Waiting => "⏳ Not run yet",
         Health::Good => "✅ Ready",

@@ -18,6 +18,7 @@ pub fn overdue(input: &StatusInput<'_>, policy: &PolicyStatus) -> Option<String>
         | Health::Failed
         | Health::Ahead
         | Health::Refused
+        | Health::Held
         | Health::Unseen
         | Health::Waiting
         | Health::Good => {}

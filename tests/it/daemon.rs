@@ -102,7 +102,7 @@ fn a_loss_waits_for_approval_and_a_revert_takes_it_back() {
     let host = Host::new();
     let keep = |count: u32| format!("  retention: {{keepLast: {count}, keepDaily: 0, keepWeekly: 0, grace: 24h}}");
     host.commit_policy(&keep(3));
-    let _daemon = host.daemon();
+    let daemon = host.daemon();
     host.wait_for_status("status/shop/nightly.yaml", "observedRevision");
     (0..3).for_each(|_| host.run_by_hand());
     let points = host.points();
@@ -117,6 +117,8 @@ fn a_loss_waits_for_approval_and_a_revert_takes_it_back() {
         Some(host.good(&["status"])).filter(|status| status.contains("Refused"))
     });
     assert!(waits.contains(&format!("`mainstay approve {}", digest(&dashboard))), "{waits}");
+    let refusals = |count: f64| (daemon.metric("mainstay_plan_refusals") == count).then_some(());
+    wait_for("the metric of refusals", || refusals(1.0));
 
     host.good(&["approve", &digest(&dashboard)]);
     let status = host.wait_for_status("status/shop/nightly.yaml", "expiredSince");
@@ -126,6 +128,7 @@ fn a_loss_waits_for_approval_and_a_revert_takes_it_back() {
     wait_for("status to tell that nothing waits", || {
         Some(host.good(&["status"])).filter(|status| !status.contains("Refused"))
     });
+    wait_for("the metric of refusals", || refusals(0.0));
 
     // The rules of the reverted commit keep the two again, from the very turn that applies it. The next cleanup, here
     // that of a run, lets only go what these rules let go, and the run's own point is the newest.
@@ -188,6 +191,88 @@ fn nothing_is_deleted_while_the_documents_cannot_be_known() {
     host.commit(&[]);
     host.git(&["branch", "--force", "main", "new"]);
     still_there("history of the branch was rewritten");
+}
+
+#[test]
+fn only_the_branch_that_is_watched_counts() {
+    let host = Host::new();
+    host.commit_policy("");
+    host.git(&["checkout", "--quiet", "-b", "trunk"]);
+    host.commit(&[("backup.yaml", &host.policy("weekly", ""))]);
+    let repository = host.documents.path().display().to_string();
+    let _daemon = host.daemon_with(&["--repo", &repository, "--branch", "trunk"], &[]);
+    host.wait_for_status("status/shop/weekly.yaml", "observedRevision");
+    // A commit elsewhere changes nothing, and the next one here does.
+    host.git(&["checkout", "--quiet", "main"]);
+    host.commit(&[("other.backup.yaml", &host.policy("elsewhere", ""))]);
+    host.git(&["checkout", "--quiet", "trunk"]);
+    host.commit(&[("more.backup.yaml", &host.policy("more", ""))]);
+    host.wait_for_status("status/shop/more.yaml", "observedRevision");
+    for name in ["nightly", "elsewhere"] {
+        assert_eq!(host.status(&format!("status/shop/{name}.yaml")), None, "{name}");
+    }
+}
+
+/// Nobody can tell what an unreadable file asks for: it may be the very policy that is nowhere else.
+#[test]
+fn a_policy_that_moves_into_a_file_that_cannot_be_read_stays() {
+    let host = Host::new();
+    let good = host.policy("nightly", "");
+    let names = [("store.backup.yaml", host.store()), ("a.backup.yaml", good.clone())];
+    host.commit(&names.each_ref().map(|(path, text)| (*path, text.as_str())));
+    let _daemon = host.daemon();
+    host.wait_for_status("status/shop/nightly.yaml", "observedRevision");
+    host.run_by_hand();
+    let moved = |content: &[u8]| {
+        host.documents.write("b.backup.yaml", content);
+        fs::remove_file(host.documents.path().join("a.backup.yaml")).expect("a file");
+    };
+    let long = format!("{good}# {}\n", "x".repeat(10 << 20));
+    let bad: [(&str, &[u8]); 5] = [
+        ("Git LFS", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        ("UTF-8", b"kind: BackupPolicy\nmetadata: {name: \xff\xfe}\n"),
+        ("larger than", long.as_bytes()),
+        ("not YAML", b"kind: BackupPolicy\nmetadata: {name: [\n"),
+        (
+            "`metadata.name`",
+            b"apiVersion: mainstay.dev/v1alpha1\nkind: BackupPolicy\nmetadata: {nam: nightly}\nspec: {}\n",
+        ),
+    ];
+    let stays = |what: &str| {
+        let dashboard = host.wait_for_dashboard(&host.git(&["rev-parse", "HEAD"])[..8]);
+        assert!(dashboard.contains("b.backup.yaml"), "{what}: {dashboard}");
+        assert!(!dashboard.contains("| withdrawn |"), "{what}: {dashboard}");
+        assert!(dashboard.contains("nobody can tell which policies b.backup.yaml holds"), "{what}: {dashboard}");
+        assert!(dashboard.contains("Held back"), "{what}: {dashboard}");
+        host.run_by_hand();
+    };
+    for (what, content) in bad {
+        moved(content);
+        host.commit(&[]);
+        stays(what);
+        fs::remove_file(host.documents.path().join("b.backup.yaml")).expect("a file");
+        host.commit(&[("a.backup.yaml", &good)]);
+        let all_is_well = || host.status("README.md").filter(|page| !page.contains("b.backup.yaml")).map(drop);
+        wait_for("no problem", all_is_well);
+    }
+    // One that points elsewhere is not followed.
+    moved(b"");
+    fs::remove_file(host.documents.path().join("b.backup.yaml")).expect("a file");
+    std::os::unix::fs::symlink("/etc/hostname", host.documents.path().join("b.backup.yaml")).expect("a link");
+    host.commit(&[]);
+    stays("a link");
+    // Mended where it is now, it goes on in the same place.
+    fs::remove_file(host.documents.path().join("b.backup.yaml")).expect("a link");
+    host.commit(&[("b.backup.yaml", &good)]);
+    let dashboard = host.wait_for_dashboard(&host.git(&["rev-parse", "HEAD"])[..8]);
+    assert!(dashboard.contains("Ready") && !dashboard.contains("b.backup.yaml"), "{dashboard}");
+    host.run_by_hand();
+    let places = host.database().query_row("SELECT count(*) FROM places", [], |row| row.get::<_, i64>(0));
+    assert_eq!(places.expect("a number"), 1, "the policy began anew");
+    // Where it is really gone, it is withdrawn.
+    fs::remove_file(host.documents.path().join("b.backup.yaml")).expect("a file");
+    host.commit(&[]);
+    host.wait_for_dashboard("| withdrawn |");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Names out of a text that is not YAML: enough to know whose policies a broken file holds.
 
 use super::CheckedFile;
-use crate::policy::{PolicyName, RepositoryName, is_name, parse::pieces};
+use crate::policy::{RepositoryName, is_name, parse::pieces};
 
 /// Notes the names that stand in each document of a text. Too many are better than too few: a name that is noted is
 /// only kept from being changed.
@@ -18,9 +18,16 @@ pub fn names(text: &str, checked: &mut CheckedFile) {
             Some("Settings") => checked.has_settings = true,
             Some("Repository") => checked.repositories.extend(name.map(|name| RepositoryName(name.to_owned()))),
             Some("Restore") => {}
-            Some(_) | None => checked.policies.extend(name.map(|name| PolicyName::new(namespace, name))),
+            // Such as the piece before the first `---`.
+            None if is_blank(piece) => {}
+            Some(_) | None => checked.note_policy(namespace, name),
         }
     }
+}
+
+/// Whether nothing stands there but comments and the mark of a document.
+fn is_blank(piece: &str) -> bool {
+    piece.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#') || line == "---")
 }
 
 /// The plain or quoted text behind `KEY:`, in block or flow style.
@@ -56,6 +63,8 @@ mod tests {
         let policies: Vec<String> = checked.policies.iter().map(ToString::to_string).collect();
         assert_eq!(policies, ["shop/nightly", "web/b"]);
         assert_eq!(checked.repositories.len(), 1);
-        assert!(checked.has_settings);
+        assert!(checked.has_settings && !checked.hides_names);
+        names("# all is well\n---\nkind: BackupPolicy\nmetadata: {name: [\n", &mut checked);
+        assert!(checked.hides_names);
     }
 }

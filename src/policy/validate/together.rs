@@ -57,7 +57,9 @@ pub fn together(files: &[(&Path, &CheckedFile)]) -> (DesiredState, Vec<Diagnosti
         frozen_policies.extend(frozen.flat_map(|(_, file)| file.policies.iter().cloned()));
     }
 
-    let mut desired = DesiredState { frozen_policies, frozen_files, ..DesiredState::default() };
+    let hidden = files.iter().filter(|(path, file)| file.hides_names && frozen_files.contains(*path));
+    let unknown_files = hidden.map(|(path, _)| (*path).to_owned()).collect();
+    let mut desired = DesiredState { frozen_policies, frozen_files, unknown_files, ..DesiredState::default() };
     let mut policies = Vec::with_capacity(resolved.len());
     for (content, repositories) in resolved {
         if !desired.is_frozen(&content.name, &content.location.file) {
