@@ -39,6 +39,10 @@ pub const PLAN_CHECK: &str = "mainstay/plan";
 pub const APPLY_CHECK: &str = "mainstay/apply";
 /// The most characters of a comment that forges take.
 pub const COMMENT_CHARACTERS: usize = 65_536;
+/// The most change requests that [`Forge::recent_requests`] gives.
+pub const RECENT_ENTRIES: usize = 50;
+/// What that call is called in messages.
+const RECENT: &str = "listing the change requests that were updated last";
 
 /// Someone on a forge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,6 +215,9 @@ pub trait Forge: Send + Sync {
     /// All open change requests, newest first; none: nothing changed since the last call. One request where there are
     /// not many.
     fn open_requests(&self) -> impl Future<Output = Result<Option<Vec<ChangeRequest>>, ForgeError>> + Send;
+
+    /// The change requests that were updated last, open or not, newest first: [`RECENT_ENTRIES`] at most, with one request.
+    fn recent_requests(&self) -> impl Future<Output = Result<Vec<ChangeRequest>, ForgeError>> + Send;
 
     /// One change request, whether it is open or not.
     fn request(&self, number: u64) -> impl Future<Output = Result<ChangeRequest, ForgeError>> + Send;

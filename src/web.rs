@@ -155,3 +155,23 @@ async fn metrics_text(State(window): State<Window>) -> impl IntoResponse {
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [("content-type", "text/plain")], format!("{error}\n")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_webhook_that_is_sent_again_wakes_once() {
+        let (wake, mut wakes) = mpsc::channel(8);
+        let mut doorbell = Doorbell::new(Secret::new("x"), wake);
+        for body in [b"one".as_slice(), b"one", b"two", b"one"] {
+            doorbell.ring(body);
+        }
+        let mut heard = 0;
+        while wakes.try_recv().is_ok() {
+            heard += 1;
+        }
+        assert_eq!(heard, 2);
+        assert_eq!(doorbell.heard.len(), 2, "what is remembered is bounded by what is different");
+    }
+}

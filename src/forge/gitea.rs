@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Account, ChangeRequest, Check, CheckState, Comment, Forge, ForgeError, Permission, Progress, Proposal, Review,
-    Verdict,
+    Account, ChangeRequest, Check, CheckState, Comment, Forge, ForgeError, Permission, Progress, Proposal, RECENT,
+    RECENT_ENTRIES, Review, Verdict,
     http::{Client, Scheme, encoded, encoded_path},
     shape::{RawComment, RawPermission, User, account},
     usage::Usage,
@@ -133,6 +133,12 @@ impl Forge for Gitea {
         let path = self.path(&format!("/pulls?state=open&sort=recentupdate&limit={PAGE_ENTRIES}"));
         let list = self.client.list::<Pull>("listing open change requests", &path).await?;
         Ok((!list.is_same).then(|| list.entries.into_iter().map(ChangeRequest::from).collect()))
+    }
+
+    async fn recent_requests(&self) -> Result<Vec<ChangeRequest>, ForgeError> {
+        let path = self.path(&format!("/pulls?state=all&sort=recentupdate&limit={RECENT_ENTRIES}"));
+        let pulls: Vec<Pull> = self.client.page(RECENT, &path).await?;
+        Ok(pulls.into_iter().map(ChangeRequest::from).collect())
     }
 
     async fn request(&self, number: u64) -> Result<ChangeRequest, ForgeError> {

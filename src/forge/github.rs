@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     Account, Annotation, ChangeRequest, Check, CheckState, Comment, Forge, ForgeError, Permission, Progress, Proposal,
-    Review, Verdict,
+    RECENT, RECENT_ENTRIES, Review, Verdict,
     http::{Client, Scheme, encoded, encoded_path},
     shape::{RawComment, RawPermission, User, account},
     usage::Usage,
@@ -262,6 +262,13 @@ impl Forge for GitHub {
         let path = self.path(&format!("/pulls?state=open&sort=updated&direction=desc&per_page={PAGE_ENTRIES}"));
         let list = self.client.list::<Pull>("listing open change requests", &path).await?;
         Ok((!list.is_same).then(|| list.entries.into_iter().map(ChangeRequest::from).collect()))
+    }
+
+    async fn recent_requests(&self) -> Result<Vec<ChangeRequest>, ForgeError> {
+        self.prepare().await?;
+        let path = self.path(&format!("/pulls?state=all&sort=updated&direction=desc&per_page={RECENT_ENTRIES}"));
+        let pulls: Vec<Pull> = self.client.page(RECENT, &path).await?;
+        Ok(pulls.into_iter().map(ChangeRequest::from).collect())
     }
 
     async fn request(&self, number: u64) -> Result<ChangeRequest, ForgeError> {

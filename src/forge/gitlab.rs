@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Account, ChangeRequest, Check, CheckState, Comment, Forge, ForgeError, Permission, Progress, Proposal, Review,
-    Verdict,
+    Account, ChangeRequest, Check, CheckState, Comment, Forge, ForgeError, Permission, Progress, Proposal, RECENT,
+    RECENT_ENTRIES, Review, Verdict,
     http::{Client, Scheme, encoded},
     usage::Usage,
 };
@@ -166,6 +166,12 @@ impl Forge for GitLab {
         let list = self.client.list::<MergeRequest>("listing open change requests", &path).await?;
         let known = |request: &MergeRequest| request.sha.is_some();
         Ok((!list.is_same).then(|| list.entries.into_iter().filter(known).map(ChangeRequest::from).collect()))
+    }
+
+    async fn recent_requests(&self) -> Result<Vec<ChangeRequest>, ForgeError> {
+        let path = self.path(&format!("/merge_requests?state=all&order_by=updated_at&per_page={RECENT_ENTRIES}"));
+        let requests: Vec<MergeRequest> = self.client.page(RECENT, &path).await?;
+        Ok(requests.into_iter().filter(|request| request.sha.is_some()).map(ChangeRequest::from).collect())
     }
 
     async fn request(&self, number: u64) -> Result<ChangeRequest, ForgeError> {

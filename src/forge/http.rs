@@ -174,6 +174,15 @@ impl Client {
         Ok(List { entries, is_same: false })
     }
 
+    /// Reads a list of one page, with the tag of the last time: where nothing changed, that costs no more than the asking.
+    ///
+    /// # Errors
+    /// See [`ForgeError`].
+    pub async fn page<T: DeserializeOwned>(&self, operation: &str, path: &str) -> Result<Vec<T>, ForgeError> {
+        let answer = self.exchange(operation, Method::GET, path, None, true).await?;
+        self.read(operation, &answer.body)
+    }
+
     /// Writes something, and reads what the forge makes of it.
     ///
     /// # Errors

@@ -30,6 +30,7 @@ use crate::{
 
 mod answers;
 mod draft;
+mod ended;
 mod judged;
 mod merged;
 mod troubles;
@@ -224,6 +225,8 @@ impl<F: Forge> Eye<F> {
         if judged != Judged::Later {
             self.after_merges(engine, report, &mut troubles, now).await?;
         }
+        let refused = self.refuse_on_ended(&mut troubles, now).await;
+        looked.is_settling |= troubles.note("change requests that are open no longer", refused)?.unwrap_or(false);
         looked.problem = troubles.first;
         Ok(looked)
     }

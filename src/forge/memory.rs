@@ -40,6 +40,10 @@ pub struct ForgeMemory {
     pub place: String,
     /// Change requests by their numbers: those that are open, and those that were merged and are not done with.
     pub requests: BTreeMap<u64, Tracked>,
+    /// Change requests that are open no longer, and are listened to for a while, so that whoever asks for something there
+    /// gets an answer.
+    #[serde(default)]
+    pub ended: BTreeMap<u64, Ended>,
     /// The commit of the watched branch up to which looks have judged whose messages count; none: none yet.
     #[serde(default)]
     pub judged: Option<Revision>,
@@ -85,6 +89,19 @@ pub struct Tracked {
     pub page: String,
     /// How far it is after it was merged.
     pub merged: Option<Merged>,
+}
+
+/// A change request that is open no longer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ended {
+    /// When that was seen.
+    pub seen_at: Timestamp,
+    /// The `updated_at` at which comments were read last since then.
+    pub read_at: Option<Timestamp>,
+    /// Comments that were answered, before or since.
+    #[serde(default)]
+    pub answered: BTreeSet<u64>,
 }
 
 /// What a plan was made from.

@@ -17,6 +17,7 @@ use super::{
     gitlab::GitLab,
     look::{Eye, LookError, Looked},
     memory::ForgeMemory,
+    usage::Usage,
 };
 use crate::{
     daemon::{Wake, memory::Memory},
@@ -116,8 +117,11 @@ async fn work<E: Engine>(place: Place<E>, mut assignments: watch::Receiver<Assig
             }
             Some(forge) => {
                 let result = look(&place, forge, &assignment.report, &mut known).await;
-                if let Some((_, eye)) = &known {
-                    eye.show(&place.window, result.is_ok());
+                let is_good = result.as_ref().is_ok_and(|looked| looked.problem.is_none());
+                match &known {
+                    Some((_, eye)) => eye.show(&place.window, is_good),
+                    // It could not even be opened.
+                    None => place.window.look().metrics.forge_looked(&place_of(forge), false, 0, &Usage::default()),
                 }
                 failures = if result.is_ok() { 0 } else { failures.saturating_add(1) };
                 match result {
@@ -270,6 +274,11 @@ impl AnyEye {
     }
 }
 
+/// A forge and repository as an address.
+fn place_of(settings: &Forge) -> String {
+    format!("{}/{}", settings.url.trim_end_matches('/'), settings.repository)
+}
+
 fn eye<E, F>(place: &Place<E>, settings: &Forge, forge: F) -> Result<Eye<F>, LookError> {
     let Place { checkout, state_directory, engine_kind, .. } = place;
     let kept = Memory::load(state_directory)?.forge;
@@ -278,7 +287,7 @@ fn eye<E, F>(place: &Place<E>, settings: &Forge, forge: F) -> Result<Eye<F>, Loo
     let cache_directory = checkout.cache_directory.join(MIRROR);
     Ok(Eye {
         forge,
-        place: format!("{}/{}", settings.url.trim_end_matches('/'), settings.repository),
+        place: place_of(settings),
         own: None,
         rules: settings.approval,
         checkout: CheckoutOptions { cache_directory, ..checkout.clone() },
@@ -291,4 +300,26 @@ fn eye<E, F>(place: &Place<E>, settings: &Forge, forge: F) -> Result<Eye<F>, Loo
         permissions: Default::default(),
         unsettled: Default::default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_failures_the_forge_is_asked_ever_later_and_never_before_it_wants_to_be() {
+        let error = LookError::Forge(ForgeError::Refused {
+            operation: String::new(),
+            place: String::new(),
+            status: 403,
+            answer: String::new(),
+            hint: "",
+        });
+        let poll = Duration::from_secs(10);
+        let pauses = [1, 4, 6, 9, 99].map(|failures| after(&error, failures, poll).as_secs());
+        assert_eq!(pauses, [10, 16, 64, 256, 256]);
+        let until = Timestamp::now() + jiff::SignedDuration::from_secs(600);
+        let limited = LookError::Forge(ForgeError::Limited { operation: String::new(), place: String::new(), until });
+        assert!((599..=602).contains(&after(&limited, 1, poll).as_secs()));
+    }
 }

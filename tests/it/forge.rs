@@ -21,9 +21,12 @@ use mainstay::{
 use serde_json::{Value, json};
 
 mod ci;
+mod hosted;
 mod look;
 mod picture;
 pub mod published;
+mod scene;
+mod trust;
 mod whole;
 
 use published::{Answer, Server};
@@ -168,6 +171,11 @@ async fn github_is_spoken_to_as_it_publishes() {
                 (merged["state"], merged["merged_at"]) = (json!("closed"), json!("2026-11-21T11:00:00Z"));
                 Answer::json(merged)
             }
+            "GET /pulls?state=all&sort=updated&direction=desc&per_page=50" => {
+                let mut closed = pull(1, 5);
+                (closed["state"], closed["head"]["repo"]) = (json!("closed"), Value::Null);
+                Answer::json(json!([pull(2, 1), closed]))
+            }
             line if line == format!("POST /statuses/{HEAD}") => Answer::json(json!({ "id": 1 })),
             "GET /git/ref/heads/main" => Answer::json(json!({ "object": { "sha": HEAD } })),
             "POST /git/refs" | "PUT /contents/restores/x%2Ebackup%2Eyaml" => Answer::json(json!({})),
@@ -191,6 +199,9 @@ async fn github_is_spoken_to_as_it_publishes() {
     let brought = forge.brought_by(&Revision(HEAD.to_owned())).await.expect("a list");
     assert_eq!(brought.iter().map(|request| (request.number, request.is_fork)).collect::<Vec<_>>(), [(1, true)]);
     assert_eq!((brought[0].head_branch.as_str(), brought[0].base_branch.as_str()), ("edit", "main"));
+    let recent = forge.recent_requests().await.expect("a list").into_iter();
+    let recent: Vec<_> = recent.map(|request| (request.number, request.progress)).collect();
+    assert_eq!(recent, [(2, Progress::Open), (1, Progress::Closed)]);
     forge.set_check(&Revision(HEAD.to_owned()), &check(CheckState::ApprovalNeeded)).await.expect("a status");
     let status = server.asked().pop().expect("the status");
     assert_eq!(status.body, json!({ "context": "mainstay/plan", "state": "failure", "description": "why" }));
@@ -308,6 +319,9 @@ async fn gitlab_is_spoken_to_as_it_publishes() {
                 preparing["sha"] = Value::Null;
                 Answer::json(json!([request("opened"), preparing])).with("x-next-page", "")
             }
+            "GET /merge_requests?state=all&order_by=updated_at&per_page=50" => {
+                Answer::json(json!([request("merged"), request("locked")]))
+            }
             "GET /merge_requests/3" => Answer::json(request("merged")),
             "GET /merge_requests/3/notes?sort=asc&order_by=created_at&per_page=100&page=1" => Answer::json(json!([
                 note(1, false, "2026-11-21T10:00:00.150Z"),
@@ -352,6 +366,9 @@ async fn gitlab_is_spoken_to_as_it_publishes() {
     assert_eq!(server.asked()[0].header("private-token"), "a-token");
     let request = forge.request(3).await.expect("a request");
     assert_eq!(request.progress, Progress::Merged(Revision(HEAD.to_owned())), "a fast-forward makes no commit");
+    let recent = forge.recent_requests().await.expect("a list");
+    assert_eq!(recent[0].progress, request.progress);
+    assert_eq!(recent.len(), 2);
     let brought = forge.brought_by(&Revision(HEAD.to_owned())).await.expect("a list");
     assert_eq!(brought.iter().map(|request| request.head_branch.as_str()).collect::<Vec<_>>(), ["edit"]);
     let comments = forge.comments(3).await.expect("notes");

@@ -80,22 +80,11 @@ impl Site {
         self.gitea.wait_for_comment(number, words, || self.log())
     }
 
-    /// A file of the status branch on the server.
-    fn status(&self, path: &str) -> String {
-        self.ada.git(&["fetch", "-q", "origin"]);
-        let output = Command::new("git")
-            .current_dir(&self.ada.path)
-            .args(["show", &format!("origin/mainstay/status:{path}")])
-            .output()
-            .expect("git");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
     /// Everything that is in the ledger.
     fn ledger(&self) -> String {
         self.ada.git(&["fetch", "-q", "origin"]);
         let paths = self.ada.git(&["ls-tree", "-r", "--name-only", "origin/mainstay/status", "runs/"]);
-        paths.lines().map(|path| self.status(path)).collect()
+        paths.lines().map(|path| self.ada.status(path)).collect()
     }
 }
 
@@ -210,6 +199,9 @@ fn the_story_of_an_edit_that_loses_restore_points() {
         (ledger.contains("\"approved\"") && ledger.contains("bob by review") && ledger.contains("lostByEdit"))
             .then_some(())
     });
+    // Whoever asks for something there now is told that nobody listens.
+    gitea.comment("bob", number, "/mainstay run shop/nightly");
+    site.wait_for_comment(number, &["`bob`: this change request is merged, so nothing is carried out here"]);
 
     // A revert within the grace time takes them back.
     let (revert, _) = site.propose_to_keep("more", 5);
@@ -481,12 +473,12 @@ fn a_forge_that_refuses_is_a_condition_and_holds_up_nothing() {
     fs::write(&own, "not-the-token\n").expect("a token");
     let (later, _) = site.propose_to_keep("most", 7);
     wait_for("the problem on the dashboard", 60, || {
-        site.status("README.md").contains("the token is wrong, or it has expired").then_some(())
+        site.ada.status("README.md").contains("the token is wrong, or it has expired").then_some(())
     });
     assert!(site.world.mainstay(&["run", "shop/nightly"]).status.success());
     fs::write(&own, &good).expect("a token");
     site.wait_for_comment(later, &["keepLast 5 → 7"]);
     wait_for("the problem to go from the dashboard", 60, || {
-        (!site.status("README.md").contains("the token is wrong")).then_some(())
+        (!site.ada.status("README.md").contains("the token is wrong")).then_some(())
     });
 }

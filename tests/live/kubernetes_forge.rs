@@ -131,6 +131,14 @@ fn the_story_of_an_edit_from_the_change_request_to_the_cluster_and_back() {
         site.run();
     }
 
+    // What no policy protects is on the dashboard; what one protects is not, and everything could be looked at.
+    let shop = installation.shop.name();
+    let dashboard = wait_for("the dashboard", PATIENCE, || {
+        Some(site.ada.status("README.md")).filter(|page| page.contains("## Not covered by any policy"))
+    });
+    assert!(dashboard.contains(&format!("volume {shop}/more (mounted by Deployment/shop)")), "{dashboard}");
+    assert!(!dashboard.contains(&format!("volume {shop}/data")) && !dashboard.contains("looked into"), "{dashboard}");
+
     // The plan comes to the change request, and it is refused.
     let (number, head) = site.propose_to_keep("fewer", 1);
     let plan = site.wait_for_comment(number, &["Restore points: 2 lost", "/mainstay approve"]);

@@ -1,6 +1,8 @@
 //! Answers to commands in comments: each is carried out and answered once, by whoever may ask for it, and every refusal
 //! is answered, too.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::{Eye, LookError, document_path};
@@ -23,6 +25,9 @@ const BRANCH: &str = "mainstay/restore-";
 const FOR: &str = "-for-";
 /// Commands that are answered in one look; the next look goes on.
 const ANSWERS_LIMIT: usize = 10;
+/// Commands that are refused, or were answered before, on a change request that is open no longer; further ones are not
+/// heard.
+const REFUSALS_LIMIT: usize = 100;
 /// Comments that are remembered as answered for one change request; whoever writes more commands is not heard.
 const COMMANDS_LIMIT: usize = 500;
 
@@ -92,7 +97,8 @@ pub(super) async fn asked<F: Forge>(
     Ok(asked)
 }
 
-/// Carries out and answers. What was begun is never begun again: it counts as answered before it is.
+/// Carries out and answers. What was begun is never begun again: it counts as answered before it is. Where only something
+/// is said, it counts when it was.
 ///
 /// # Errors
 /// The forge does not take an answer.
@@ -104,8 +110,10 @@ pub(super) async fn answer<F: Forge, E: Engine>(
     now: Timestamp,
 ) -> Result<(), LookError> {
     for Asked { comment, who, what } in asked {
-        eye.tracked(number).answered.insert(comment);
-        eye.save()?;
+        if matches!(what, Wanted::Run(_) | Wanted::Restore(_)) {
+            eye.tracked(number).answered.insert(comment);
+            eye.save()?;
+        }
         let said = match what {
             Wanted::Say(text) => text,
             Wanted::Plan => "planned anew; the comment above is up to date.".to_owned(),
@@ -118,9 +126,43 @@ pub(super) async fn answer<F: Forge, E: Engine>(
             },
             Wanted::Restore(order) => propose(eye, &order, &who, comment).await?,
         };
-        let body = format!("{MARKER}{comment} -->\n{}: {said}\n", code(&who.name));
-        eye.forge.add_comment(number, &body).await?;
+        say(eye, number, comment, &who, &said).await?;
+        eye.tracked(number).answered.insert(comment);
     }
+    eye.save()
+}
+
+/// Answers each command with a refusal, once.
+///
+/// # Errors
+/// The forge does not take an answer.
+pub(super) async fn refuse<F: Forge>(
+    eye: &mut Eye<F>,
+    number: u64,
+    comments: &[Comment],
+    why: &str,
+) -> Result<(), LookError> {
+    let answered = answered_in(eye, comments);
+    for comment in comments {
+        let Some(ended) = eye.memory.ended.get_mut(&number) else { break };
+        if ended.answered.len() >= REFUSALS_LIMIT {
+            break;
+        }
+        let is_asked = command::parse(&comment.body).is_some() && !answered.contains(&comment.id);
+        if !is_asked || !ended.answered.insert(comment.id) || is_own(eye, comment) {
+            continue;
+        }
+        // First: a list may lack what was said last, and an answer to each look would never end.
+        eye.save()?;
+        let said = format!("{why}, so nothing is carried out here; ask on one that is open.");
+        say(eye, number, comment.id, &comment.author, &said).await?;
+    }
+    Ok(())
+}
+
+async fn say<F: Forge>(eye: &Eye<F>, number: u64, comment: u64, who: &Account, said: &str) -> Result<(), LookError> {
+    let body = format!("{MARKER}{comment} -->\n{}: {said}\n", code(&who.name));
+    eye.forge.add_comment(number, &body).await?;
     Ok(())
 }
 
@@ -194,12 +236,14 @@ fn forget_what_is_gone<F: Forge>(eye: &mut Eye<F>, number: u64, comments: &[Comm
         Way::Comment(id) => is_there(id),
         Way::Review(_) => true,
     });
-    let answered: Vec<u64> = comments
-        .iter()
-        .filter(|comment| is_own(eye, comment))
-        .filter_map(|comment| comment.body.strip_prefix(MARKER)?.split(' ').next()?.parse().ok())
-        .collect();
+    let answered = answered_in(eye, comments);
     eye.tracked(number).answered.extend(answered);
+}
+
+/// The comments that these answer.
+fn answered_in<F: Forge>(eye: &Eye<F>, comments: &[Comment]) -> BTreeSet<u64> {
+    let own = comments.iter().filter(|comment| is_own(eye, comment));
+    own.filter_map(|comment| comment.body.strip_prefix(MARKER)?.split(' ').next()?.parse().ok()).collect()
 }
 
 fn is_answered<F: Forge>(eye: &mut Eye<F>, number: u64, comment: &Comment) -> bool {

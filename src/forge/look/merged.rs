@@ -61,6 +61,7 @@ impl<F: Forge> Eye<F> {
             Progress::Open => {}
             Progress::Closed => {
                 tracing::info!(request = number, "change request closed");
+                self.has_ended(number, now);
                 self.forget(number);
             }
             Progress::Merged(commit) => {
@@ -72,6 +73,7 @@ impl<F: Forge> Eye<F> {
                 if let Some(tracked) = self.memory.requests.get_mut(&number) {
                     tracked.merged = Some(merged);
                 }
+                self.has_ended(number, now);
             }
         }
         Ok(())

@@ -20,7 +20,7 @@ use mainstay::{
     status::ledger::{Event, EventKind},
 };
 
-use super::look::policy;
+use super::scene::policy;
 
 fn time(text: &str) -> Timestamp {
     text.parse().expect("a time")

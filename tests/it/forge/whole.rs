@@ -14,7 +14,7 @@ use mainstay::{
 use serde_json::json;
 
 use super::{
-    look::{Hosted, answer, pull},
+    hosted::{Hosted, answer, pull},
     published::Server,
 };
 use crate::daemon::host::{Host, wait_for};

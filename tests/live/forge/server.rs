@@ -182,6 +182,17 @@ impl Clone {
         )
     }
 
+    /// A file of the status branch on the server; empty: it is not there.
+    pub fn status(&self, path: &str) -> String {
+        self.git(&["fetch", "-q", "origin"]);
+        let output = Command::new("git")
+            .current_dir(&self.path)
+            .args(["show", &format!("origin/mainstay/status:{path}")])
+            .output()
+            .expect("git");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Commits files on a branch that begins at main, and pushes it; gives the commit.
     pub fn push(&self, branch: &str, files: &[(&str, &str)], message: &str) -> String {
         let is_there = Command::new("git")
