@@ -19,12 +19,12 @@ pub use crate::engine::local::inventory::IN_CLUSTER;
 use crate::{
     engine::{
         local::{
-            inventory::{Found, merge, name_points, not_good, tell_missing},
+            inventory::{Found, merge, name_points, not_good, tell_missing, why_not_beside},
             state::places::PlaceRecord,
         },
         movers::{self, MoverError},
     },
-    mover::job::{FailureKind, Outcome, Snapshot, SnapshotLabel, Task},
+    mover::job::{Outcome, Snapshot, SnapshotLabel, Task},
     policy::{CompiledPolicy, PolicyName},
     restore_point::{RestorePointId, VOLUME_SNAPSHOT},
     retention::reach::Reach,
@@ -131,18 +131,9 @@ pub async fn check_beside(site: &Site, policy: &PolicyName, place: &PlaceRecord)
     if place.path.is_empty() {
         return Ok(());
     }
-    let mut unopened = Vec::new();
-    for path in beside(site, policy, place).await? {
-        let former = PlaceRecord { path: path.clone(), initialised: true, ..place.clone() };
-        let task = Task::List { policy: Some(policy.clone()) };
-        match site.job(&former, task, &site.small_work(), |_| ()).await {
-            Err(error) if error.is(FailureKind::WrongPassword) => unopened.push(path),
-            Err(error) if error.is(FailureKind::RepositoryMissing) => {}
-            Err(error) => return Err(error),
-            Ok(_) => return Ok(()),
-        }
-    }
-    if unopened.is_empty() { Ok(()) } else { Err(SiteError::Refused(place.unopened(&unopened))) }
+    let paths = beside(site, policy, place).await?;
+    let open = |former, task| async move { site.job(&former, task, &site.small_work(), |_| ()).await };
+    why_not_beside(policy, place, paths, open, SiteError::is).await?.map_or(Ok(()), |why| Err(SiteError::Refused(why)))
 }
 
 /// The volume snapshots of a policy that are restore points, or parts of them.

@@ -149,18 +149,35 @@ pub async fn check_beside(context: &Context, policy: &PolicyName, place: &PlaceR
     if place.path.is_empty() {
         return Ok(());
     }
+    let paths = beside(context, policy, place).await?;
+    let open = |former, task| async move { context.job(&former, task, None, &context.small_work(), |_| ()).await };
+    let is = |error: &WorkError, kind| matches!(error, WorkError::Mover(error) if error.is(kind));
+    why_not_beside(policy, place, paths, open, is).await?.map_or(Ok(()), |why| Err(WorkError::Refused(why)))
+}
+
+/// Why no repository is made beside those at `paths`: there are some, and the password opens none of them. `open` carries a
+/// task out on one of them; `is` tells the kind of a failure.
+///
+/// # Errors
+/// One of them does not answer.
+pub async fn why_not_beside<E, F: Future<Output = Result<Outcome, E>>>(
+    policy: &PolicyName,
+    place: &PlaceRecord,
+    paths: Vec<String>,
+    open: impl Fn(PlaceRecord, Task) -> F,
+    is: impl Fn(&E, FailureKind) -> bool,
+) -> Result<Option<String>, E> {
     let mut unopened = Vec::new();
-    for path in beside(context, policy, place).await? {
+    for path in paths {
         let former = PlaceRecord { path: path.clone(), initialised: true, ..place.clone() };
-        let task = Task::List { policy: Some(policy.clone()) };
-        match context.job(&former, task, None, &context.small_work(), |_| ()).await {
-            Err(WorkError::Mover(error)) if error.is(FailureKind::WrongPassword) => unopened.push(path),
-            Err(WorkError::Mover(error)) if error.is(FailureKind::RepositoryMissing) => {}
+        match open(former, Task::List { policy: Some(policy.clone()) }).await {
+            Err(error) if is(&error, FailureKind::WrongPassword) => unopened.push(path),
+            Err(error) if is(&error, FailureKind::RepositoryMissing) => {}
             Err(error) => return Err(error),
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(None),
         }
     }
-    if unopened.is_empty() { Ok(()) } else { Err(WorkError::Refused(place.unopened(&unopened))) }
+    Ok((!unopened.is_empty()).then(|| place.unopened(&unopened)))
 }
 
 /// Gives the snapshots the ids that their restore points have here.

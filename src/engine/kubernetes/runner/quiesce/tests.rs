@@ -1,6 +1,11 @@
 //! The patches that stop and start a workload, as the API server merges them.
 
-use super::*;
+use serde_json::json;
+
+use super::{
+    found::{FLUX_OWNER, FLUX_RECONCILE},
+    *,
+};
 
 fn workload(value: Value) -> DynamicObject {
     serde_json::from_value(value).unwrap()
