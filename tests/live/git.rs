@@ -53,16 +53,16 @@ fn wait_for_status(bare: &Path, text: &str) {
 }
 
 /// Starts a daemon that trusts the authority of the tests, as libgit2 is told by the environment.
-fn start_daemon(world: &World, arguments: &[&str]) -> Started {
+fn start_daemon(world: &World, arguments: &[&str], environment: &[(&str, &str)]) -> Started {
     let mut all = vec!["daemon", "--poll", "1s"];
     all.extend(arguments);
     let authority = Peers::authority().display().to_string();
-    world.start_with("daemon", &all, &[("SSL_CERT_FILE", &authority)])
+    world.start_with("daemon", &all, &[&[("SSL_CERT_FILE", authority.as_str())], environment].concat())
 }
 
 /// A first commit is applied, and a second one, too; the status comes back; runs work.
-fn watched(world: &World, bare: &Path, arguments: &[&str]) {
-    let daemon = start_daemon(world, arguments);
+fn watched(world: &World, bare: &Path, arguments: &[&str], environment: &[(&str, &str)]) {
+    let daemon = start_daemon(world, arguments, environment);
     wait_for("the policy to be applied", 60, || {
         world.mainstay(&["run", "shop/nightly"]).status.success().then_some(())
     });
@@ -81,7 +81,18 @@ fn https_with_a_token() {
     let (address, token, _) = Peers::git_https();
     let file = world.write("token", format!("{token}\n"));
     let (address, file) = (format!("{address}/https.git"), file.display().to_string());
-    watched(&world, &bare, &["--repo", &address, "--git-token-file", &file]);
+    watched(&world, &bare, &["--repo", &address, "--git-token-file", &file], &[]);
+    let log = fs::read_to_string(world.path("daemon.log")).expect("a log");
+    assert!(!log.contains(&token), "the token is in the log");
+}
+
+#[test]
+fn https_with_a_token_in_the_environment() {
+    let world = World::new("git-https-environment");
+    let bare = hosted(&world, "https-environment.git");
+    let (address, token, _) = Peers::git_https();
+    let address = format!("{address}/https-environment.git");
+    watched(&world, &bare, &["--repo", &address], &[("MAINSTAY_GIT_TOKEN", &token)]);
     let log = fs::read_to_string(world.path("daemon.log")).expect("a log");
     assert!(!log.contains(&token), "the token is in the log");
 }
@@ -93,12 +104,12 @@ fn ssh_with_a_key_and_a_known_host() {
     let (port, keys) = Peers::ssh();
     let address = format!("ssh://root@127.0.0.1:{port}{}", bare.display());
     let (key, hosts) = (keys.join("client").display().to_string(), keys.join("known_hosts").display().to_string());
-    watched(&world, &bare, &["--repo", &address, "--ssh-key", &key, "--known-hosts", &hosts]);
+    watched(&world, &bare, &["--repo", &address, "--ssh-key", &key, "--known-hosts", &hosts], &[]);
 }
 
 /// Starts a daemon that cannot get at its documents, and waits until its log says why.
 fn refused(world: &World, arguments: &[&str], why: &str) {
-    let _daemon = start_daemon(world, arguments);
+    let _daemon = start_daemon(world, arguments, &[]);
     wait_for(&format!("the log to say `{why}`"), 60, || {
         let log = fs::read_to_string(world.path("daemon.log")).ok()?;
         log.to_lowercase().contains(why).then_some(())
@@ -148,7 +159,7 @@ fn a_git_server_that_is_away_keeps_the_policies_and_comes_back() {
     let address = format!("ssh://root@127.0.0.1:{port}{}", bare.display());
     let (key, hosts) = (keys.join("client").display().to_string(), keys.join("known_hosts").display().to_string());
     let arguments = ["--repo", address.as_str(), "--ssh-key", key.as_str(), "--known-hosts", hosts.as_str()];
-    watched(&world, &bare, &arguments);
+    watched(&world, &bare, &arguments, &[]);
     // The same state, another address on which nobody answers: the schedule stays.
     let nobody = format!("ssh://root@127.0.0.1:{}{}", free_port(), bare.display());
     refused(&world, &["--repo", &nobody, "--ssh-key", &key, "--known-hosts", &hosts], "127.0.0.1");

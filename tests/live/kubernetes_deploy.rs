@@ -3,5 +3,6 @@
 
 mod account;
 mod installed;
+mod monitoring;
 mod same;
 mod story;

@@ -61,6 +61,16 @@ impl Peers {
         PathBuf::from(variable("MAINSTAY_LIVE_GITEA"))
     }
 
+    /// The program that installs charts.
+    pub fn helm() -> PathBuf {
+        PathBuf::from(variable("MAINSTAY_LIVE_HELM"))
+    }
+
+    /// Folder with the definitions of the operator of Prometheus.
+    pub fn prometheus_operator() -> PathBuf {
+        PathBuf::from(variable("MAINSTAY_LIVE_PROMETHEUS_OPERATOR"))
+    }
+
     /// Folder in which tests make theirs.
     pub fn scratch() -> PathBuf {
         PathBuf::from(variable("MAINSTAY_LIVE_SCRATCH"))

@@ -69,3 +69,19 @@ if [ ! -x "$program" ]; then
   mv "$program.part" "$program"
 fi
 ln -sfn "helm-${version#v}" "$cache/helm"
+
+# What ServiceMonitor and PrometheusRule are, from the module of their operator, of which nothing is built.
+module=github.com/prometheus-operator/prometheus-operator
+version=$(awk -v module="$module" '$2 == module { print $3 }' "$here/prometheus-operator/go.mod")
+folder=$cache/prometheus-operator-${version#v}
+if [ ! -d "$folder" ]; then
+  echo "fetching the definitions of prometheus-operator $version"
+  rm -rf "$folder.part"
+  mkdir -p "$folder.part"
+  source=$(cd "$here/prometheus-operator" && go mod download -json "$module@$version" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
+  for kind in servicemonitors prometheusrules; do
+    cp "$source/example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml" "$folder.part/$kind.yaml"
+  done
+  mv "$folder.part" "$folder"
+fi
+ln -sfn "prometheus-operator-${version#v}" "$cache/prometheus-operator"

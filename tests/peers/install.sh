@@ -22,6 +22,7 @@ wanted=(
   "/usr/bin/python3:python3-minimal"
   "/usr/bin/getfattr:attr"
   "/usr/bin/setpriv:util-linux"
+  "/usr/bin/systemd-analyze:systemd"
   "/usr/bin/cc:gcc"
   "/usr/bin/cmake:cmake"
 )

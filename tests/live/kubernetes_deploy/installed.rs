@@ -36,13 +36,6 @@ pub struct Installed {
     address: String,
 }
 
-/// The program.
-pub fn helm() -> PathBuf {
-    PathBuf::from(std::env::var("MAINSTAY_LIVE_HELM").unwrap_or_else(|_| {
-        panic!("MAINSTAY_LIVE_HELM is not set: the live tests need their peers. Run `tests/run cluster`, which starts them.")
-    }))
-}
-
 impl Installed {
     /// Namespaces with a shop in one of them, and an empty repository of documents; nothing is installed yet.
     pub fn new(name: &str, tool: Tool) -> Self {
@@ -148,7 +141,7 @@ impl Installed {
     }
 
     fn helm(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(helm());
+        let mut command = Command::new(Peers::helm());
         command.args(arguments).args(["--namespace", self.cluster.system.name()]);
         let kubeconfig = succeed(kubectl().args(["config", "view", "--raw", "--minify", "--flatten"]));
         command.env("KUBECONFIG", self.world.write("kubeconfig", kubeconfig)).env("HOME", self.world.path("home"));

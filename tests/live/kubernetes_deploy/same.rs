@@ -4,10 +4,9 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 
 use serde_json::Value;
 
-use super::installed::helm;
 use crate::{
     cluster::kubectl,
-    peers::{said, succeed},
+    peers::{Peers, said, succeed},
 };
 
 fn deploy(below: &str) -> std::path::PathBuf {
@@ -64,7 +63,7 @@ fn the_right_to_restore_across_namespaces_is_the_same_in_both() {
 /// The chart, with the values that the example of the kustomization has.
 fn chart(further: &[&str]) -> String {
     succeed(
-        Command::new(helm())
+        Command::new(Peers::helm())
             .args(["template", "mainstay"])
             .arg(deploy("helm/mainstay"))
             .args(["--namespace=mainstay-system", "--set=image.repository=registry.example.org/mainstay"])
@@ -92,15 +91,18 @@ fn sort_environment(object: &mut Value) {
 #[test]
 fn helm_finds_no_fault_and_wrong_values_are_refused() {
     let lint = ["lint", "--strict", "--set=git.url=https://git.example.org/backups.git", "--set=namespaces={shop,db}"];
-    succeed(Command::new(helm()).args(lint).arg(deploy("helm/mainstay")));
+    succeed(Command::new(Peers::helm()).args(lint).arg(deploy("helm/mainstay")));
     for (values, why) in [
         (vec![], "git.url names the git repository"),
         (vec!["--set=git.url=https://x", "--set=namespace={shop}"], "namespace"),
         (vec!["--set=git.url=https://x", "--set=image.tag=latest"], "tag"),
         (vec!["--set=git.url=https://x", "--set=namespaces={Shop}"], "namespaces"),
     ] {
-        let output =
-            Command::new(helm()).args(["template", "mainstay"]).arg(deploy("helm/mainstay")).args(&values).output();
+        let output = Command::new(Peers::helm())
+            .args(["template", "mainstay"])
+            .arg(deploy("helm/mainstay"))
+            .args(&values)
+            .output();
         let output = output.expect("helm");
         assert!(!output.status.success() && said(&output).contains(why), "{values:?}: {}", said(&output));
     }
