@@ -131,6 +131,7 @@ fn a_repository_that_vanished_is_not_made_anew_in_silence() {
 #[test]
 fn a_corrupted_pack_is_found() {
     let world = World::new("corrupted");
+    world.damages();
     succeed(Command::new("mkdir").arg(world.path("site")));
     succeed(Command::new("sh").args(["-c", &format!("head -c 3M /dev/urandom >{}", world.path("site/a").display())]));
     world.policy(&files(&world), "");

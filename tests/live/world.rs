@@ -1,6 +1,7 @@
 //! A host in a folder: documents, state, repositories, and the binary under test. Gone when the test ends.
 
 use std::{
+    cell::Cell,
     fs,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -14,9 +15,10 @@ use crate::peers::{Peers, said, succeed};
 /// The password of all repositories of the tests.
 pub const PASSWORD: &str = "correct horse";
 
-/// A host in a folder.
+/// A host in a folder. When its test ends well, the real restic finds no fault in any repository there.
 pub struct World {
     directory: tempfile::TempDir,
+    is_damaged: Cell<bool>,
 }
 
 impl World {
@@ -27,11 +29,16 @@ impl World {
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .tempdir_in(Peers::scratch())
             .expect("a folder for the test");
-        let world = Self { directory };
+        let world = Self { directory, is_damaged: Cell::new(false) };
         fs::create_dir(world.path("documents")).expect("a folder for documents");
         fs::write(world.path("password"), format!("{PASSWORD}\n")).expect("a password file");
         fs::write(world.path("database-password"), "mainstay\n").expect("a password file");
         world
+    }
+
+    /// This test damages what is in a repository, so restic is not asked in the end.
+    pub fn damages(&self) {
+        self.is_damaged.set(true);
     }
 
     /// A path below the host's folder.
@@ -173,6 +180,40 @@ spec:
         ]));
         into
     }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() || self.is_damaged.get() {
+            return;
+        }
+        let mut passwords = vec![self.path("password")];
+        for folder in ["state/keys", "etc/mainstay"] {
+            passwords.extend(fs::read_dir(self.path(folder)).into_iter().flatten().flatten().map(|key| key.path()));
+        }
+        for repository in repositories(self.directory.path()) {
+            let repository = repository.display().to_string();
+            let check = |password: &PathBuf| {
+                let mut command = restic(&repository, password);
+                // A mover that a test killed has left its lock.
+                command.args(["check", "--read-data", "--no-lock"]).output().expect("restic")
+            };
+            let outputs: Vec<Output> = passwords.iter().map(check).collect();
+            let has_good = outputs.iter().any(|output| output.status.success());
+            let all: Vec<String> = outputs.iter().map(said).collect();
+            assert!(has_good, "restic finds a fault in {repository}: {}", all.join("\n---\n"));
+        }
+    }
+}
+
+/// The repositories below a folder: those that were begun and never made whole have no `config`.
+fn repositories(folder: &Path) -> Vec<PathBuf> {
+    if folder.join("config").is_file() && folder.join("keys").is_dir() && folder.join("snapshots").is_dir() {
+        return vec![folder.to_owned()];
+    }
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.flat_map(|entry| repositories(&entry.path())).collect()
 }
 
 /// The real restic on a repository.
