@@ -3,12 +3,14 @@
 use std::{
     path::Path,
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 #[test]
 fn the_quickstart_tells_its_story_to_the_end() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let began = Instant::now();
     let output = Command::new(root.join("examples/quickstart/run"))
         .arg(folder.path().join("story"))
         .env("MAINSTAY", env!("CARGO_BIN_EXE_mainstay"))
@@ -20,6 +22,7 @@ fn the_quickstart_tells_its_story_to_the_end() {
     let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let log = std::fs::read_to_string(folder.path().join("story/daemon.log")).unwrap_or_default();
     assert!(output.status.success(), "{said}\n{failed}\n--- daemon.log\n{log}");
+    assert!(began.elapsed() < Duration::from_secs(60), "it takes {:?}", began.elapsed());
     for line in [
         "Plan: 1 to create, 0 to update, 0 to delete, 0 refused.",
         "The files and the dump of the database are the same as the originals.",

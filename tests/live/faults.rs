@@ -70,30 +70,8 @@ fn a_user_without_the_right_to_write_is_told_so() {
     world.write("site/a", "a");
     fs::create_dir(world.path("store")).expect("a folder");
     world.policy(&files(&world), "");
-    let state = world.path("state-of-nobody");
-    fs::create_dir(&state).expect("a folder");
-    succeed(Command::new("chown").arg("nobody").arg(&state));
-    fs::set_permissions(world.path("password"), fs::Permissions::from_mode(0o644)).expect("a readable password");
-    let as_nobody = |arguments: &[&str]| {
-        let ours = world.command(arguments);
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--inh-caps=-all"]);
-        // The binary may be in a folder that nobody else can enter: hand it over as an open file.
-        let program = world.path("mainstay");
-        if !program.exists() {
-            fs::copy(ours.get_program(), &program).expect("a copy of the binary");
-        }
-        command
-            .arg(program)
-            .args(arguments)
-            .current_dir(world.path(""))
-            .env("MAINSTAY_STATE", &state)
-            .env("HOME", &state);
-        command.output().expect("setpriv starts")
-    };
-    let applied = as_nobody(&["apply", "--path", "documents"]);
-    assert!(applied.status.success(), "{}", crate::peers::said(&applied));
-    let said = orderly_failure(&as_nobody(&["run", "shop/nightly"]));
+    world.good_as_nobody(&["apply", "--path", "documents"]);
+    let said = orderly_failure(&world.as_nobody(&["run", "shop/nightly"]));
     assert!(said.to_lowercase().contains("permission") || said.contains("permitted"), "{said}");
     assert_eq!(fs::read_dir(world.path("store")).expect("a folder").count(), 0);
 }

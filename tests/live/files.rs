@@ -1,6 +1,6 @@
 //! Directories with everything that a file system can hold, judged by the real restic.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use crate::{
     peers::succeed,
@@ -23,6 +23,8 @@ fn fill(folder: &Path) {
         chmod 4755 deep/er/file; chmod 000 secret; chmod 1777 empty
         chown 1234:4321 random
         setfattr -n user.colour -v blue deep/er/file
+        cp /bin/true ping; setcap cap_net_raw+ep ping
+        mkdir shared; setfacl -m u:1234:rwx,d:g:4321:r-x shared; setfacl -m u:1234:rw,m::r 'with space/ünï'
         touch -d '2001-02-03 04:05:06.789 UTC' empty-file; touch -d '1999-12-31 23:59:59 UTC' deep
     "#;
     succeed(Command::new("bash").current_dir(folder).args(["-c", script]));
@@ -113,4 +115,67 @@ fn files_that_exist_are_not_overwritten_unless_told() {
     world.good(&["restore", "shop/nightly", "latest", "--in-place", "--yes", "--existing", "update"]);
     assert_eq!(fs::read_to_string(world.path("site/a")).expect("a file"), "first");
     assert_eq!(fs::read_to_string(world.path("site/b")).expect("a file"), "first");
+}
+
+#[test]
+fn files_that_nobody_may_read_are_counted_and_the_others_are_captured() {
+    let world = World::new("unreadable");
+    world.write("site/readable", "yes");
+    let secret = world.write("site/secret", "no");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).expect("a mode");
+    let closed = world.write("site/closed/inside", "no");
+    fs::set_permissions(closed.parent().expect("a folder"), fs::Permissions::from_mode(0o700)).expect("a mode");
+    fs::create_dir(world.path("store")).expect("a folder");
+    succeed(Command::new("chown").arg("nobody").arg(world.path("store")));
+    policy_of(&world);
+    world.good_as_nobody(&["apply", "--path", "documents"]);
+    world.good_as_nobody(&["run", "shop/nightly"]);
+    let status: serde_json::Value =
+        serde_json::from_str(&world.good_as_nobody(&["status", "-o", "json"])).expect("JSON");
+    let text = status.to_string();
+    assert!(text.contains("\"unreadable\":2"), "a file and a folder: {text}");
+    assert!(world.good_as_nobody(&["status", "shop/nightly"]).contains("2 unreadable"));
+    let back = world.path("state-of-nobody/back").display().to_string();
+    world.good_as_nobody(&["restore", "shop/nightly", "latest", "--into", &back]);
+    let found = succeed(Command::new("find").arg(&back).args(["-type", "f", "-printf", "%f\n"]));
+    assert_eq!(found, "readable\n");
+}
+
+fn policy_of(world: &World) {
+    world.policy(&format!("    - name: files\n      paths: [{}]", world.path("site").display()), "");
+}
+
+/// A prune only marks what nothing refers to any more; 23 hours later the next one deletes it.
+#[test]
+fn what_is_pruned_leaves_the_disk_with_a_prune_of_the_next_day() {
+    let world = World::new("two-phases");
+    let content = |seed: &str| {
+        let script = format!("head -c 8000000 /dev/urandom >{}", world.path(seed).display());
+        succeed(Command::new("sh").args(["-c", &script]));
+    };
+    fs::create_dir(world.path("site")).expect("a folder");
+    let retention = "  retention: {keepLast: 1, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, grace: 0s}";
+    world.policy(&format!("    - name: files\n      paths: [{}]", world.path("site").display()), retention);
+    world.apply();
+    let at = |ahead: &str| {
+        let mut command = world.command(&["run", "shop/nightly"]);
+        command
+            .env("LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+            .env("FAKETIME", ahead)
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        succeed(&mut command);
+        let size = succeed(Command::new("du").args(["-sb"]).arg(world.path("store")));
+        size.split_whitespace().next().and_then(|bytes| bytes.parse::<u64>().ok()).expect("du prints a size")
+    };
+    content("site/a");
+    assert!((8_000_000..10_000_000).contains(&at("+0")));
+    content("site/a");
+    at("+1m");
+    let marked = at("+2m");
+    assert!(marked > 16_000_000, "what was forgotten a moment ago is only marked: {marked}");
+    let waits = at("+22h");
+    assert!(waits > 16_000_000, "a capture that began before may still need it: {waits}");
+    let deleted = at("+24h");
+    assert!(deleted < 10_000_000, "nothing has referred to it for a day: {deleted}");
+    world.restic_check();
 }

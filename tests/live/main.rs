@@ -21,6 +21,7 @@ mod kubernetes_runs;
 mod mariadb;
 mod postgres;
 mod promises;
+mod quickstart;
 mod restic;
 mod retention;
 mod rights;

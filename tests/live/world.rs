@@ -114,6 +114,37 @@ spec:
         orderly_failure(&self.mainstay(arguments))
     }
 
+    /// Carries a command out as the user `nobody`, who has a state of its own below `state-of-nobody`.
+    pub fn as_nobody(&self, arguments: &[&str]) -> Output {
+        let (state, program) = (self.path("state-of-nobody"), self.path("mainstay"));
+        if !program.exists() {
+            fs::create_dir(&state).expect("a folder");
+            succeed(Command::new("chown").arg("nobody").arg(&state));
+            let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+            fs::set_permissions(self.path("password"), readable).expect("a readable password");
+            // The binary may be in a folder that nobody else can enter.
+            fs::copy(env!("CARGO_BIN_EXE_mainstay"), &program).expect("a copy of the binary");
+        }
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--inh-caps=-all"])
+            .arg(program)
+            .args(arguments)
+            .current_dir(self.path(""))
+            .env("MAINSTAY_STATE", &state)
+            .env("HOME", &state)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
+        command.output().expect("setpriv starts")
+    }
+
+    /// The same, which must succeed; gives its standard output.
+    pub fn good_as_nobody(&self, arguments: &[&str]) -> String {
+        let output = self.as_nobody(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Starts a command in a process group of its own, so that it can be killed with or without its children. What it
     /// says goes to the file `NAME.log`.
     pub fn start(&self, name: &str, arguments: &[&str]) -> Started {
@@ -188,7 +219,7 @@ impl Drop for World {
             return;
         }
         let mut passwords = vec![self.path("password")];
-        for folder in ["state/keys", "etc/mainstay"] {
+        for folder in ["state/keys", "etc/mainstay", "home/mainstay-quickstart/state/keys"] {
             passwords.extend(fs::read_dir(self.path(folder)).into_iter().flatten().flatten().map(|key| key.path()));
         }
         for repository in repositories(self.directory.path()) {
@@ -333,7 +364,7 @@ fn listing(folder: &Path) -> String {
         ")",
     ]));
     let sums = succeed(Command::new("sh").current_dir(folder).args(["-c", "find . -type f -exec sha256sum {} +"]));
-    let attributes = succeed(Command::new("getfattr").current_dir(folder).args(["-Rhd", "-m", "^user\\.", "."]));
+    let attributes = succeed(Command::new("getfattr").current_dir(folder).args(["-Rhd", "-m", "-", "."]));
     let mut lines: Vec<&str> = facts.lines().chain(sums.lines()).collect();
     lines.sort_unstable();
     let mut blocks: Vec<&str> = attributes.split("\n\n").map(str::trim).collect();
