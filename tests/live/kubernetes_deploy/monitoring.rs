@@ -9,7 +9,7 @@ use crate::{
 
 #[test]
 fn the_monitor_and_the_rules_are_what_the_operator_of_prometheus_takes() {
-    succeed(kubectl().args(["apply", "--server-side", "-f"]).arg(Peers::prometheus_operator()));
+    succeed(kubectl().args(["apply", "--server-side", "-f"]).arg(Peers::prometheus_operator().join("")));
     for kind in ["servicemonitors", "prometheusrules"] {
         let definition = format!("crd/{kind}.monitoring.coreos.com");
         succeed(kubectl().args(["wait", "--for=condition=Established", "--timeout=60s", &definition]));
