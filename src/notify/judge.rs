@@ -62,10 +62,16 @@ fn rpo(compiled: &CompiledPolicy) -> Option<DurationText> {
     spec.objectives.as_ref().and_then(|objectives| objectives.rpo).filter(|_| !spec.suspend)
 }
 
-/// What of the troubles was not told, and what was told and is over.
-pub fn news(told: &BTreeSet<Trouble>, troubles: &BTreeMap<Trouble, String>) -> Vec<News> {
+/// Whether a run is under way, so that nobody knows yet whether what failed fails again.
+pub fn is_under_way(there: &ActualPolicy) -> bool {
+    there.last_run.as_ref().is_some_and(|run| matches!(run.phase, Phase::Pending | Phase::Running))
+}
+
+/// What of the troubles was not told, and what was told and is over. A failure is not over as long as a run is under way.
+pub fn news(told: &BTreeSet<Trouble>, troubles: &BTreeMap<Trouble, String>, is_under_way: bool) -> Vec<News> {
     let begins = troubles.iter().filter(|(trouble, _)| !told.contains(trouble));
     let ends = told.iter().filter(|trouble| !troubles.contains_key(trouble));
+    let ends = ends.filter(|trouble| !(is_under_way && **trouble == Trouble::Failed));
     begins
         .map(|(trouble, why)| News { trouble: *trouble, why: Some(why.clone()) })
         .chain(ends.map(|trouble| News { trouble: *trouble, why: None }))
@@ -81,9 +87,12 @@ mod tests {
         let failed = || BTreeMap::from([(Trouble::Failed, "why".to_owned())]);
         let begins = News { trouble: Trouble::Failed, why: Some("why".to_owned()) };
         let ends = News { trouble: Trouble::Failed, why: None };
-        assert_eq!(news(&BTreeSet::new(), &failed()), [begins]);
-        assert_eq!(news(&BTreeSet::from([Trouble::Failed]), &failed()), []);
-        assert_eq!(news(&BTreeSet::from([Trouble::Failed]), &BTreeMap::new()), [ends]);
-        assert_eq!(news(&BTreeSet::new(), &BTreeMap::new()), []);
+        let told = BTreeSet::from([Trouble::Failed, Trouble::Silent]);
+        let silence_ends = News { trouble: Trouble::Silent, why: None };
+        assert_eq!(news(&BTreeSet::new(), &failed(), false), [begins]);
+        assert_eq!(news(&BTreeSet::from([Trouble::Failed]), &failed(), false), []);
+        assert_eq!(news(&told, &BTreeMap::new(), false), [ends, silence_ends.clone()]);
+        assert_eq!(news(&told, &BTreeMap::new(), true), [silence_ends], "the run that is under way may fail, too");
+        assert_eq!(news(&BTreeSet::new(), &BTreeMap::new(), false), []);
     }
 }

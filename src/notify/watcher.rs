@@ -164,7 +164,7 @@ async fn tell(
         let seen_since = memory.seen_since.get(name).copied().unwrap_or(now);
         let troubles = judge::troubles(there, seen_since, now);
         let known = told.troubles.get(name).cloned().unwrap_or_default();
-        for news in judge::news(&known, &troubles) {
+        for news in judge::news(&known, &troubles, judge::is_under_way(there)) {
             if count == TOLD_AT_ONCE {
                 return Ok(());
             }

@@ -117,7 +117,7 @@ impl Told {
 #[test]
 fn a_failure_silence_and_their_end_are_told_once_each() {
     let told = Told::new(|_| Answer::json(Value::Null));
-    let daemon = told.host.daemon();
+    let mut daemon = told.host.daemon();
     wait_for("the policy to be applied", || {
         told.host.mainstay(&["run", "shop/nightly"]).status.success().then_some(())
     });
@@ -134,6 +134,14 @@ fn a_failure_silence_and_their_end_are_told_once_each() {
     wait_for("a mail", || {
         let mails = told.mails.lock().expect("no panic");
         mails.iter().any(|mail| mail.contains("Subject: [mainstay] shop/nightly failed")).then_some(())
+    });
+
+    // What was told is known after a restart, too: the next failure is no news, but for the pings.
+    assert!(daemon.terminate().success());
+    let daemon = told.host.daemon();
+    assert!(!told.host.mainstay(&["run", "shop/nightly"]).status.success());
+    wait_for("a third ping of a failure", || {
+        (told.posts().iter().filter(|(path, _)| path.ends_with("/fail")).count() == 3).then_some(())
     });
 
     fs::rename(told.host.path("away"), told.host.path("data")).expect("the data are back");

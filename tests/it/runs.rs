@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Stdio, time::Duration};
 
 use jiff::Timestamp;
 use mainstay::{
-    engine::{Engine as _, local::Recovered},
+    engine::{Engine as _, local::Recovered, process::ProcessIdentity},
     run::Phase,
 };
 
@@ -138,6 +138,36 @@ async fn two_guards_end_a_dead_run_once() {
     assert_eq!(first.await.unwrap().ended.len(), 1);
     assert_eq!(host.log(), "after\n");
     assert_eq!(host.engine().recover(Timestamp::now()).await.unwrap(), Recovered::default());
+}
+
+/// After a reboot, the numbers of the processes from before belong to others. Whatever was under way is over: its lock is
+/// stale, its run failed, its workload is started.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reboot_ends_what_was_under_way() {
+    let host = Host::new();
+    let log = host.text("log");
+    let cold = serde_json::json!({
+        "consistency": "Cold",
+        "quiesce": {"stop": ["sh", "-c", format!("echo stop >> {log}")], "start": ["sh", "-c", format!("echo start >> {log}")]},
+    });
+    host.put(cold).await;
+    kill_run_at(&host, "stop:done");
+    assert_eq!(host.log(), "stop\n");
+    // This very process has the number of the run now, and was started at the same time after the boot.
+    let database = rusqlite::Connection::open(host.path("state/state.sqlite")).unwrap();
+    let own = ProcessIdentity::own();
+    let before = serde_json::to_string(&ProcessIdentity { boot: "another".to_owned(), ..own }).unwrap();
+    let mut changed = 0;
+    for table in ["runs", "leases", "stopped"] {
+        changed += database.execute(&format!("UPDATE {table} SET process = ?1"), [&before]).unwrap();
+    }
+    assert!(changed >= 3, "a run, its lease and what it stopped: {changed}");
+    drop(database);
+    let recovered = host.engine().recover(Timestamp::now()).await.unwrap();
+    assert_eq!((recovered.ended.len(), recovered.still_stopped.len()), (1, 0), "{recovered:?}");
+    assert_eq!(host.log(), "stop\nstart\n");
+    good(host.mainstay(&["run", "shop/nightly"]));
+    assert_eq!(host.log(), "stop\nstart\nstop\nstart\n");
 }
 
 #[tokio::test]

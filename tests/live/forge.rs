@@ -79,13 +79,6 @@ impl Site {
     fn wait_for_comment(&self, number: u64, words: &[&str]) -> String {
         self.gitea.wait_for_comment(number, words, || self.log())
     }
-
-    /// Everything that is in the ledger.
-    fn ledger(&self) -> String {
-        self.ada.git(&["fetch", "-q", "origin"]);
-        let paths = self.ada.git(&["ls-tree", "-r", "--name-only", "origin/mainstay/status", "runs/"]);
-        paths.lines().map(|path| self.ada.status(path)).collect()
-    }
 }
 
 fn policy(world: &World, keep: u32) -> String {
@@ -195,7 +188,7 @@ fn the_story_of_an_edit_that_loses_restore_points() {
     let sticky = gitea.comments(number, "mainstay");
     assert_eq!(sticky.iter().filter(|comment| comment.starts_with("<!-- mainstay:plan -->")).count(), 1, "{sticky:#?}");
     wait_for("the consent in the ledger", 60, || {
-        let ledger = site.ledger();
+        let ledger = site.ada.ledger();
         (ledger.contains("\"approved\"") && ledger.contains("bob by review") && ledger.contains("lostByEdit"))
             .then_some(())
     });
@@ -221,7 +214,7 @@ fn the_story_of_an_edit_that_loses_restore_points() {
 /// Looks for the values of all secrets in everything that anybody can see.
 fn no_secret_shows(site: &Site, requests: &[u64]) {
     let token = site.gitea.token("mainstay");
-    let mut seen = vec![("the log".to_owned(), site.log()), ("the ledger".to_owned(), site.ledger())];
+    let mut seen = vec![("the log".to_owned(), site.log()), ("the ledger".to_owned(), site.ada.ledger())];
     for number in requests {
         for comment in site.gitea.comments(*number, "mainstay") {
             seen.push((format!("a comment on {number}"), comment));
@@ -283,10 +276,10 @@ fn commands_are_carried_out_for_those_who_may_write() {
     site.wait_for_comment(number, &["there is no command `destroy`"]);
     gitea.comment("eve", number, "/mainstay run shop/nightly");
     site.wait_for_comment(number, &["`eve`: only people who may write"]);
-    let before = site.ledger().matches("runEnded").count();
+    let before = site.ada.ledger().matches("runEnded").count();
     gitea.comment("bob", number, "/mainstay run shop/nightly");
     site.wait_for_comment(number, &["a run of `shop/nightly` was started"]);
-    wait_for("the run in the ledger", 60, || (site.ledger().matches("runEnded").count() > before).then_some(()));
+    wait_for("the run in the ledger", 60, || (site.ada.ledger().matches("runEnded").count() > before).then_some(()));
 
     // A restore is a change request of its own, carried out when it is merged.
     let into = world.path("back");

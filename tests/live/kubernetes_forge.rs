@@ -14,6 +14,8 @@ use std::{
     time::Duration,
 };
 
+use mainstay::status::ledger;
+
 use crate::{
     forge::{
         WEBHOOK_SECRET, digest_in,
@@ -181,6 +183,27 @@ fn the_story_of_an_edit_from_the_change_request_to_the_cluster_and_back() {
     gitea.merge("ada", revert, "squash");
     site.wait_for_comment(revert, &["### Mainstay: applied", "taken back"]);
     assert_eq!(installation.applied(&site.policy_name()).points().len(), 4);
+
+    // The ledger tells all of it, in a chain that holds.
+    let ledger = wait_for("the end of the story in the ledger", PATIENCE, || {
+        Some(site.ada.ledger()).filter(|ledger| ledger.contains("takenBack"))
+    });
+    ledger::verify(ledger.lines()).expect("the chain is whole");
+    for event in ["runEnded", "approved", "bob by review", "lostByEdit", "restoreEnded"] {
+        assert!(ledger.contains(event), "{event} is missing in:\n{ledger}");
+    }
+    // What is published is enough for a plan without the cluster.
+    let inventory = site.world.write("inventory.json", site.ada.status("inventory.json"));
+    site.ada.git(&["checkout", "-q", "-B", "main", "origin/main"]);
+    let plan = succeed(
+        site.world
+            .command(&["plan", "--engine", "kubernetes", "--offline"])
+            .arg(inventory)
+            .arg("--path")
+            .arg(&site.ada.path)
+            .env("KUBECONFIG", "/dev/null"),
+    );
+    assert!(plan.contains("Plan: 0 to create, 0 to update, 0 to delete, 0 refused."), "{plan}");
 
     no_secret_shows(&site, &[number, restore, revert], watched.end());
 }

@@ -193,6 +193,13 @@ impl Clone {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Everything that is in the ledger on the server.
+    pub fn ledger(&self) -> String {
+        self.git(&["fetch", "-q", "origin"]);
+        let paths = self.git(&["ls-tree", "-r", "--name-only", "origin/mainstay/status", "runs/"]);
+        paths.lines().map(|path| self.status(path)).collect()
+    }
+
     /// Commits files on a branch that begins at main, and pushes it; gives the commit.
     pub fn push(&self, branch: &str, files: &[(&str, &str)], message: &str) -> String {
         let is_there = Command::new("git")
