@@ -1,10 +1,14 @@
 //! Hard times: kills, restarts, two daemons, a repository or a server that is away.
 
-use std::{fs, net::TcpListener, process::Command};
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt as _, process::Command};
 
-use mainstay::{run::Phase, status::ledger::EventKind};
+use mainstay::{
+    run::Phase,
+    status::ledger::{self, EventKind},
+};
 
 use super::host::{Host, wait_for};
+use crate::git::{fixture::git, http::Server};
 
 /// A policy whose dump says when it begins, and waits for the file `gate`.
 fn gated(host: &Host, hour: usize) -> String {
@@ -160,4 +164,42 @@ fn a_server_that_does_not_answer_holds_up_no_schedule() {
     wait_for("the missed run", || (!host.points().is_empty()).then_some(()));
     assert!(daemon.metric("mainstay_git_errors_total") >= 1.0);
     assert!(daemon.terminate().success(), "{}", daemon.log());
+}
+
+/// A rule of the server forbids the branch of the status: that is said, backups go on, and once it is lifted all that
+/// happened meanwhile arrives.
+#[test]
+fn a_protected_status_branch_holds_up_nothing_and_the_ledger_arrives_whole() {
+    let host = Host::new();
+    host.commit_policy("");
+    let bare = host.path("hosted/policies.git");
+    git(host.documents.path(), &["clone", "--quiet", "--bare", ".", &bare.display().to_string()]);
+    let server = Server::start(&host.path("hosted"));
+    let hook = bare.join("hooks/update");
+    fs::write(&hook, "#!/bin/sh\ncase $1 in refs/heads/mainstay/*) exit 1;; esac\n").expect("a hook");
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).expect("executable");
+    fs::write(host.path("token"), "good-token\n").expect("a file");
+    let (address, token) = (format!("{}/policies.git", server.address), host.path("token").display().to_string());
+    let daemon = host.daemon_with(&["--repo", &address, "--git-token-file", &token, "--poll", "1s"], &[]);
+    wait_for("the policy to be applied", || host.mainstay(&["run", "shop/nightly"]).status.success().then_some(()));
+    daemon.wait_for_log("the status could not be written back");
+    let before = daemon.metric("mainstay_git_errors_total");
+    assert!(before >= 1.0);
+    host.run_by_hand();
+    wait_for("another try", || (daemon.metric("mainstay_git_errors_total") > before).then_some(()));
+    assert_eq!(daemon.get("/readyz").0, 200, "the documents can be read, and turns go on");
+    assert!(git(&bare, &["branch", "--list", "mainstay/*"]).is_empty());
+
+    fs::remove_file(&hook).expect("the hook");
+    let ledger = wait_for("both runs in the ledger", || {
+        if git(&bare, &["branch", "--list", "mainstay/*"]).is_empty() {
+            return None;
+        }
+        let files = git(&bare, &["ls-tree", "-r", "--name-only", "refs/heads/mainstay/status", "runs/"]);
+        let text: String =
+            files.lines().map(|path| git(&bare, &["show", &format!("refs/heads/mainstay/status:{path}")])).collect();
+        (text.matches("runEnded").count() >= 2).then_some(text)
+    });
+    ledger::verify(ledger.lines()).expect("the chain is whole");
+    assert!(ledger.contains("applied"), "{ledger}");
 }
