@@ -101,6 +101,22 @@ async fn a_fork_that_is_squashed_consents_to_nothing_and_a_push_does() {
     });
     assert!(comment.contains("1 change refused") && comment.contains("2 lost"), "{comment}");
 
+    // One whose own commit consents is green.
+    host.git(&["checkout", "--quiet", "-b", "edit-3"]);
+    host.documents.write("even-more.txt", "x");
+    let head = host.documents.commit(&[], &message);
+    host.git(&["checkout", "--quiet", "main"]);
+    hosted.lock().expect("no panic").pulls.insert(3, pull(3, &head));
+    host.commit(&[("docs.txt", "z")]);
+    wait_for("a green check", || {
+        let hosted = hosted.lock().expect("no panic");
+        let mut last = hosted.statuses.iter().rev();
+        last.find(|(revision, _)| *revision == head.0).filter(|(_, check)| check["state"] == "success").map(drop)
+    });
+    let others =
+        hosted.lock().expect("no panic").statuses.iter().rev().find(|(_, check)| check["state"] == "failure").cloned();
+    assert!(others.is_some(), "that of the other one stays red");
+
     // Whoever may push to the branch consents.
     host.good(&["approve", &digest::of(&effects).0]);
     host.wait_for_status("status/shop/nightly.yaml", "expiredSince");
