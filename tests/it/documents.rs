@@ -359,6 +359,18 @@ fn validate_says_how_it_went() {
             serde_json::from_str::<serde_json::Value>(&output).unwrap();
         }
     }
+    // A mistake in a known place, as each kind of reader gets it.
+    fs::remove_file(directory.path().join("backup.yaml")).unwrap();
+    let mistake = policy("nightly").replace("sources:", "schedule: \"0 2 31 2 *\", sources:");
+    fs::write(directory.path().join("b.backup.yaml"), format!("{mistake}---\n{REPOSITORY}")).unwrap();
+    for format in ["json", "github", "sarif"] {
+        let wrong = run(&["validate", "--path", ".", "--format", format]);
+        let version = env!("CARGO_PKG_VERSION");
+        let said = String::from_utf8(wrong.stdout).unwrap().replace(version, "VERSION");
+        let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/cases/formats/{format}.txt"));
+        expect_test::expect_file![golden].assert_eq(&said);
+    }
+    fs::write(directory.path().join("backup.yaml"), format!("{}---\n{REPOSITORY}", policy("nightly"))).unwrap();
     assert_eq!(run(&["validate", "backup.yaml"]).status.code(), Some(0));
 }
 
