@@ -77,6 +77,8 @@ pub struct Tracked {
     pub void: BTreeSet<Way>,
     /// Comments that were answered or need no answer.
     pub answered: BTreeSet<u64>,
+    /// Answers that the forge has not taken yet, by the comments that they answer.
+    pub unsaid: BTreeMap<u64, String>,
     /// Whether what it asks for was too much to be remembered: there is no consent here until another plan is shown.
     pub is_cut: bool,
     /// Policies that its plan changes, and how.

@@ -97,11 +97,11 @@ pub(super) async fn asked<F: Forge>(
     Ok(asked)
 }
 
-/// Carries out and answers. What was begun is never begun again: it counts as answered before it is. Where only something
-/// is said, it counts when it was.
+/// Carries out and answers. A run that was asked for is never begun twice: it counts as answered before it is. What is to
+/// be said is kept until the forge has taken it.
 ///
 /// # Errors
-/// The forge does not take an answer.
+/// The forge does not take an answer; the next call says it.
 pub(super) async fn answer<F: Forge, E: Engine>(
     eye: &mut Eye<F>,
     engine: &E,
@@ -110,26 +110,38 @@ pub(super) async fn answer<F: Forge, E: Engine>(
     now: Timestamp,
 ) -> Result<(), LookError> {
     for Asked { comment, who, what } in asked {
-        if matches!(what, Wanted::Run(_) | Wanted::Restore(_)) {
-            eye.tracked(number).answered.insert(comment);
-            eye.save()?;
-        }
         let said = match what {
             Wanted::Say(text) => text,
             Wanted::Plan => "planned anew; the comment above is up to date.".to_owned(),
-            Wanted::Run(policy) => match engine.run_now(&policy, now).await {
-                Ok(()) => {
-                    tracing::info!(%policy, by = who.name, request = number, "run asked for on a change request");
-                    format!("a run of {} was started, as the policy is applied now.", code(&policy.to_string()))
+            Wanted::Run(policy) => {
+                eye.tracked(number).answered.insert(comment);
+                eye.save()?;
+                match engine.run_now(&policy, now).await {
+                    Ok(()) => {
+                        tracing::info!(%policy, by = who.name, request = number, "run asked for on a change request");
+                        format!("a run of {} was started, as the policy is applied now.", code(&policy.to_string()))
+                    }
+                    Err(error) => format!("no run was started: {}.", code(&crate::engine::chain(&error))),
                 }
-                Err(error) => format!("no run was started: {}.", code(&crate::engine::chain(&error))),
-            },
+            }
+            // Where the forge went away in between, the next call finds what was made.
             Wanted::Restore(order) => propose(eye, &order, &who, comment).await?,
         };
-        say(eye, number, comment, &who, &said).await?;
-        eye.tracked(number).answered.insert(comment);
+        let tracked = eye.tracked(number);
+        tracked.answered.insert(comment);
+        tracked.unsaid.insert(comment, body(comment, &who, &said));
+        eye.save()?;
+    }
+    for (comment, body) in eye.tracked(number).unsaid.clone() {
+        eye.forge.add_comment(number, &body).await?;
+        eye.tracked(number).unsaid.remove(&comment);
     }
     eye.save()
+}
+
+/// An answer to a comment.
+fn body(comment: u64, who: &Account, said: &str) -> String {
+    format!("{MARKER}{comment} -->\n{}: {said}\n", code(&who.name))
 }
 
 /// Answers each command with a refusal, once.
@@ -155,14 +167,8 @@ pub(super) async fn refuse<F: Forge>(
         // First: a list may lack what was said last, and an answer to each look would never end.
         eye.save()?;
         let said = format!("{why}, so nothing is carried out here; ask on one that is open.");
-        say(eye, number, comment.id, &comment.author, &said).await?;
+        eye.forge.add_comment(number, &body(comment.id, &comment.author, &said)).await?;
     }
-    Ok(())
-}
-
-async fn say<F: Forge>(eye: &Eye<F>, number: u64, comment: u64, who: &Account, said: &str) -> Result<(), LookError> {
-    let body = format!("{MARKER}{comment} -->\n{}: {said}\n", code(&who.name));
-    eye.forge.add_comment(number, &body).await?;
     Ok(())
 }
 
@@ -237,7 +243,9 @@ fn forget_what_is_gone<F: Forge>(eye: &mut Eye<F>, number: u64, comments: &[Comm
         Way::Review(_) => true,
     });
     let answered = answered_in(eye, comments);
-    eye.tracked(number).answered.extend(answered);
+    let tracked = eye.tracked(number);
+    tracked.unsaid.retain(|comment, _| !answered.contains(comment));
+    tracked.answered.extend(answered);
 }
 
 /// The comments that these answer.

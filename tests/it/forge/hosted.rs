@@ -20,6 +20,8 @@ pub struct Hosted {
     pub brought: BTreeMap<String, u64>,
     /// Change requests that break the server.
     pub broken: BTreeSet<u64>,
+    /// Whether it takes no comment.
+    pub is_mute: bool,
     /// Whether it cannot tell who brought a commit.
     pub is_lost: bool,
 }
@@ -103,6 +105,7 @@ pub fn answer(hosted: &mut Hosted, asked: &Asked) -> Answer {
         ["GET", "", "issues", id, "comments"] => {
             Answer::json(json!(hosted.comments.get(&number(id)).cloned().unwrap_or_default()))
         }
+        ["POST", "", "issues", _, "comments"] if hosted.is_mute => Answer::status(502, "bad gateway"),
         ["POST", "", "issues", id, "comments"] => {
             hosted.next_comment += 1;
             let comment = comment(hosted.next_comment, 9, "mainstay", asked.body["body"].as_str().expect("a text"));

@@ -115,6 +115,32 @@ async fn commands_are_answered_once_even_if_the_memory_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_did_not_arrive_is_given_again_and_nothing_is_carried_out_twice() {
+    let mut scene = Scene::new().await;
+    scene.open(1, &[("docs.txt", "x")]);
+    scene.look().await;
+    scene.hosted.lock().expect("no panic").is_mute = true;
+    scene.say(1, 11, 5, "bob", "/mainstay help");
+    scene.say(1, 12, 5, "bob", "/mainstay run shop/nothing");
+    scene.say(1, 13, 5, "bob", "/mainstay restore shop/nightly path=/srv/back");
+    for _ in 0..2 {
+        assert!(scene.look().await.problem.is_some());
+        assert!(scene.answers(1).is_empty());
+    }
+    // A daemon that was restarted in between knows what it has not said.
+    scene.eye.memory = ForgeMemory::load(scene.state.path()).expect("a memory");
+    scene.hosted.lock().expect("no panic").is_mute = false;
+    for _ in 0..2 {
+        scene.look().await;
+        let said = scene.answers(1);
+        assert_eq!(said.len(), 3, "{said:#?}");
+        assert!(said[0].contains("this can be asked") && said[1].contains("no run was started"), "{said:#?}");
+        assert!(said[2].contains("change request 2 has the restore"), "{said:#?}");
+    }
+    assert_eq!(scene.hosted.lock().expect("no panic").pulls.len(), 2, "one change request for one wish");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_asked_on_one_that_is_open_no_longer_is_refused_once() {
     let mut scene = Scene::new().await;
     for number in [1, 2] {
