@@ -10,11 +10,12 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ActualPolicy, ActualState};
+use super::{ActualPolicy, ActualState, RestoreReport};
 use crate::{
     plan::diff::written_schedule,
     policy::{CompiledPolicy, PolicyName, PolicyNameError},
     restore_point::{Inventory, RestorePoint},
+    run::Phase,
 };
 
 /// The largest file that is read: ten times what 100,000 restore points need.
@@ -29,6 +30,20 @@ struct InventoryFile<'a> {
     observed_at: Timestamp,
     complete: bool,
     policies: BTreeMap<String, Entry<'a>>,
+    /// What was begun of restores: none of them is carried out again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    restores: Vec<Begun>,
+}
+
+/// A Restore document that was carried out, or is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Begun {
+    name: String,
+    /// Hash of what the document says.
+    content: String,
+    phase: Phase,
+    started_at: Timestamp,
 }
 
 /// One policy in the file.
@@ -92,7 +107,7 @@ pub enum InventoryError {
 /// It is something else, from another version, or says two things of one restore point.
 pub fn read(content: &[u8]) -> Result<ActualState, InventoryError> {
     let file: InventoryFile = serde_json::from_slice(content).map_err(InventoryError::Malformed)?;
-    let InventoryFile { format_version, observed_at, complete, policies } = file;
+    let InventoryFile { format_version, observed_at, complete, policies, restores } = file;
     if format_version != FORMAT_VERSION {
         return Err(InventoryError::Version(format_version));
     }
@@ -103,7 +118,20 @@ pub fn read(content: &[u8]) -> Result<ActualState, InventoryError> {
     });
     // Through a list: a map that is filled in order one by one has room for nearly twice as many.
     let policies = policies.collect::<Result<Vec<_>, InventoryError>>()?.into_iter().collect();
-    Ok(ActualState { observed_at, complete, policies, restores: BTreeMap::new(), foreign: BTreeMap::new() })
+    let restores = restores.into_iter().map(|Begun { name, content, phase, started_at }| {
+        let name: PolicyName = name.parse().map_err(|source| InventoryError::Name { name, source })?;
+        let report = RestoreReport {
+            restore_point: None,
+            phase,
+            started_at,
+            finished_at: None,
+            message: String::new(),
+            sources: Vec::new(),
+        };
+        Ok(((name, content), report))
+    });
+    let restores = restores.collect::<Result<_, InventoryError>>()?;
+    Ok(ActualState { observed_at, complete, policies, restores, foreign: BTreeMap::new() })
 }
 
 /// Writes an observation as an inventory.
@@ -125,10 +153,23 @@ pub fn write(state: &ActualState) -> String {
         observed_at: state.observed_at,
         complete: state.complete,
         policies: policies.collect(),
+        restores: begun(state)
+            .map(|((name, content), phase, started_at)| Begun {
+                name: name.to_string(),
+                content: content.clone(),
+                phase,
+                started_at,
+            })
+            .collect(),
     };
     let mut text = serde_json::to_string_pretty(&file).expect("documents and restore points are plain data");
     text.push('\n');
     text
+}
+
+/// What the file says of restores: document and hash of each, how far it is, and since when.
+pub fn begun(state: &ActualState) -> impl Iterator<Item = (&(PolicyName, String), Phase, Timestamp)> {
+    state.restores.iter().map(|(restore, report)| (restore, report.phase, report.started_at))
 }
 
 fn policy(name: &PolicyName, entry: Entry<'_>, observed_at: Timestamp) -> Result<ActualPolicy, InventoryError> {
@@ -196,6 +237,13 @@ mod tests {
         assert!(policy.inventory.complete && policy.inventory.points[0].held);
         assert_eq!(policy.schedule.as_deref(), Some("0 2 * * *"));
         assert_eq!(read(write(&state).as_bytes()).unwrap().policies.len(), 1);
+        let done = read(
+            br#"{"formatVersion":1,"observedAt":"2026-11-20T12:00:00Z","complete":true,"policies":{},"restores":
+            [{"name":"shop/undo","content":"c0ffee","phase":"Succeeded","startedAt":"2026-11-20T02:00:00Z"}]}"#,
+        )
+        .unwrap();
+        let again = read(write(&done).as_bytes()).unwrap();
+        assert!(again.restores.contains_key(&(PolicyName::new("shop", "undo"), "c0ffee".to_owned())));
     }
 
     #[test]

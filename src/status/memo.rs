@@ -6,10 +6,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::Timestamp;
+
 use super::{StatusInput, conditions, documents::PolicyStatus};
 use crate::{
-    actual::{ActualPolicy, ActualState},
+    actual::{ActualPolicy, ActualState, inventory},
     policy::{Policy, PolicyName},
+    run::Phase,
 };
 
 /// What was published last; nothing, until a publication was confirmed.
@@ -25,6 +28,8 @@ pub(super) struct Known {
     asked: BTreeMap<PolicyName, Policy>,
     there: BTreeMap<PolicyName, Arc<ActualPolicy>>,
     is_complete: bool,
+    /// What the inventory says of restores.
+    begun: Vec<((PolicyName, String), Phase, Timestamp)>,
     /// By the names of the policies.
     pub(super) statuses: BTreeMap<PolicyName, Arc<PolicyStatus>>,
 }
@@ -43,6 +48,7 @@ impl Memo {
             asked: input.desired.policies.clone(),
             there: input.actual.policies.clone(),
             is_complete: input.actual.complete,
+            begun: begun(input.actual),
             statuses,
         });
     }
@@ -84,7 +90,12 @@ impl Known {
                     && then.inventory.points == now.inventory.points
         };
         self.is_complete == actual.complete
+            && self.begun == begun(actual)
             && self.there.keys().eq(actual.policies.keys())
             && self.there.values().zip(actual.policies.values()).all(same)
     }
+}
+
+fn begun(actual: &ActualState) -> Vec<((PolicyName, String), Phase, Timestamp)> {
+    inventory::begun(actual).map(|(restore, phase, at)| (restore.clone(), phase, at)).collect()
 }

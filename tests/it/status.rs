@@ -9,6 +9,7 @@ use std::{
 use expect_test::expect_file;
 use jiff::SignedDuration;
 use mainstay::{
+    actual::RestoreReport,
     git::writeback::{PublishOptions, Published, STATUS_BRANCH, publish_status},
     plan::{Action, Drift},
     restore_point::RestorePointId,
@@ -241,6 +242,11 @@ fn a_memo_leaves_out_only_what_is_on_the_branch() {
         ("a run fails", 1, |world| {
             let failed = run("shop/nightly", "2026-11-22T02:00:00Z", Phase::Failed, "no");
             world.policy("shop/nightly").last_run = Some(failed);
+        }),
+        ("a restore begins", 0, |world| {
+            let (_, report) = world.actual.restores.first_key_value().expect("a restore");
+            let begun = RestoreReport { phase: Phase::Running, ..report.clone() };
+            world.actual.restores.insert((name("shop/another"), "beef".to_owned()), begun);
         }),
         ("a document changes", 1, |world| {
             world.desired.policies.insert(name("shop/new"), policy("shop/new", true));
