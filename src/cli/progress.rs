@@ -34,13 +34,16 @@ impl Progress {
     pub(super) fn word(&mut self, subject: &str, word: &Word) {
         match (word, &self.bar) {
             (Word::Progress { step, done_bytes, total_bytes }, Some(bar)) => {
-                if let Some(total) = total_bytes {
-                    bar.set_length(*total);
-                    if let Ok(style) =
-                        ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}")
-                    {
-                        bar.set_style(style);
+                let template = match total_bytes {
+                    Some(total) => {
+                        bar.set_length(*total);
+                        "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}"
                     }
+                    // How much there is to read shows when it was read.
+                    None => "{spinner} {msg} {bytes} {bytes_per_sec}",
+                };
+                if let Ok(style) = ProgressStyle::with_template(template) {
+                    bar.set_style(style);
                 }
                 bar.set_position(*done_bytes);
                 bar.set_message(format!("{subject}: {step}"));

@@ -13,7 +13,7 @@ use mainstay::{
             inventory,
             movers::Bounds,
             process::ProcessIdentity,
-            repositories::{capture_lease, prune_lease},
+            repositories::{capture_lease, maintenance_lease, prune_lease},
         },
     },
     plan::losses::{Former, Losses, by_edit},
@@ -344,6 +344,22 @@ async fn nothing_is_pruned_while_a_run_captures_and_nothing_captured_during_a_pr
     host.put(json!({})).await;
     good(host.mainstay(&["run", "shop/nightly"]));
     assert_eq!(ids(&host).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_repository_has_one_maintenance_at_a_time() {
+    let host = three_points().await;
+    let engine = host.engine();
+    let place = engine.context().state.places(&Host::name()).unwrap().remove(0);
+    let other = engine.context().state.lease(&maintenance_lease(&place), Timestamp::now()).unwrap().unwrap();
+    let prune = async |limit| {
+        let bounds = Bounds::within(limit, None);
+        cleanup::prune(engine.context(), &place, Timestamp::now(), &bounds).await
+    };
+    let refused = prune(Duration::from_millis(1)).await.unwrap_err().to_string();
+    assert!(refused.contains("another maintenance of repository disk is under way"), "{refused}");
+    drop(other);
+    prune(Duration::from_secs(60)).await.unwrap();
 }
 
 /// The space of what was forgotten while another run captured is reclaimed by the next cleanup, though that forgets

@@ -145,6 +145,27 @@ fn policy_of(world: &World) {
     world.policy(&format!("    - name: files\n      paths: [{}]", world.path("site").display()), "");
 }
 
+#[test]
+fn a_terminal_shows_how_far_a_run_and_a_restore_are() {
+    let world = World::new("progress");
+    fs::create_dir(world.path("site")).expect("a folder");
+    let script = format!("head -c 200000000 /dev/urandom >{}", world.path("site/large").display());
+    succeed(Command::new("sh").args(["-c", &script]));
+    policy(&world, "");
+    let into = world.path("back").display().to_string();
+    for arguments in [["run", "shop/nightly"].as_slice(), &["restore", "shop/nightly", "latest", "--into", &into]] {
+        let ours = world.command(arguments);
+        let line = format!("{} {}", ours.get_program().display(), arguments.join(" "));
+        let mut terminal = Command::new("script");
+        terminal.args(["-qec", &line, "/dev/null"]).current_dir(world.path("")).env("TERM", "xterm");
+        terminal.env("MAINSTAY_STATE", world.path("state")).env("HOME", world.path(""));
+        let shown = succeed(&mut terminal);
+        // What is done, and how fast; of how much, where that is known from the beginning.
+        assert!(shown.contains("MiB") && shown.contains("iB/s"), "{arguments:?}: {shown}");
+        assert!(arguments[0] == "run" || shown.contains("/190.73 MiB"), "{arguments:?}: {shown}");
+    }
+}
+
 /// A prune only marks what nothing refers to any more; 23 hours later the next one deletes it.
 #[test]
 fn what_is_pruned_leaves_the_disk_with_a_prune_of_the_next_day() {
