@@ -74,27 +74,28 @@ fn watched(world: &World, bare: &Path, arguments: &[&str], environment: &[(&str,
     drop(daemon);
 }
 
-#[test]
-fn https_with_a_token() {
-    let world = World::new("git-https");
-    let bare = hosted(&world, "https.git");
+/// Watches a repository that asks for a token, which is given by arguments or by the environment.
+fn watched_with_token(name: &str, arguments: &[&str], environment: &[(&str, &str)]) {
+    let world = World::new(name);
+    let bare = hosted(&world, &format!("{name}.git"));
     let (address, token, _) = Peers::git_https();
-    let file = world.write("token", format!("{token}\n"));
-    let (address, file) = (format!("{address}/https.git"), file.display().to_string());
-    watched(&world, &bare, &["--repo", &address, "--git-token-file", &file], &[]);
+    world.write("token", format!("{token}\n"));
+    let address = format!("{address}/{name}.git");
+    watched(&world, &bare, &[&["--repo", address.as_str()], arguments].concat(), environment);
     let log = fs::read_to_string(world.path("daemon.log")).expect("a log");
     assert!(!log.contains(&token), "the token is in the log");
 }
 
 #[test]
+fn https_with_a_token() {
+    // Commands are carried out in the folder of the host.
+    watched_with_token("git-https", &["--git-token-file", "token"], &[]);
+}
+
+#[test]
 fn https_with_a_token_in_the_environment() {
-    let world = World::new("git-https-environment");
-    let bare = hosted(&world, "https-environment.git");
-    let (address, token, _) = Peers::git_https();
-    let address = format!("{address}/https-environment.git");
-    watched(&world, &bare, &["--repo", &address], &[("MAINSTAY_GIT_TOKEN", &token)]);
-    let log = fs::read_to_string(world.path("daemon.log")).expect("a log");
-    assert!(!log.contains(&token), "the token is in the log");
+    let (_, token, _) = Peers::git_https();
+    watched_with_token("git-https-environment", &[], &[("MAINSTAY_GIT_TOKEN", &token)]);
 }
 
 #[test]

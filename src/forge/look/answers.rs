@@ -167,7 +167,12 @@ pub(super) async fn refuse<F: Forge>(
         // First: a list may lack what was said last, and an answer to each look would never end.
         eye.save()?;
         let said = format!("{why}, so nothing is carried out here; ask on one that is open.");
-        eye.forge.add_comment(number, &body(comment.id, &comment.author, &said)).await?;
+        if let Err(error) = eye.forge.add_comment(number, &body(comment.id, &comment.author, &said)).await {
+            if let Some(ended) = eye.memory.ended.get_mut(&number) {
+                ended.answered.remove(&comment.id);
+            }
+            return Err(error.into());
+        }
     }
     Ok(())
 }

@@ -157,6 +157,9 @@ async fn what_is_asked_on_one_that_is_open_no_longer_is_refused_once() {
     scene.say(1, 12, 5, "bob", "/mainstay run shop/nightly");
     scene.say(1, 13, 5, "bob", "thank you");
     scene.say(2, 14, 6, "eve", "/mainstay nonsense");
+    scene.hosted.lock().expect("no panic").is_mute = true;
+    assert!(scene.look().await.problem.is_some());
+    scene.hosted.lock().expect("no panic").is_mute = false;
     for _ in 0..2 {
         scene.look().await;
         let (merged, closed) = (scene.answers(1), scene.answers(2));

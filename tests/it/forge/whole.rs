@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    path::Path,
     sync::{Arc, Mutex},
 };
 
@@ -23,6 +24,15 @@ fn keep(count: u32) -> String {
     format!("  retention: {{keepLast: {count}, keepDaily: 0, keepWeekly: 0, grace: 24h}}")
 }
 
+/// Settings with a forge whose token is in a file.
+fn settings(url: &str, token: &Path) -> String {
+    format!(
+        "apiVersion: mainstay.dev/v1alpha1\nkind: Settings\nmetadata: {{name: settings}}\nspec:\n  forge: {{kind: \
+         GitHub, url: \"{url}\", repository: ada/backups, token: {{file: {}}}}}\n",
+        token.display()
+    )
+}
+
 /// A fork's squashed message names exactly what would be lost; the daemon sees the commit before any look does.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fork_that_is_squashed_consents_to_nothing_and_a_push_does() {
@@ -34,12 +44,7 @@ async fn a_fork_that_is_squashed_consents_to_nothing_and_a_push_does() {
     .await;
     let host = Host::new();
     fs::write(host.path("token"), "a-token\n").expect("a file");
-    let settings = format!(
-        "apiVersion: mainstay.dev/v1alpha1\nkind: Settings\nmetadata: {{name: settings}}\nspec:\n  forge: {{kind: \
-         GitHub, url: \"{}\", repository: ada/backups, token: {{file: {}}}}}\n",
-        server.url,
-        host.path("token").display()
-    );
+    let settings = settings(&server.url, &host.path("token"));
     let documents = |count: u32| host.policy("nightly", &keep(count));
     let files = |policy: &str| {
         host.documents.write("backup.yaml", policy);
@@ -121,4 +126,21 @@ async fn a_fork_that_is_squashed_consents_to_nothing_and_a_push_does() {
     host.good(&["approve", &digest::of(&effects).0]);
     host.wait_for_status("status/shop/nightly.yaml", "expiredSince");
     drop(daemon);
+}
+
+/// An alert counts looks that fail; one that could not even begin is among them.
+#[test]
+fn a_forge_whose_token_is_missing_counts_as_a_look_that_failed() {
+    let host = Host::new();
+    let settings = settings("http://127.0.0.1:1", &host.path("nowhere"));
+    host.commit(&[
+        ("backup.yaml", &host.policy("nightly", "")),
+        ("store.backup.yaml", &host.store()),
+        ("settings.backup.yaml", &settings),
+    ]);
+    let daemon = host.daemon();
+    wait_for("a look that failed", || {
+        (daemon.metric("mainstay_forge_looks_total{result=\"failure\"}") > 0.0).then_some(())
+    });
+    assert_eq!(daemon.metric("mainstay_forge_looks_total{result=\"success\"}"), 0.0);
 }
