@@ -1,4 +1,5 @@
-//! The judge is a second implementation, written the other way round: it asks for each point whether a rule keeps it.
+//! There are two judges: a second implementation, written the other way round, that asks for each point whether a rule
+//! keeps it, and the results that restic publishes.
 
 use jiff::{ToSpan as _, tz::TimeZone};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -60,6 +61,51 @@ fn reasons_read_as_restic_says_them() {
         20261121-140000 weekly, yearly, newest
     "]]
     .assert_eq(&kept(rules, &points[1..]));
+}
+
+/// Each rule, alone and with others, keeps what current restic keeps, and for the same reasons. The file says whence it is.
+#[test]
+fn current_restic_agrees() {
+    let file: serde_json::Value =
+        serde_json::from_str(include_str!("../../tests/it/cases/retention/restic.json")).unwrap();
+    let times = |list: &serde_json::Value| -> Vec<Timestamp> {
+        list.as_array().unwrap().iter().map(|time| time.as_str().unwrap().parse().unwrap()).collect()
+    };
+    let all = times(&file["times"]);
+    let points: Vec<RestorePoint> = all.iter().map(|time| point(*time)).collect();
+    let now = "2016-12-31T00:00:00Z".parse().unwrap();
+    let cases = file["cases"].as_array().unwrap();
+    assert!(cases.len() > 30);
+    for case in cases {
+        let count = |rule: &str| case["rules"][rule].as_i64().unwrap_or(0);
+        let rules = KeepRules {
+            last: count("last"),
+            hourly: count("hourly"),
+            daily: count("daily"),
+            weekly: count("weekly"),
+            monthly: count("monthly"),
+            yearly: count("yearly"),
+            within: case["rules"]["within"].as_str().map(|span| span.parse().unwrap()).unwrap_or_default(),
+            verified: false,
+        };
+        let mut expected: Vec<(Timestamp, &str)> = Vec::new();
+        for (reasons, kept) in case["kept"].as_object().unwrap() {
+            let kept = if kept == "all" { all.clone() } else { times(kept) };
+            expected.extend(kept.into_iter().map(|time| (time, reasons.as_str())));
+        }
+        expected.sort_unstable();
+        let decisions = decide(&rules, &points, now);
+        let reasons = |decision: &Decision| {
+            // That the newest stays is a rail of our own.
+            let rules = decision.reasons.iter().filter(|reason| **reason != KeepReason::Newest);
+            rules.map(KeepReason::to_string).collect::<Vec<_>>().join(", ")
+        };
+        let reasons: Vec<String> = decisions.iter().map(reasons).collect();
+        let mut kept: Vec<(Timestamp, &str)> =
+            all.iter().copied().zip(reasons.iter().map(String::as_str)).filter(|(_, reasons)| *reasons != "").collect();
+        kept.sort_unstable();
+        assert!(kept == expected, "{}", case["rules"]);
+    }
 }
 
 #[test]
