@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::{
     engine::{Engine, EngineError},
-    plan::{Action, Change, Effect, Plan, digest},
+    plan::{Action, Change, Plan},
     policy::PolicyName,
     status::ledger::EventKind,
 };
@@ -81,15 +81,10 @@ async fn lose<E: Engine>(plan: &Plan, change: &Change, engine: &E, now: Timestam
         return Ok(());
     }
     engine.expire(&change.policy, &change.losses, now).await?;
-    let effects = change
-        .losses
-        .iter()
-        .map(|point| Effect::Lose { policy: change.policy.clone(), point: point.clone() })
-        .collect();
     let lost = EventKind::LostByEdit {
         points: change.losses.clone(),
         revision: plan.revision.clone(),
-        approval: Some(digest::of(&effects)),
+        approval: change.approval.clone(),
     };
     engine.record(&change.policy, lost, now).await
 }

@@ -87,6 +87,8 @@ pub struct Change {
     pub losses: Vec<RestorePointId>,
     /// Restore points that are marked as expired and kept by the new rules: their marks are taken back with this change.
     pub taken_back: Vec<RestorePointId>,
+    /// What was approved, where it goes ahead by an approval. None: nothing had to be.
+    pub approval: Option<Digest>,
 }
 
 /// A restore point that the old rules keep and the new ones expire.

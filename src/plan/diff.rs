@@ -253,6 +253,7 @@ impl<'a> Draft<'a> {
             next_runs: Vec::new(),
             losses: Vec::new(),
             taken_back: Vec::new(),
+            approval: None,
         };
         let why = "deletion: Confirm: every restore point of the policy goes with it, the newest too".to_owned();
         self.propose(change, blocked, Some((lost, Some(why))));
@@ -277,6 +278,7 @@ impl<'a> Draft<'a> {
             next_runs: Vec::new(),
             losses: Vec::new(),
             taken_back: Vec::new(),
+            approval: None,
         };
         let needs = if let Some(missing) = self.missing_point(restore) {
             Needs::Mending(missing)
@@ -375,6 +377,7 @@ impl<'a> Draft<'a> {
             next_runs,
             losses: Vec::new(),
             taken_back: Vec::new(),
+            approval: None,
         }
     }
 

@@ -53,16 +53,23 @@ pub fn judge(proposals: Vec<Proposal>, losses_allowed: u32, frozen: bool, approv
             Needs::Budget(_) | Needs::Nothing | Needs::Mending(_) => {}
         }
     }
-    let whole_plan = approvals.digests.contains(&digest::of(&judgement.effects));
-    let is_approved = |effects: &BTreeSet<Effect>| {
-        whole_plan || effects.is_subset(&approvals.effects) || approvals.digests.contains(&digest::of(effects))
+    let whole = digest::of(&judgement.effects);
+    let is_whole_approved = approvals.digests.contains(&whole);
+    let approval = |effects: &BTreeSet<Effect>| {
+        let own = digest::of(effects);
+        let is_own_approved = effects.is_subset(&approvals.effects) || approvals.digests.contains(&own);
+        is_own_approved.then_some(own).or_else(|| is_whole_approved.then(|| whole.clone()))
     };
     let open_losses: usize = proposals
         .iter()
-        .filter(|proposal| matches!(&proposal.needs, Needs::Budget(effects) if !is_approved(effects)))
+        .filter(|proposal| matches!(&proposal.needs, Needs::Budget(effects) if approval(effects).is_none()))
         .map(|proposal| losses_of(&proposal.needs))
         .sum();
-    for Proposal { change, needs } in proposals {
+    for Proposal { mut change, needs } in proposals {
+        let approved = match &needs {
+            Needs::Budget(effects) | Needs::Consent(effects, _) => approval(effects),
+            Needs::Nothing | Needs::Mending(_) => None,
+        };
         let refused = match needs {
             _ if frozen && change.action != Action::Restore => Some((
                 "frozen: Settings.freeze is true; nothing is changed until it is taken out".to_owned(),
@@ -70,12 +77,15 @@ pub fn judge(proposals: Vec<Proposal>, losses_allowed: u32, frozen: bool, approv
             )),
             Needs::Nothing => None,
             Needs::Mending(reason) => Some((reason, BTreeSet::new())),
-            Needs::Budget(effects) => (!is_approved(&effects) && over_budget(open_losses))
+            Needs::Budget(effects) => (approved.is_none() && over_budget(open_losses))
                 .then(|| (beyond_budget(&effects, open_losses, losses_allowed), effects)),
-            Needs::Consent(effects, reason) => (!is_approved(&effects)).then_some((reason, effects)),
+            Needs::Consent(effects, reason) => approved.is_none().then_some((reason, effects)),
         };
         match refused {
-            None => judgement.changes.push(change),
+            None => {
+                change.approval = approved;
+                judgement.changes.push(change);
+            }
             Some((reason, effects)) => {
                 let digest = digest::of(&effects);
                 judgement.refusals.push(Refusal { change, reason, effects, digest });

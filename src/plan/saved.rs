@@ -119,8 +119,19 @@ pub fn compare(saved: &SavedPlan, fresh: &Plan) -> Vec<Moved> {
 }
 
 fn identity(change: &Change) -> SavedChange {
-    let Change { policy, action, reason: _, before, after, restore, source: _, next_runs: _, losses, taken_back: _ } =
-        change;
+    let Change {
+        policy,
+        action,
+        reason: _,
+        before,
+        after,
+        restore,
+        source: _,
+        next_runs: _,
+        losses,
+        taken_back: _,
+        approval: _,
+    } = change;
     SavedChange {
         policy: policy.clone(),
         action: *action,

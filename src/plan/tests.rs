@@ -285,7 +285,17 @@ fn an_approval_holds_for_what_it_names_and_for_less() {
         let plan = consent(approvals);
         assert_eq!((plan.changes.len(), plan.refusals.len()), (goes_ahead.into(), (!goes_ahead).into()), "{what}");
         assert_eq!(plan.digest, refused.digest, "{what}");
+        // What the ledger will name.
+        assert!(plan.changes.iter().all(|change| change.approval == Some(digest::of(&all))), "{what}");
     }
+}
+
+#[test]
+fn what_may_be_lost_without_approval_was_approved_by_nobody() {
+    let (mut desired, actual) = edit("retention: {keepDaily: 30}", "retention: {keepDaily: 7}", &points(10));
+    desired.settings.safety.losses = 3;
+    let plan = plan(&desired, &actual);
+    assert_eq!((plan.changes.len(), plan.losses.len(), &plan.changes[0].approval), (1, 3, &None));
 }
 
 #[test]

@@ -178,6 +178,7 @@ mod tests {
             next_runs: Vec::new(),
             losses: vec![RestorePointId("1".to_owned())],
             taken_back: Vec::new(),
+            approval: None,
         }
     }
 

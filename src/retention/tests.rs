@@ -101,8 +101,12 @@ fn current_restic_agrees() {
             rules.map(KeepReason::to_string).collect::<Vec<_>>().join(", ")
         };
         let reasons: Vec<String> = decisions.iter().map(reasons).collect();
-        let mut kept: Vec<(Timestamp, &str)> =
-            all.iter().copied().zip(reasons.iter().map(String::as_str)).filter(|(_, reasons)| *reasons != "").collect();
+        let mut kept: Vec<(Timestamp, &str)> = all
+            .iter()
+            .copied()
+            .zip(reasons.iter().map(String::as_str))
+            .filter(|(_, reasons)| !reasons.is_empty())
+            .collect();
         kept.sort_unstable();
         assert!(kept == expected, "{}", case["rules"]);
     }

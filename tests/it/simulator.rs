@@ -60,6 +60,9 @@ fn worlds_keep_their_promises() {
             && totals.published > 0
             && totals.git_faults > 0
             && totals.rewritten > 0
+            && totals.frozen > 0
+            && totals.verified > 0
+            && totals.within_limits > 0
     );
 }
 
@@ -104,6 +107,12 @@ struct Totals {
     git_faults: usize,
     /// Histories that were rewritten.
     rewritten: usize,
+    /// Changes that a freeze held back.
+    frozen: usize,
+    /// Restore points that were verified.
+    verified: usize,
+    /// Edits that took no more than the settings let go without consent.
+    within_limits: usize,
 }
 
 impl Totals {
@@ -119,6 +128,9 @@ impl Totals {
             published: count("status published"),
             git_faults: count("git: the ") + count("git: an") + count("git: a person"),
             rewritten: count("force-pushes"),
+            frozen: count("Settings.freeze is true"),
+            verified: count(": verified"),
+            within_limits: count("within what may be lost"),
         }
     }
 
@@ -133,6 +145,9 @@ impl Totals {
             published: self.published + other.published,
             git_faults: self.git_faults + other.git_faults,
             rewritten: self.rewritten + other.rewritten,
+            frozen: self.frozen + other.frozen,
+            verified: self.verified + other.verified,
+            within_limits: self.within_limits + other.within_limits,
         }
     }
 }
@@ -170,6 +185,7 @@ fn step(random: &mut StdRng, author: &mut Author, world: &World) {
         62..78 => (0..random.random_range(1..12)).for_each(|_| run::advance(world)),
         78..80 => run::guard(world),
         80..84 => daemon::clean_up(world),
+        84..87 => world.verify(random),
         _ => days_pass(random, world),
     }
 }

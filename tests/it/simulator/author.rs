@@ -13,7 +13,7 @@ use mainstay::{
     plan::{Approvals, approval},
     policy::{
         Location, Policy, PolicyContent, PolicyName, Restore,
-        document::{BackupPolicyDocument, RestoreDocument},
+        document::{BackupPolicyDocument, RestoreDocument, SettingsSpec},
     },
     retention::KeepRules,
     schedule::Schedule,
@@ -32,6 +32,7 @@ struct Tree {
     broken: BTreeSet<PolicyName>,
     /// The files cannot be believed: nothing may be deleted.
     vanished: bool,
+    settings: SettingsSpec,
 }
 
 /// The history of the documents and of what was approved.
@@ -79,7 +80,7 @@ impl Author {
         if tree.vanished && random.random_bool(0.5) {
             tree.vanished = false;
         }
-        let what = match random.random_range(0..20) {
+        let what = match random.random_range(0..21) {
             0..10 => {
                 let edited = tree.policies.get_mut(&name);
                 let Some(policy) = edited else { return };
@@ -106,6 +107,12 @@ impl Author {
             18 => {
                 tree.vanished = !tree.vanished;
                 "let files vanish or come back"
+            }
+            19 => {
+                // A freeze is lifted sooner than it is put on.
+                tree.settings.freeze = !tree.settings.freeze && random.random_bool(0.3);
+                tree.settings.safety.losses = if random.random_bool(0.5) { random.random_range(1..3) } else { 0 };
+                "edit the settings, not"
             }
             _ => {
                 let path = random.random_bool(0.5).then(|| json!({"path": "/restored"}));
@@ -142,7 +149,11 @@ impl Author {
             "spec": {"directory": "/backup/here", "password": {"generate": true}}
         });
         let file = |name: &str| PathBuf::from(format!("{name}.backup.yaml"));
-        let mut files = BTreeMap::from([(file("store"), store.to_string())]);
+        let settings = json!({
+            "apiVersion": "mainstay.dev/v1alpha1", "kind": "Settings", "metadata": {"name": "settings"},
+            "spec": {"freeze": tree.settings.freeze, "safety": {"losses": tree.settings.safety.losses}}
+        });
+        let mut files = BTreeMap::from([(file("store"), store.to_string()), (file("settings"), settings.to_string())]);
         for (name, policy) in &tree.policies {
             let end = if tree.broken.contains(name) { "\n[" } else { "" };
             files.insert(file(name.name()), format!("{policy}{end}"));
@@ -155,6 +166,11 @@ impl Author {
             files.insert(file(name.name()), restore.to_string());
         }
         Some(files)
+    }
+
+    /// The settings of the newest commit.
+    pub fn settings(&self) -> &SettingsSpec {
+        &self.head().settings
     }
 
     /// The policies that have a document, good or broken.
@@ -194,6 +210,7 @@ impl Author {
         let mut tree = self.head().clone();
         tree.broken.clear();
         tree.vanished = false;
+        tree.settings.freeze = false;
         self.history.push(tree);
         let documents = self.documents();
         if let Some(branches) = &mut world.state().branches {
@@ -207,6 +224,7 @@ impl Author {
         let mut desired = DesiredState {
             revision: Some(Revision(format!("{:040x}", self.history.len()))),
             frozen_policies: tree.broken.clone(),
+            settings: tree.settings.clone(),
             ..DesiredState::default()
         };
         if tree.vanished {
@@ -267,6 +285,9 @@ fn document(random: &mut StdRng, number: u32) -> Value {
     if random.random_bool(0.4) {
         spec["deletion"] = json!("Confirm");
     }
+    if random.random_bool(0.4) {
+        spec["verify"] = json!({});
+    }
     document
 }
 
@@ -289,7 +310,7 @@ fn retention(random: &mut StdRng) -> Value {
 
 fn edit(random: &mut StdRng, document: &mut Value) -> &'static str {
     let spec = &mut document["spec"];
-    match random.random_range(0..10) {
+    match random.random_range(0..11) {
         0..6 => {
             spec["retention"] = retention(random);
             "edit the retention of"
@@ -301,6 +322,13 @@ fn edit(random: &mut StdRng, document: &mut Value) -> &'static str {
         8 => {
             spec["suspend"] = json!(!spec["suspend"].as_bool().unwrap_or(false));
             "suspend or resume"
+        }
+        9 => {
+            let fields = spec.as_object_mut().expect("a policy has fields");
+            if fields.remove("verify").is_none() {
+                fields.insert("verify".to_owned(), json!({}));
+            }
+            "verify or not"
         }
         _ => {
             spec["deletion"] = json!(if random.random_bool(0.5) { "Confirm" } else { "Retain" });

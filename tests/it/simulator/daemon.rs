@@ -34,9 +34,14 @@ pub fn turn(world: &World, author: &Author) {
     RUNTIME.block_on(async {
         let now = world.state().now;
         let Ok(actual) = world.observe(now).await else { return };
-        let plan = diff::plan(&author.desired(), &actual, author.approvals(), now);
+        let desired = author.desired();
+        let plan = diff::plan(&desired, &actual, author.approvals(), now);
         {
             let mut state = world.state();
+            state.frozen = desired.settings.freeze;
+            state.losses_allowed = desired.settings.safety.losses as usize;
+            state.taken.clear();
+            state.settings = desired.settings;
             for refusal in &plan.refusals {
                 state.tell(format!("plan: refused {}: {}", refusal.change.policy, refusal.reason));
             }
@@ -53,6 +58,9 @@ pub static RUNTIME: LazyLock<Runtime> =
 /// Starts every policy that is due and has no run under way.
 pub fn start_due(world: &World) {
     let mut state = world.state();
+    if state.settings.freeze {
+        return;
+    }
     let names: Vec<PolicyName> = state.stores.keys().cloned().collect();
     for name in names {
         start_if_due(&mut state, &name);
@@ -119,6 +127,9 @@ pub fn clean_up(world: &World) {
 /// Marks, takes marks back and forgets; may be cut off between any two points.
 pub fn sweep_policy(state: &mut State, name: &PolicyName) {
     let now = state.now;
+    if state.settings.freeze {
+        return;
+    }
     let Some(store) = state.stores.get(name) else { return };
     let spec = store.compiled.as_ref().map(|compiled| &compiled.document.spec);
     let grace =
@@ -175,12 +186,17 @@ fn forget_point(state: &mut State, name: &PolicyName, id: &RestorePointId, grace
     let point = store.points[index].clone();
     let is_newest = rules::newest(&store.points).is_some_and(|newest| newest.id == point.id);
     let is_kept = store.kept(now).get(index).copied().unwrap_or(false);
+    let is_proven =
+        store.verifies() && rules::newest_verified(&store.points).is_some_and(|newest| newest.id == point.id);
     store.points.remove(index);
     state.writes += 1;
     state.happened(name, EventKind::Forgotten { points: vec![id.clone()] });
     state.tell(format!("cleanup {name}: forgets {id}"));
     if is_newest && !state.consented.contains(&rules::loss(name, &point)) {
         state.broke(format!("{name}: the newest restore point {id} is gone"));
+    }
+    if is_proven {
+        state.broke(format!("{name}: {id} is gone, the newest that was verified"));
     }
     if is_kept {
         state.broke(format!("{name}: the applied rules keep {id}, and it is gone"));

@@ -87,6 +87,12 @@ fn prepare(state: &mut State, author: &Author) -> (Option<Trouble>, Left) {
     };
     state.tell(what.to_owned());
     state.asked = author.policies();
+    // Of settings that cannot be read, the last ones stay in force.
+    let is_readable = trouble.is_none() && author.documents().is_some();
+    let (freeze, losses) = (author.settings().freeze, author.settings().safety.losses as usize);
+    state.frozen = freeze && (is_readable || state.frozen);
+    state.losses_allowed = if is_readable { losses } else { losses.max(state.losses_allowed) };
+    state.taken.clear();
     (trouble, before)
 }
 

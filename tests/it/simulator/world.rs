@@ -63,6 +63,14 @@ pub struct State {
     pub counted: BTreeSet<(PolicyName, RestorePointId)>,
     /// The git side; none: the documents come from memory.
     pub branches: Option<Branches>,
+    /// The settings that the daemon was last told, by which it starts runs and cleans up.
+    pub settings: SettingsSpec,
+    /// This turn must change no policy: a freeze is in force, whatever can be read of it.
+    pub frozen: bool,
+    /// How many restore points the edits of this turn may take without consent.
+    pub losses_allowed: usize,
+    /// Those that they took.
+    pub taken: BTreeSet<Effect>,
     /// Why this turn must delete nothing.
     pub no_deletion: Option<&'static str>,
     /// The policies that have a document now.
@@ -92,6 +100,11 @@ impl Store {
     pub fn rules(&self) -> Option<KeepRules> {
         let spec = &self.compiled.as_ref()?.document.spec;
         Some(KeepRules { verified: spec.verify.is_some(), ..KeepRules::from(&spec.retention) })
+    }
+
+    /// Whether its restore points are verified.
+    pub fn verifies(&self) -> bool {
+        self.compiled.as_ref().is_some_and(|compiled| compiled.document.spec.verify.is_some())
     }
 
     /// Which points the applied rules keep; those of a withdrawn policy stay unless they are marked.
@@ -168,16 +181,27 @@ impl State {
     fn judge_edit(&mut self, name: &PolicyName, kept_before: &[bool]) {
         let now = self.now;
         let Some(store) = self.stores.get(name) else { return };
-        let lost: Vec<&RestorePoint> = store
+        let lost: Vec<Effect> = store
             .points
             .iter()
             .zip(kept_before.iter().zip(store.kept(now)))
             .filter(|(_, (before, after))| **before && !after)
-            .map(|(point, _)| point)
+            .map(|(point, _)| rules::loss(name, point))
             .collect();
-        if let Some(point) = lost.iter().find(|point| !self.open_consent.contains(&rules::loss(name, point))) {
-            let promise = format!("{name}: an edit without consent takes {}", point.id);
-            self.broke(promise);
+        for effect in lost {
+            self.judge_loss(effect);
+        }
+    }
+
+    /// The judge of losses: they are consented to, or no more than may be lost without that.
+    fn judge_loss(&mut self, effect: Effect) {
+        if self.open_consent.contains(&effect) || !self.taken.insert(effect.clone()) {
+            return;
+        }
+        if self.taken.len() > self.losses_allowed {
+            self.broke(format!("without consent: {effect:?}"));
+        } else {
+            self.tell(format!("within what may be lost: {effect:?}"));
         }
     }
 }
@@ -193,6 +217,15 @@ impl State {
         }
         if self.asked.contains(policy) {
             self.broke(format!("{policy}: withdrawn although its document is there"));
+        }
+    }
+}
+
+impl State {
+    /// The judge of freezes.
+    fn judge_freeze(&mut self, policy: &PolicyName) {
+        if self.frozen {
+            self.broke(format!("{policy}: changed while everything is frozen"));
         }
     }
 }
@@ -218,6 +251,10 @@ impl World {
             events: Vec::new(),
             counted: BTreeSet::new(),
             branches,
+            settings: SettingsSpec::default(),
+            frozen: false,
+            losses_allowed: 0,
+            taken: BTreeSet::new(),
             no_deletion: None,
             asked: BTreeSet::new(),
             meddles: false,
@@ -278,6 +315,23 @@ impl World {
             let index = random.random_range(0..points.len());
             points[index].held = !points[index].held;
         }
+    }
+
+    /// Restore points of a policy that asks for it are verified, some of them.
+    pub fn verify(&self, random: &mut StdRng) {
+        let mut state = self.state();
+        let now = state.now;
+        let stores = state.stores.iter_mut().filter(|(_, store)| store.verifies());
+        let points: Vec<(&PolicyName, &mut RestorePoint)> = stores
+            .flat_map(|(name, store)| store.points.iter_mut().map(move |point| (name, point)))
+            .filter(|_| random.random_bool(0.3))
+            .collect();
+        let mut verified = Vec::new();
+        for (name, point) in points {
+            point.verified_at = Some(now);
+            verified.push(format!("{name}: verified {}", point.id));
+        }
+        verified.into_iter().for_each(|line| state.tell(line));
     }
 
     /// Whether the world is as the author asks, with nothing under way and no workload down.
@@ -368,6 +422,7 @@ impl Engine for World {
             }
             store.compiled = Some(policy.clone());
             state.tell(format!("put {}", policy.name));
+            state.judge_freeze(&policy.name);
             state.judge_edit(&policy.name, &kept_before);
         })
     }
@@ -385,6 +440,7 @@ impl Engine for World {
             let left = left.filter(|_| is_for_good).map(|point| point.id.clone());
             if was_there {
                 state.judge_deletion(policy);
+                state.judge_freeze(policy);
             }
             state.tell(format!("withdraw {policy}{}", if is_for_good { " for good" } else { "" }));
             if let Some(id) = left {
@@ -396,14 +452,12 @@ impl Engine for World {
     async fn expire(&self, policy: &PolicyName, points: &[RestorePointId], now: Timestamp) -> Result<(), EngineError> {
         self.state().call(format!("expire {policy}"), |state| {
             for id in points {
-                let effect = Effect::Lose { policy: policy.clone(), point: id.clone() };
-                if !state.open_consent.contains(&effect) {
-                    state.broke(format!("{policy}: {id} expires without consent"));
-                }
+                state.judge_loss(Effect::Lose { policy: policy.clone(), point: id.clone() });
             }
             if let Some(why) = state.no_deletion {
                 state.broke(format!("{policy}: {points:?} expire although {why}"));
             }
+            state.judge_freeze(policy);
             let Some(store) = state.stores.get_mut(policy) else { return };
             for point in store.points.iter_mut().filter(|point| points.contains(&point.id)) {
                 point.expired_since.get_or_insert(now);
@@ -459,7 +513,8 @@ impl Engine for World {
     }
 
     // The simulated daemon starts runs by itself, see `daemon`.
-    async fn schedule_turn(&self, _: Timestamp, _: &SettingsSpec) -> Result<ScheduleTurn, EngineError> {
+    async fn schedule_turn(&self, _: Timestamp, settings: &SettingsSpec) -> Result<ScheduleTurn, EngineError> {
+        self.state().settings = settings.clone();
         Ok(ScheduleTurn::default())
     }
 

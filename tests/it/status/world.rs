@@ -190,6 +190,7 @@ impl World {
                 next_runs: Vec::new(),
                 losses: vec![lost],
                 taken_back: Vec::new(),
+                approval: None,
             },
             reason: "1 restore point would be lost by `keepDaily 7 → 1`".to_owned(),
             effects: [effect].into(),
