@@ -27,6 +27,8 @@ async fn put(host: &Host, hook: &str, quiesce: [&str; 2], dump: &str, restore: &
     let [stop, start] = quiesce;
     fs::write(host.path("secret"), format!("{IN_FILE}\n")).unwrap();
     let [repository, source, _] = CANARIES.map(|(_, value)| value);
+    // The judge's.
+    fs::write(host.path("password"), repository).unwrap();
     fs::write(host.path("others"), format!("{repository} {source}\n")).unwrap();
     let more = json!({
         "consistency": "Cold", "quiesce": {"stop": shell(stop), "start": shell(start)},

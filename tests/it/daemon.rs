@@ -5,6 +5,8 @@ use std::fs;
 
 mod hardship;
 pub mod host;
+#[cfg(feature = "live")]
+mod signed;
 mod surface;
 
 use mainstay::status::ledger::EventKind;
@@ -323,44 +325,6 @@ fn a_freeze_that_was_committed_while_no_daemon_was_there_counts_first() {
     daemon.settle(&host);
     let started = host.database().query_row("SELECT COUNT(*) FROM runs", [], |row| row.get::<_, i64>(0));
     assert_eq!(started.expect("the runs"), 0, "a run started before the freeze was read");
-}
-
-#[test]
-fn a_commit_that_is_not_signed_counts_for_nothing() {
-    let host = Host::new();
-    let key = host.path("key").display().to_string();
-    let made = std::process::Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-C", "ada", "-f", &key])
-        .status()
-        .expect("ssh-keygen; install openssh-client");
-    assert!(made.success());
-    let public = fs::read_to_string(format!("{key}.pub")).expect("a key");
-    fs::write(host.path("signers"), format!("ada@example.org namespaces=\"git\" {public}")).expect("a file");
-    for (name, value) in [("gpg.format", "ssh"), ("user.signingkey", &key), ("commit.gpgsign", "true")] {
-        host.git(&["config", name, value]);
-    }
-    let settings = format!(
-        "apiVersion: mainstay.dev/v1alpha1\nkind: Settings\nmetadata: {{name: settings}}\nspec: {{signatures: \
-         {{sshAllowedSigners: {}}}}}\n",
-        host.path("signers").display()
-    );
-    host.commit(&[("settings.backup.yaml", &settings)]);
-    let signed = host.commit_policy("");
-    let _daemon = host.daemon();
-    host.wait_for_status("status/shop/nightly.yaml", &signed);
-    // Whoever cannot sign cannot lift the rule either.
-    host.git(&["config", "commit.gpgsign", "false"]);
-    fs::remove_file(host.documents.path().join("settings.backup.yaml")).expect("the settings");
-    let unsigned = host.commit_policy("  retention: {keepLast: 1}");
-    let dashboard = host.wait_for_dashboard("is not signed");
-    assert!(dashboard.contains(&unsigned[..8]), "{dashboard}");
-    let status = host.status("status/shop/nightly.yaml").expect("a status");
-    assert!(status.contains(&signed) && !status.contains(&unsigned), "{status}");
-    // A signed commit on top says that someone believes in it.
-    host.git(&["config", "commit.gpgsign", "true"]);
-    let believed = host.commit(&[]);
-    host.wait_for_status("status/shop/nightly.yaml", &believed);
-    assert!(!host.status("README.md").expect("a dashboard").contains("is not signed"));
 }
 
 #[test]

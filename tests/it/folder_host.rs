@@ -9,17 +9,18 @@ use std::{
 };
 
 use serde_json::Value;
-use tempfile::TempDir;
+
+use crate::host_folder::HostFolder;
 
 /// A host in a folder.
 pub struct Host {
-    directory: TempDir,
+    directory: HostFolder,
 }
 
 impl Host {
     /// An empty host.
     pub fn new() -> Self {
-        let host = Self { directory: tempfile::tempdir().expect("a folder") };
+        let host = Self { directory: HostFolder::new() };
         for folder in ["documents", "bin", "etc/mainstay", "var/backups"] {
             fs::create_dir_all(host.path(folder)).expect("a folder");
         }

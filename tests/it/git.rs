@@ -21,7 +21,8 @@ use self::fixture::{WorkTree, git, options};
 
 pub mod fixture;
 pub mod http;
-mod signature;
+#[cfg(feature = "live")]
+pub mod signature;
 #[cfg(feature = "live")]
 mod ssh;
 

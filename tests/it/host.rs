@@ -13,16 +13,17 @@ use mainstay::{
     policy::{CompiledPolicy, Location, PolicyName},
 };
 use serde_json::{Value, json};
-use tempfile::TempDir;
+
+use crate::host_folder::HostFolder;
 
 /// A host of its own: state, a repository, data.
 pub struct Host {
-    directory: TempDir,
+    directory: HostFolder,
 }
 
 impl Host {
     pub fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = HostFolder::new();
         fs::create_dir(directory.path().join("data")).unwrap();
         fs::write(directory.path().join("data/file"), "content").unwrap();
         Self { directory }

@@ -1,4 +1,4 @@
-//! The hermetic tests: Rust and git are all that they need.
+//! The hermetic tests: Rust and git are all that they need. What needs another program is here with the live tests only.
 
 mod apply;
 mod bad_input;
@@ -13,6 +13,8 @@ mod forge;
 mod frozen;
 mod git;
 mod host;
+mod host_folder;
+mod judge;
 mod kubernetes;
 mod limits;
 mod lost_state;
@@ -22,6 +24,7 @@ mod namespaces;
 mod notify;
 mod plan;
 mod plan_cases;
+#[cfg(feature = "live")]
 mod quickstart;
 mod readme;
 mod restores;

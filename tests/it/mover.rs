@@ -15,7 +15,8 @@ use mainstay::{
     restore_point::RestorePointId,
     secret::Secret,
 };
-use tempfile::TempDir;
+
+use crate::host_folder::HostFolder;
 
 mod files;
 mod pruned;
@@ -23,7 +24,7 @@ mod streams;
 
 /// A repository in a fresh directory, and room beside it.
 struct World {
-    directory: TempDir,
+    directory: HostFolder,
     password: &'static str,
 }
 
@@ -35,7 +36,9 @@ impl World {
     }
 
     fn empty() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), password: "correct horse" }
+        let world = Self { directory: HostFolder::new(), password: "correct horse" };
+        std::fs::write(world.path("password"), world.password).unwrap();
+        world
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -1,4 +1,5 @@
-//! The first set-up command of the README, played with the binary under test.
+//! The first set-up command of the README, played with the binary under test. With the live tests only, for it needs sqlite3
+//! or Python.
 
 use std::{
     path::Path,

@@ -3,6 +3,8 @@
 //! A test whose peer is missing fails and says what to do; none is skipped. Nothing here looks inside the program: what
 //! counts is what a user could see.
 
+#[path = "../it/judge.rs"]
+mod judge;
 mod peers;
 mod world;
 

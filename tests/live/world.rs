@@ -10,7 +10,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::peers::{Peers, said, succeed};
+use crate::{
+    judge,
+    peers::{Peers, said, succeed},
+};
 
 /// The password of all repositories of the tests.
 pub const PASSWORD: &str = "correct horse";
@@ -219,32 +222,10 @@ impl Drop for World {
             return;
         }
         let mut passwords = vec![self.path("password")];
-        for folder in ["state/keys", "etc/mainstay", "home/mainstay-quickstart/state/keys"] {
-            passwords.extend(fs::read_dir(self.path(folder)).into_iter().flatten().flatten().map(|key| key.path()));
-        }
-        for repository in repositories(self.directory.path()) {
-            let repository = repository.display().to_string();
-            let check = |password: &PathBuf| {
-                let mut command = restic(&repository, password);
-                // A mover that a test killed has left its lock.
-                command.args(["check", "--read-data", "--no-lock"]).output().expect("restic")
-            };
-            let outputs: Vec<Output> = passwords.iter().map(check).collect();
-            let has_good = outputs.iter().any(|output| output.status.success());
-            let all: Vec<String> = outputs.iter().map(said).collect();
-            assert!(has_good, "restic finds a fault in {repository}: {}", all.join("\n---\n"));
-        }
+        let keys = ["state/keys", "etc/mainstay", "home/mainstay-quickstart/state/keys"];
+        passwords.extend(judge::files_in(&keys.map(|folder| self.path(folder))));
+        judge::judge(Path::new("restic"), self.directory.path(), &passwords);
     }
-}
-
-/// The repositories below a folder: those that were begun and never made whole have no `config`.
-fn repositories(folder: &Path) -> Vec<PathBuf> {
-    if folder.join("config").is_file() && folder.join("keys").is_dir() && folder.join("snapshots").is_dir() {
-        return vec![folder.to_owned()];
-    }
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    folders.flat_map(|entry| repositories(&entry.path())).collect()
 }
 
 /// The real restic on a repository.

@@ -11,8 +11,12 @@ use std::{
 };
 
 use mainstay::status::ledger::{self, Entry, EventKind};
+use rustix::process::{Pid, Signal};
 
-use crate::git::fixture::{WorkTree, git};
+use crate::{
+    git::fixture::{WorkTree, git},
+    host_folder::HostFolder,
+};
 
 /// How long a test waits for what must happen; none waits that long where all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,7 +35,7 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 
 /// A host of its own.
 pub struct Host {
-    directory: tempfile::TempDir,
+    directory: HostFolder,
     /// The watched repository.
     pub documents: WorkTree,
 }
@@ -39,7 +43,7 @@ pub struct Host {
 impl Host {
     /// With one file to protect and an empty repository.
     pub fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = HostFolder::new();
         fs::create_dir(directory.path().join("data")).expect("a directory");
         fs::write(directory.path().join("data/file"), "content").expect("a file");
         fs::write(directory.path().join("password"), "correct horse\n").expect("a file");
@@ -239,8 +243,8 @@ impl Daemon {
 
     /// Asks it to end, and waits.
     pub fn terminate(&mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+        let pid = Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, Signal::TERM).expect("our child");
         self.child.wait().expect("our child")
     }
 

@@ -1,4 +1,4 @@
-//! Signed commits, with keys that are made here. `ssh-keygen` comes with every git that can push over ssh.
+//! Signed commits, with keys that are made here. With the live tests only, for they need ssh-keygen and GnuPG.
 
 use std::path::Path;
 
@@ -82,8 +82,6 @@ fn only_a_good_signature_of_a_listed_ssh_key_is_believed() {
     assert!(matches!(verify(&checkout, &tree.head(), &nobody), Err(SignatureError::NobodyAllowed)));
 }
 
-/// Needs gpg, so it runs with the live tests only, and fails where gpg is missing.
-#[cfg(feature = "live")]
 #[test]
 fn only_a_good_signature_of_a_key_in_the_ring_is_believed() {
     // Short paths: the agent's socket lies in the ring's directory, and a socket's path has at most 107 bytes.

@@ -218,6 +218,7 @@ fn only_what_changed_is_read_again() {
 #[test]
 fn a_damaged_tree_of_the_snapshot_before_only_means_to_read_everything() {
     let world = World::new();
+    world.directory.damages();
     let root = world.path("data");
     make_tree(&root);
     world.capture("1", paths(&[&root])).unwrap();

@@ -235,6 +235,7 @@ fn a_mover_whose_asker_is_gone_ends_with_its_program() {
 #[test]
 fn damage_is_found() {
     let world = World::new();
+    world.directory.damages();
     world.capture("1", one("seq 1 900000", StreamCheck::NotEmpty)).unwrap();
     let mut packs: Vec<PathBuf> = Vec::new();
     for directory in fs::read_dir(world.path("repository/data")).unwrap() {
