@@ -8,12 +8,13 @@ use std::{
 };
 
 /// Has the real restic read all that is in each repository below a folder, with any of these passwords; panics at the
-/// first one in which it finds a fault.
-pub fn judge(restic: &Path, folder: &Path, passwords: &[PathBuf]) {
-    for repository in repositories(folder) {
+/// first one in which it finds a fault. Gives how many there are.
+pub fn judge(restic: &Path, folder: &Path, passwords: &[PathBuf]) -> usize {
+    let repositories = repositories(folder);
+    for repository in &repositories {
         let check = |password: &PathBuf| {
             let mut command = Command::new(restic);
-            command.arg("-r").arg(&repository).arg("--password-file").arg(password);
+            command.arg("-r").arg(repository).arg("--password-file").arg(password);
             // A mover that a test killed has left its lock.
             command.args(["--no-cache", "check", "--read-data", "--no-lock"]).output().expect("restic starts")
         };
@@ -29,6 +30,7 @@ pub fn judge(restic: &Path, folder: &Path, passwords: &[PathBuf]) {
             panic!("restic finds a fault in {}: {}", repository.display(), all.join("\n---\n"));
         }
     }
+    repositories.len()
 }
 
 /// The files in these folders, of which some may not be there.

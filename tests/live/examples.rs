@@ -16,6 +16,7 @@ fn host(example: &str, replaced: &[(&str, &str)]) -> World {
     world.write("etc/mainstay/s3-id", "mainstay\n");
     world.write("etc/mainstay/s3-secret", "mainstay-secret\n");
     fs::create_dir_all(world.path("var/backups")).expect("a folder");
+    world.also_uses(Peers::s3_folder(example));
     add(&world, example, "backup.yaml", replaced);
     world
 }
@@ -28,6 +29,7 @@ fn add(world: &World, example: &str, file: &str, replaced: &[(&str, &str)]) {
         text = text.replace(what, with);
     }
     text = text.replace("https://s3.example.org", &Peers::s3());
+    text = text.replace("prefix: prod", &format!("prefix: {example}"));
     for folder in ["/srv/", "/var/", "/etc/mainstay/"] {
         text = text.replace(folder, &format!("{}{folder}", world.path("").display().to_string().trim_end_matches('/')));
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    peers::succeed,
+    peers::{succeed, wait_for},
     world::{World, orderly_failure},
 };
 
@@ -62,6 +62,82 @@ fn a_full_disk_fails_the_run_and_loses_nothing() {
     world.run();
     assert_eq!(world.points().len(), 2);
     assert_eq!(world.restic_check().len(), 2);
+}
+
+/// Fills a file system to its last byte; gives the file that does it.
+fn fill(folder: &Path) -> PathBuf {
+    let file = folder.join("filler");
+    let copied = Command::new("dd").args(["if=/dev/zero", "bs=4k", &format!("of={}", file.display())]).output();
+    assert!(!copied.expect("dd starts").status.success(), "the file system has no end");
+    file
+}
+
+#[test]
+fn a_full_state_directory_keeps_no_workload_down_and_loses_nothing() {
+    let world = World::new("full-state");
+    let _mount = Mount::tmpfs(&world.path("state"), "16m");
+    world.write("site/a", "a");
+    let (up, down) = (world.path("up"), world.path("down"));
+    let [stop, start] =
+        [(&up, &down), (&down, &up)].map(|(from, to)| format!("[mv, {}, {}]", from.display(), to.display()));
+    world.write("up", "");
+    world.policy(&files(&world), &format!("  consistency: Cold\n  quiesce: {{stop: {stop}, start: {start}}}"));
+    world.apply();
+    world.run();
+    let first = world.points();
+
+    let filler = fill(&world.path("state"));
+    let said = world.bad(&["run", "shop/nightly"]);
+    assert!(said.contains("space") || said.contains("full"), "{said}");
+    assert!(up.exists(), "the workload is down: {said}");
+    // What only reads needs no room, or says why it cannot.
+    let restored = world.path("restored").display().to_string();
+    let output = world.mainstay(&["restore", "shop/nightly", "latest", "--into", &restored]);
+    if !output.status.success() {
+        orderly_failure(&output);
+    }
+
+    fs::remove_file(filler).expect("a file");
+    assert_eq!(world.points(), first);
+    world.run();
+    assert_eq!(world.points().len(), 2);
+    assert!(up.exists());
+}
+
+#[test]
+fn a_daemon_whose_state_directory_is_full_says_so_and_goes_on_once_there_is_room() {
+    let world = World::new("full-daemon");
+    let _mount = Mount::tmpfs(&world.path("state"), "16m");
+    world.write("site/a", "a");
+    world.policy(&files(&world), "");
+    let git = |arguments: &[&str]| {
+        let identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"];
+        succeed(Command::new("git").args(identity).arg("-C").arg(world.path("documents")).args(arguments));
+    };
+    git(&["init", "--quiet", "--initial-branch=main"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message", "a policy"]);
+    let repository = world.path("documents").display().to_string();
+    let daemon = world.start("daemon", &["daemon", "--repo", &repository, "--listen", "127.0.0.1:0"]);
+    let log = || fs::read_to_string(world.path("daemon.log")).expect("a log");
+    let applied = |word: &str| {
+        let policies = world.status();
+        policies.to_string().contains(word).then_some(())
+    };
+    wait_for("the policy to be applied", 60, || applied("nightly"));
+
+    let filler = fill(&world.path("state"));
+    let text = fs::read_to_string(world.path("documents/backup.yaml")).expect("a file");
+    world.write("documents/backup.yaml", text.replace("name: nightly,", "name: hourly,"));
+    git(&["commit", "--quiet", "--all", "--message", "another name"]);
+    wait_for("the daemon to say that there is no room", 60, || {
+        let log = log();
+        (log.contains("No space left") || log.contains("disk is full")).then_some(())
+    });
+    fs::remove_file(filler).expect("a file");
+    wait_for("the policy of another name to be applied", 120, || applied("hourly"));
+    drop(daemon);
+    assert!(!log().contains("panicked"), "{}", log());
 }
 
 #[test]

@@ -22,6 +22,11 @@ impl Peers {
         MariaDb { port: port("MAINSTAY_LIVE_MARIADB_PORT") }
     }
 
+    /// Where the objects of [`Peers::s3`] are files, below a prefix in its bucket.
+    pub fn s3_folder(prefix: &str) -> PathBuf {
+        Self::scratch().join("s3/data/backups").join(prefix)
+    }
+
     /// The S3 server that speaks http: its address.
     pub fn s3() -> String {
         variable("MAINSTAY_LIVE_S3")

@@ -1,7 +1,7 @@
 //! A host in a folder: documents, state, repositories, and the binary under test. Gone when the test ends.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     fs,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -22,6 +22,7 @@ pub const PASSWORD: &str = "correct horse";
 pub struct World {
     directory: tempfile::TempDir,
     is_damaged: Cell<bool>,
+    elsewhere: RefCell<Vec<PathBuf>>,
 }
 
 impl World {
@@ -32,7 +33,7 @@ impl World {
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .tempdir_in(Peers::scratch())
             .expect("a folder for the test");
-        let world = Self { directory, is_damaged: Cell::new(false) };
+        let world = Self { directory, is_damaged: Cell::new(false), elsewhere: RefCell::default() };
         fs::create_dir(world.path("documents")).expect("a folder for documents");
         fs::write(world.path("password"), format!("{PASSWORD}\n")).expect("a password file");
         fs::write(world.path("database-password"), "mainstay\n").expect("a password file");
@@ -42,6 +43,11 @@ impl World {
     /// This test damages what is in a repository, so restic is not asked in the end.
     pub fn damages(&self) {
         self.is_damaged.set(true);
+    }
+
+    /// Repositories of this host are below this folder as well, where it is there.
+    pub fn also_uses(&self, folder: PathBuf) {
+        self.elsewhere.borrow_mut().push(folder);
     }
 
     /// A path below the host's folder.
@@ -224,7 +230,11 @@ impl Drop for World {
         let mut passwords = vec![self.path("password")];
         let keys = ["state/keys", "etc/mainstay", "home/mainstay-quickstart/state/keys"];
         passwords.extend(judge::files_in(&keys.map(|folder| self.path(folder))));
-        judge::judge(Path::new("restic"), self.directory.path(), &passwords);
+        for folder in self.elsewhere.borrow().iter().map(PathBuf::as_path).chain([self.directory.path()]) {
+            let judged = judge::judge(Path::new("restic"), folder, &passwords);
+            let is_own = folder == self.directory.path();
+            assert!(is_own || judged > 0 || !folder.exists(), "no repository in {}", folder.display());
+        }
     }
 }
 
