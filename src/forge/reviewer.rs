@@ -36,6 +36,8 @@ use crate::{
 
 /// After something that may have changed in the second in which it was read, the next look comes this soon.
 const SETTLING: Duration = Duration::from_secs(4);
+/// The longest time between two tries after something was refused on one change request.
+const LONGEST_PAUSE_OF_ONE: Duration = Duration::from_secs(60);
 /// The longest time between two tries after failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// What the token is called in messages.
@@ -123,14 +125,14 @@ async fn work<E: Engine>(place: Place<E>, mut assignments: watch::Receiver<Assig
                     // It could not even be opened.
                     None => place.window.look().metrics.forge_looked(&place_of(forge), false, 0, &Usage::default()),
                 }
-                failures = if result.is_ok() { 0 } else { failures.saturating_add(1) };
+                failures = if is_good { 0 } else { failures.saturating_add(1) };
                 match result {
                     Ok(looked) => {
                         if looked.has_consent {
                             // A full queue means that the loop is about to look anyway.
                             let _ = place.wake.try_send(Wake::Reviewed);
                         }
-                        if looked.is_settling { SETTLING.min(place.poll) } else { place.poll }
+                        usual(&looked, failures, place.poll)
                     }
                     Err(error) => {
                         tracing::warn!(
@@ -203,13 +205,28 @@ fn ring<E>(place: &Place<E>, forge: &Forge) -> Result<(), LookError> {
     Ok(())
 }
 
+/// How long to wait after a look that came to its end. Where something was refused it is tried ever later, but not so
+/// late that a change request on which all is well would wait for long.
+fn usual(looked: &Looked, failures: u32, poll: Duration) -> Duration {
+    let pause = if looked.is_settling { SETTLING.min(poll) } else { poll };
+    match &looked.problem {
+        Some(_) => pause.max(growing(failures).min(LONGEST_PAUSE_OF_ONE)),
+        None => pause,
+    }
+}
+
+/// 2 seconds, 4, 8 …
+fn growing(failures: u32) -> Duration {
+    Duration::from_secs(1 << failures.min(8))
+}
+
 /// How long to wait after a look that failed: as long as the forge asks for, else ever longer.
 fn after(error: &LookError, failures: u32, poll: Duration) -> Duration {
     if let LookError::Forge(ForgeError::Limited { until, .. }) = error {
         let wait = until.duration_since(Timestamp::now());
         return Duration::try_from(wait).unwrap_or_default() + Duration::from_secs(1);
     }
-    Duration::from_secs(1 << failures.min(8)).clamp(poll.min(LONGEST_PAUSE), LONGEST_PAUSE)
+    growing(failures).clamp(poll.min(LONGEST_PAUSE), LONGEST_PAUSE)
 }
 
 fn read(what: &str, reference: &SecretReference) -> Result<Secret, ForgeError> {
@@ -321,5 +338,15 @@ mod tests {
         let until = Timestamp::now() + jiff::SignedDuration::from_secs(600);
         let limited = LookError::Forge(ForgeError::Limited { operation: String::new(), place: String::new(), until });
         assert!((599..=602).contains(&after(&limited, 1, poll).as_secs()));
+    }
+
+    #[test]
+    fn what_is_refused_on_one_change_request_is_tried_ever_later() {
+        let poll = Duration::from_secs(5);
+        let refused = Looked { problem: Some("403".to_owned()), ..Looked::default() };
+        let pauses = |looked: &Looked| [1, 2, 3, 4, 5, 6, 99].map(|failures| usual(looked, failures, poll).as_secs());
+        assert_eq!(pauses(&refused), [5, 5, 8, 16, 32, 60, 60]);
+        assert_eq!(pauses(&Looked::default()), [5; 7]);
+        assert_eq!(pauses(&Looked { is_settling: true, ..refused }), [4, 4, 8, 16, 32, 60, 60]);
     }
 }

@@ -129,10 +129,15 @@ fn run_overhead() {
     fs::create_dir_all(documents.join("policies")).expect("a folder");
     fs::write(documents.join("repository.backup.yaml"), REPOSITORY).expect("a document");
     write_policy(&documents, 0, SCHEDULE);
+    let config = folder.path().join("kubeconfig");
+    fs::write(&config, text(&["config", "view", "--raw", "--minify"])).expect("a kubeconfig");
+    let config = config.display().to_string();
     let mainstay = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
-        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).envs([
+        command.args(arguments).stdout(Stdio::null()).envs([
             ("MAINSTAY_ENGINE", "kubernetes"),
+            ("KUBECONFIG", &config),
+            ("NO_PROXY", "*"),
             ("MAINSTAY_NAMESPACE", OURS),
             ("MAINSTAY_IMAGE", "mainstay:test"),
         ]);
@@ -193,7 +198,7 @@ spec:
 const CLAIM: &str = "apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: data}
-spec: {accessModes: [ReadWriteOnce], storageClassName: local, resources: {requests: {storage: 64Mi}}}
+spec: {accessModes: [ReadWriteOnce], storageClassName: local-immediate, resources: {requests: {storage: 64Mi}}}
 ";
 
 fn write_policy(documents: &Path, number: usize, schedule: &str) {

@@ -129,7 +129,9 @@ fn each_policy_has_a_repository_of_its_own() {
 #[test]
 fn a_loss_is_listed_refused_approved_and_taken_back() {
     let host = Host::of_example("retention");
-    host.write("srv/projects/file", "content");
+    for file in ["file", "plans/a", "plans/b"] {
+        host.write(&format!("srv/projects/{file}"), "content");
+    }
     host.commit("Keep much");
     host.apply();
     for _ in 0..3 {
@@ -142,6 +144,9 @@ fn a_loss_is_listed_refused_approved_and_taken_back() {
         assert!(point["reasons"].as_array().is_some_and(|reasons| !reasons.is_empty()), "{point}");
         assert_eq!(point["kept"], true);
     }
+    let shown = host.good(&["points", "show", "studio/projects", "-o", "json"]);
+    let shown: Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!((&shown["parts"][0]["files"], &shown["parts"][0]["unreadable"]), (&3.into(), &0.into()), "{shown}");
 
     host.edit(
         "documents/backup.yaml",

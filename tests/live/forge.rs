@@ -1,7 +1,11 @@
 //! Plans on change requests of a real Gitea, and the answer in git: the whole story, from the edit that loses restore
 //! points to the revert that takes them back.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use mainstay::forge::{Forge as _, Progress};
 use serde_json::json;
@@ -203,12 +207,48 @@ fn the_story_of_an_edit_that_loses_restore_points() {
     let back = site.wait_for_comment(revert, &["### Mainstay: applied", "2 restore points were taken back"]);
     site.run_until(4);
 
+    assert_eq!(shape(&plan), shape(&in_readme("<!-- comment: before the merge -->\n")));
+    assert_eq!(shape(&done), shape(&in_readme("<!-- comment: after it -->\n")));
+
     let transcript = [plan, approved, done, taken, back].join("\n\n----------------\n\n");
     world.write("transcript.md", &transcript);
     if let Some(file) = std::env::var_os("MAINSTAY_TRANSCRIPT") {
         fs::write(file, &transcript).expect("a file for the transcript");
     }
     no_secret_shows(&site, &[number, revert]);
+}
+
+/// The comment that the README shows below a mark.
+fn in_readme(mark: &str) -> String {
+    let readme = include_str!("../../README.md");
+    let (_, rest) = readme.split_once(mark).expect("the mark");
+    rest.lines().map_while(|line| line.strip_prefix('>')).map(|line| format!("{}\n", line.trim_start())).collect()
+}
+
+/// A comment without what differs between two lives of the same story: hashes, times, numbers and sizes.
+fn shape(comment: &str) -> String {
+    let comment = comment.strip_prefix(mainstay::forge::comment::MARKER).unwrap_or(comment);
+    let (mut shape, mut rest) = (String::new(), comment.trim());
+    while let Some(next) = rest.chars().next() {
+        let is_hex = |c: char| c.is_ascii_hexdigit() && !c.is_ascii_uppercase();
+        let hash = rest.find(|c| !is_hex(c)).unwrap_or(rest.len());
+        let number = rest.find(|c: char| !c.is_ascii_digit() && !".:-TZ".contains(c)).unwrap_or(rest.len());
+        let length = match next {
+            _ if hash >= 8 => hash,
+            '0'..='9' => number,
+            _ => 0,
+        };
+        if length == 0 {
+            shape.push(next);
+            rest = &rest[next.len_utf8()..];
+            continue;
+        }
+        shape.push('#');
+        rest = &rest[length..];
+        let units = [" B", " KiB", " MiB", " GiB"];
+        rest = units.iter().find_map(|unit| rest.strip_prefix(unit)).unwrap_or(rest);
+    }
+    shape
 }
 
 /// Looks for the values of all secrets in everything that anybody can see.
@@ -419,8 +459,12 @@ fn a_webhook_wakes_and_proves_itself() {
         },
     });
     gitea.good("ada", "POST", "/repos/ada/backups/hooks", hook);
-    let (number, _) = site.propose_to_keep("more", 6);
+    let (number, head) = site.propose_to_keep("more", 6);
+    let opened = Instant::now();
     site.wait_for_comment(number, &["keepLast 5 → 6"]);
+    gitea.wait_for_check(&head, "mainstay/plan", "success", "1 to update");
+    // Seconds are promised; a busy machine gets some more.
+    assert!(opened.elapsed() < Duration::from_secs(15), "the plan took {:?}", opened.elapsed());
     let commit = gitea.merge("ada", number, "merge");
     site.wait_for_comment(number, &["### Mainstay: applied"]);
     gitea.wait_for_check(&commit, "mainstay/apply", "success", "1 policy applied");
@@ -474,4 +518,38 @@ fn a_forge_that_refuses_is_a_condition_and_holds_up_nothing() {
     wait_for("the problem to go from the dashboard", 60, || {
         (!site.ada.status("README.md").contains("the token is wrong")).then_some(())
     });
+}
+
+#[test]
+fn a_bot_that_lost_its_rights_says_so_and_makes_up_for_it() {
+    let site = Site::new("forge-rights");
+    let gitea = &site.gitea;
+    wait_for("the first status", 60, || (!site.ada.status("README.md").is_empty()).then_some(()));
+    let may = |permission: &str| {
+        let path = "/repos/ada/backups/collaborators/mainstay";
+        gitea.good("ada", "PUT", path, json!({ "permission": permission }));
+    };
+    may("read");
+    let published = site.ada.git(&["rev-parse", "origin/mainstay/status"]);
+    let (number, head) = site.propose_to_keep("more", 6);
+    // It is applied, run and kept all the same; what cannot be told is said where it can be.
+    let commit = gitea.merge("ada", number, "merge");
+    wait_for("the merge to be applied", 60, || {
+        let plan = site.world.mainstay(&["plan", "--path", "ada"]);
+        site.ada.git(&["pull", "-q", "origin", "main"]);
+        plan.status.success().then_some(())
+    });
+    site.world.good(&["run", "shop/nightly"]);
+    wait_for("both refusals in the log", 60, || {
+        let log = site.log();
+        (log.contains("cannot publish the status") && log.contains("lacks a right")).then_some(())
+    });
+    site.ada.git(&["fetch", "-q", "origin"]);
+    assert_eq!(site.ada.git(&["rev-parse", "origin/mainstay/status"]), published);
+
+    may("admin");
+    site.wait_for_comment(number, &["### Mainstay: applied"]);
+    gitea.wait_for_check(&commit, "mainstay/apply", "success", "1 policy applied");
+    wait_for("the run in the ledger", 60, || (site.ada.ledger().matches("runEnded").count() == 2).then_some(()));
+    assert!(!site.log().contains("panicked"), "{head}: {}", site.log());
 }
