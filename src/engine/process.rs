@@ -1,8 +1,11 @@
 //! Processes: who one is (so that a lock is never judged by its age), and programs with a time limit.
 
-use std::{fmt, fs, os::unix::fs::MetadataExt as _, process::Stdio, time::Duration};
+use std::{convert::Infallible, fmt, fs, os::unix::fs::MetadataExt as _, process::Stdio, time::Duration};
 
-use rustix::process::{Pid, Signal};
+use rustix::{
+    fs::{FallocateFlags, MemfdFlags},
+    process::{Pid, Signal},
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -220,6 +223,8 @@ pub enum ProgramError {
 
 /// How much of what a program said goes into a message.
 const TAIL_BYTES: usize = 2048;
+/// How often the memory of what is older than that is given back.
+const BETWEEN_FORGETTING: Duration = Duration::from_secs(1);
 
 /// Carries out a program in a process group of its own, at most for `limit`; then the whole group is ended.
 /// `started` learns its identity before this waits for it. What a good program leaves running in the background stays.
@@ -237,8 +242,9 @@ pub async fn execute(
     let program = arguments.first().cloned().unwrap_or_default();
     let not_started = |source| ProgramError::NotStarted { program: program.clone(), source };
     // A file and not a pipe: a service that the program starts keeps its output open, and must neither keep us waiting
-    // nor die when nobody reads any more.
-    let output = tempfile::tempfile().map_err(not_started)?;
+    // nor die when nobody reads any more. In memory: a workload is started again also where no temporary file can be made.
+    let output = rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC).map_err(|error| not_started(error.into()))?;
+    let output = fs::File::from(output);
     let mut command = tokio::process::Command::new(&program);
     for variable in confidential.variables() {
         command.env_remove(variable);
@@ -263,6 +269,7 @@ pub async fn execute(
     };
     let ended = tokio::select! {
         status = child.wait() => Ok(status),
+        never = forget(&output, tail_bytes(confidential)) => match never {},
         () = tokio::time::sleep(limit) => Err(ProgramError::TimedOut { program: program.clone(), limit }),
         () = stop_asked => Err(ProgramError::Stopped { program: program.clone() }),
     };
@@ -295,11 +302,30 @@ pub fn describe(status: std::process::ExitStatus) -> String {
     }
 }
 
+/// So much of the end of an output is needed: a secret may be cut by where a message begins.
+fn tail_bytes(confidential: &Confidential) -> usize {
+    TAIL_BYTES + confidential.longest_bytes()
+}
+
+/// Gives the memory of all but the end of an output back, again and again: a program may say much for hours.
+async fn forget(output: &fs::File, most_bytes: usize) -> Infallible {
+    loop {
+        tokio::time::sleep(BETWEEN_FORGETTING).await;
+        let length = output.metadata().map_or(0, |metadata| metadata.len());
+        let old = length.saturating_sub(most_bytes as u64);
+        if old > 0 {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            // What cannot be given back now may be later.
+            let _ = rustix::fs::fallocate(output, flags, 0, old);
+        }
+    }
+}
+
 /// The end of an output file as `: TEXT`, or nothing.
 fn tail(output: &fs::File, confidential: &Confidential) -> String {
     use std::os::unix::fs::FileExt as _;
     let length = output.metadata().map_or(0, |metadata| metadata.len());
-    let most_bytes = TAIL_BYTES + confidential.longest_bytes();
+    let most_bytes = tail_bytes(confidential);
     let mut buffer = vec![0; most_bytes];
     let Ok(read) = output.read_at(&mut buffer, length.saturating_sub(most_bytes as u64)) else {
         return String::new();
@@ -354,6 +380,19 @@ mod tests {
         let error =
             execute(&argv(&["/nonexistent/program"]), limit, None, &Confidential::default(), |_| ()).await.unwrap_err();
         assert!(error.to_string().contains("could not be started"), "{error}");
+    }
+
+    /// Hooks and the start of a stopped workload need no room anywhere. The test above, where no temporary file can be.
+    #[test]
+    fn a_program_is_started_where_no_temporary_file_can_be_made() {
+        let above = "engine::process::tests::a_program_says_why_it_failed";
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", above])
+            .env("TMPDIR", "/nonexistent/folder")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
     }
 
     #[tokio::test]

@@ -219,6 +219,7 @@ fn the_systemd_unit_says_what_it_must() {
     let unit = systemd_unit();
     assert!(unit.contains("KillMode=process"), "runs must survive a restart of the daemon");
     assert!(unit.contains("CAP_DAC_READ_SEARCH"), "it must be able to read everything");
+    assert!(unit.contains("\nPrivateTmp=yes\n"), "signatures need temporary files, and strict leaves /tmp read-only");
 }
 
 /// The unit is what an administrator copies: what systemd thinks of it counts. With the live tests only.
