@@ -27,6 +27,7 @@ mod stream;
 mod walk;
 
 pub use look::look;
+pub use stream::watch;
 
 use job::{Event, Failure, FailureKind, Job, Outcome, Task};
 use progress::{Reporter, Untold};

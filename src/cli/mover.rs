@@ -72,6 +72,8 @@ enum Action {
     },
     /// Read a file, as a mover sends it, from standard input
     Receive,
+    /// Hold the input of a restore's program open, and end the program when its mover is gone
+    Watch,
     /// Look at every file below a path, and read a little of each
     Look {
         /// Where to look
@@ -87,6 +89,10 @@ pub fn execute(arguments: Arguments) -> CommandResult {
         Some(Action::Look { path }) => told(&arguments, &event(mover::look(path))),
         Some(Action::Hold { seconds }) => {
             std::thread::sleep(Duration::from_secs(*seconds));
+            Ok(Exit::Success)
+        }
+        Some(Action::Watch) => {
+            mover::watch(io::stdin().lock());
             Ok(Exit::Success)
         }
         Some(Action::Receive) => {

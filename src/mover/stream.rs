@@ -5,9 +5,9 @@
 
 use std::{
     collections::BTreeSet,
-    io::{self, ErrorKind, Read},
+    io::{self, ErrorKind, PipeWriter, Read},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
-    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver},
     time::Duration,
 };
@@ -15,9 +15,13 @@ use std::{
 use super::job::{Failure, FailureKind, Program, Stream};
 use crate::secret::Confidential;
 
+mod watch;
 mod wholeness;
 
+pub use watch::watch;
 pub use wholeness::Wholeness;
+
+use watch::Watch;
 
 /// So much of a program's standard error is kept, from its end.
 const LAST_WORDS_BYTES: usize = 4096;
@@ -29,6 +33,8 @@ const LAST_WORDS_WAIT: Duration = Duration::from_secs(2);
 pub struct Running {
     name: String,
     child: Child,
+    /// Of one whose input is fed.
+    watch: Option<Watch>,
     last_words: Receiver<Vec<u8>>,
     confidential: Confidential,
     ended: bool,
@@ -40,30 +46,36 @@ impl Running {
     /// # Errors
     /// It is not there, or may not be executed.
     pub fn reading(program: &Program) -> Result<(Self, ChildStdout), Failure> {
-        let mut running = Self::start(program, Stdio::null(), Stdio::piped())?;
+        let mut running = Self::start(program, Stdio::null(), Stdio::piped(), None)?;
         match running.child.stdout.take() {
             Some(stdout) => Ok((running, stdout)),
             None => Err(running.failed("has no standard output")),
         }
     }
 
-    /// Starts a program whose standard input will be fed.
+    /// Starts a program whose standard input will be fed. That input ends only once it was dropped and [`Running::wait`]
+    /// called: when this mover is killed, the program is ended first.
     ///
     /// # Errors
     /// It is not there, or may not be executed.
-    pub fn feeding(program: &Program) -> Result<(Self, ChildStdin), Failure> {
-        let mut running = Self::start(program, Stdio::piped(), Stdio::null())?;
-        match running.child.stdin.take() {
-            Some(stdin) => Ok((running, stdin)),
-            None => Err(running.failed("has no standard input")),
-        }
+    pub fn feeding(program: &Program) -> Result<(Self, PipeWriter), Failure> {
+        let failed = |error: io::Error| {
+            let text = format!("cannot prepare the input of the program that takes the stream: {error}");
+            Failure::new(FailureKind::Other, text)
+                .hint("see whether memory or processes are short; nothing was written")
+        };
+        let (output, input) = io::pipe().map_err(failed)?;
+        let watch = Watch::start(&input).map_err(failed)?;
+        let running = Self::start(program, output.into(), Stdio::null(), Some(watch))?;
+        Ok((running, input))
     }
 
-    fn start(program: &Program, stdin: Stdio, stdout: Stdio) -> Result<Self, Failure> {
+    fn start(program: &Program, stdin: Stdio, stdout: Stdio, watch: Option<Watch>) -> Result<Self, Failure> {
         let Some((name, arguments)) = program.arguments.split_first() else {
             return Err(Failure::new(FailureKind::Other, "the job names no program")
                 .hint("give the command at least one element"));
         };
+        let group = watch.as_ref().and_then(|watch| i32::try_from(watch.group()).ok()).unwrap_or_default();
         let mut child = Command::new(name)
             .args(arguments)
             .envs(program.environment.iter().map(|(name, value)| (name, value.expose())))
@@ -71,7 +83,7 @@ impl Running {
             .stdout(stdout)
             .stderr(Stdio::piped())
             // A group of its own, so that a failed dump ends with all the processes that it started.
-            .process_group(0)
+            .process_group(group)
             .spawn()
             .map_err(|error| cannot_start(name, &error))?;
         let (sender, last_words) = mpsc::channel();
@@ -83,7 +95,7 @@ impl Running {
                 let _ = sender.send(tail_of(stderr, most_bytes));
             });
         }
-        Ok(Self { name: name.clone(), child, last_words, confidential, ended: false })
+        Ok(Self { name: name.clone(), child, watch, last_words, confidential, ended: false })
     }
 
     /// Waits for the end.
@@ -91,6 +103,9 @@ impl Running {
     /// # Errors
     /// It ended with something else than 0; the message has its last words.
     pub fn wait(&mut self) -> Result<(), Failure> {
+        if let Some(watch) = &mut self.watch {
+            watch.let_go();
+        }
         let status = self.child.wait();
         self.ended = true;
         match status {
@@ -106,7 +121,8 @@ impl Running {
             return;
         }
         self.ended = true;
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        let group = self.watch.as_ref().map_or(self.child.id(), Watch::group);
+        if let Some(group) = i32::try_from(group).ok().and_then(rustix::process::Pid::from_raw) {
             // It may have ended by itself just now.
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::process::ExitStatusExt as _,
     path::PathBuf,
     process::{Command, Stdio},
@@ -214,6 +214,34 @@ fn a_mover_killed_in_the_middle_leaves_a_good_repository() {
     world.check().unwrap();
     world.capture("2", one("seq 1 2000", StreamCheck::NotEmpty)).unwrap();
     assert_eq!(world.list().len(), 2);
+}
+
+/// The end of its input means to a program that the dump is whole.
+#[test]
+fn a_mover_killed_while_it_restores_does_not_put_half_a_dump_in_place() {
+    let world = World::new();
+    world.capture("1", one("seq 1 400000", StreamCheck::NotEmpty)).unwrap();
+    let (life, go) = (world.path("life"), world.path("go"));
+    assert!(Command::new("mkfifo").args([&life, &go]).status().unwrap().success());
+    // Everything that it starts holds `life` open. Nothing of the stream was read when the mover is killed.
+    let script = "cd \"$0\"; exec 3> life; echo started >&3; read -r go < go; cat > new && mv new db";
+    let directory = world.directory.path().to_str().unwrap();
+    let program = Program {
+        arguments: ["sh", "-c", script, directory].map(str::to_owned).to_vec(),
+        environment: BTreeMap::new(),
+    };
+    let task =
+        Task::RestoreStream { snapshot: world.only_snapshot(), file_name: "shop.sql".to_owned(), program, guard: None };
+    let mut mover = world.start(task);
+    let mut life = BufReader::new(fs::File::open(life).unwrap());
+    life.read_line(&mut String::new()).unwrap();
+    mover.kill().unwrap();
+    mover.wait().unwrap();
+    // Also for reading, so that this does not wait for a program that was ended.
+    let mut go = fs::File::options().read(true).write(true).open(go).unwrap();
+    go.write_all(b"go\n").unwrap();
+    life.read_to_end(&mut Vec::new()).unwrap();
+    assert!(!world.path("db").exists(), "half a dump is in place");
 }
 
 /// Whoever asked for it may have been killed where nobody can end its mover any more: in another container.
