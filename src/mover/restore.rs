@@ -107,11 +107,19 @@ pub fn stream(snapshot: &OpenSnapshot, file_name: &str, program: &Program) -> Re
         snapshot.reporter().progress("writing", done, Some(*size_bytes));
         Ok(())
     });
-    drop(stdin);
     if let Some(what) = refused {
+        drop(stdin);
         return Err(at_destination(running.wait().err().unwrap_or_else(|| running.failed(&what))));
     }
-    read?;
+    if let Err(mut failure) = read {
+        // Before its input ends, which it would take for the end of the stream.
+        running.kill();
+        let text =
+            format!("; the program that was to take `{file_name}` was ended, and what it wrote may be there in part");
+        failure.message.push_str(&text);
+        return Err(failure);
+    }
+    drop(stdin);
     running.wait().map_err(at_destination)?;
     Ok(Outcome::Restored { files: 1, bytes: done })
 }

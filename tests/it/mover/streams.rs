@@ -279,6 +279,18 @@ fn damage_is_found() {
     let failure = world.restore(&world.path("into"), false).unwrap_err();
     assert_eq!(failure.kind, FailureKind::RepositoryDamaged, "{failure:?}");
     assert!(!world.path("into/shop.sql").exists(), "half a file must not look like a whole one");
+    let (new, db) = (world.path("new"), world.path("db"));
+    let failure = world
+        .run(Task::RestoreStream {
+            snapshot: world.only_snapshot(),
+            file_name: "shop.sql".to_owned(),
+            program: shell(&format!("cat > {0} && mv {0} {1}", new.display(), db.display())),
+            guard: None,
+        })
+        .unwrap_err();
+    assert_eq!(failure.kind, FailureKind::RepositoryDamaged, "{failure:?}");
+    assert!(failure.message.contains("was ended, and what it wrote may be there in part"), "{failure:?}");
+    assert!(!db.exists(), "half a dump is in place");
 
     fs::remove_file(pack).unwrap();
     assert_eq!(world.run(Task::Check { read_data_percent: 0.0 }).unwrap_err().kind, FailureKind::RepositoryDamaged);
