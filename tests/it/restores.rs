@@ -99,6 +99,28 @@ fn postgres(host: &Host, tables: &str) -> Value {
     ]})
 }
 
+/// Databases are restored one after the other: after a failure, each is in one of three conditions.
+#[tokio::test]
+async fn a_restore_that_fails_between_databases_says_which_were_written() {
+    let host = Host::new();
+    let mut policy = postgres(&host, "echo 0");
+    policy["sources"][0]["postgres"]["databases"] = json!(["customers", "orders", "stock"]);
+    host.put(policy).await;
+    good(host.mainstay(&["run", "shop/nightly"]));
+    let in_place = ["restore", "shop/nightly", "--in-place", "--existing", "update", "--yes"];
+    for (end, told) in [
+        ("echo no room >&2; exit 1", "orders.dump was not restored"),
+        // Its parent is the mover, which can tell nothing any more.
+        ("kill -9 $PPID; exec cat", "what orders.dump goes into may be partly written"),
+    ] {
+        let script = format!("#!/bin/sh\ncase \"$*\" in *=orders*) {end};; esac\nexec cat > /dev/null\n");
+        fs::write(host.path("bin/pg_restore"), script).unwrap();
+        let (_, said) = bad(host.mainstay(&in_place));
+        let told = format!("; customers.dump was written; {told}; stock.dump was not begun");
+        assert!(said.contains("source db was only partly restored: ") && said.contains(&told), "{said}");
+    }
+}
+
 /// Whichever database a restore goes into: what is in it is not overwritten unasked.
 #[tokio::test]
 async fn a_database_that_is_not_empty_is_not_written_into_unasked() {

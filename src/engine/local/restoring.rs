@@ -33,6 +33,7 @@ use crate::{
 mod choice;
 mod document;
 mod download;
+mod dumps;
 mod guard;
 mod waiting;
 
@@ -40,6 +41,7 @@ pub use choice::choose;
 use choice::{place_of, tasks};
 pub use document::{carry_out_document, start_document, take_up};
 pub use download::download;
+use dumps::Dumps;
 use guard::Guard;
 
 /// How long a restore may take.
@@ -268,6 +270,7 @@ pub async fn carry_out(
         let name = source.source.clone();
         let began = std::time::Instant::now();
         let mut result = Ok((0, 0));
+        let mut dumps = Dumps::of(&tasks);
         for task in tasks {
             let bounds = Bounds::within(LIMIT, context.stop.clone());
             let heard = |word: Word| {
@@ -280,11 +283,12 @@ pub async fn carry_out(
             };
             match context.job(&place, task, None, &bounds, heard).await {
                 Ok(Outcome::Restored { files, bytes }) => {
+                    dumps.wrote_one();
                     result = result.map(|(all_files, all_bytes)| (all_files + files, all_bytes + bytes));
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    result = Err(error.chain());
+                    result = Err(dumps.told(&error));
                     break;
                 }
             }
@@ -302,7 +306,8 @@ pub async fn carry_out(
                 source.phase = Phase::Failed;
                 source.message = Some(reason.clone());
                 let before = if written { "; the sources before it were written" } else { "" };
-                failure = Some(format!("source {name} was not restored: {reason}{before}"));
+                let how_far = if dumps.any_written() { "only partly" } else { "not" };
+                failure = Some(format!("source {name} was {how_far} restored: {reason}{before}"));
             }
         }
     }
