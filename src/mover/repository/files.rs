@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, Metadata},
     io::{self, ErrorKind, Read},
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -13,6 +13,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use rustix::{fs::OFlags, io::Errno};
 
 use super::{
     entry,
@@ -194,7 +195,7 @@ impl OpenFile {
     /// # Errors
     /// It cannot be opened; that was told.
     pub fn open(self) -> io::Result<FileReader> {
-        match File::open(&self.path) {
+        match open_regular(&self.path) {
             Ok(file) => Ok(FileReader { file, left: self.size, opened: self }),
             Err(error) => {
                 self.tally.lost.fetch_add(1, Ordering::SeqCst);
@@ -203,6 +204,23 @@ impl OpenFile {
             }
         }
     }
+}
+
+/// Opens a file that was a regular one when it was looked at. What took its place since may be anything: a pipe would keep
+/// the capture waiting for ever, and a link would bring in a file from elsewhere.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let open = |flags: OFlags| {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NOCTTY;
+        File::options().read(true).custom_flags(flags.bits() as i32).open(path)
+    };
+    let replaced = || io::Error::other("it was replaced by something that is no file while it was captured");
+    let file = match open(OFlags::NONBLOCK) {
+        // A lease on it (fcntl(2)), which only regular files have: its holder gives it up soon.
+        Err(error) if error.kind() == ErrorKind::WouldBlock => open(OFlags::empty())?,
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => return Err(replaced()),
+        opened => opened?,
+    };
+    if file.metadata()?.is_file() { Ok(file) } else { Err(replaced()) }
 }
 
 /// Reads exactly as much as the file had when it was looked at, so that size and content agree: what was appended
@@ -315,5 +333,17 @@ mod tests {
         // It vanished: a warning. It cannot be read (here: a directory took its place): counted.
         assert_eq!(read(&directory.path().join("gone"), 4), (None, 0, 0, 1));
         assert_eq!(read(directory.path(), 4), (None, 1, 0, 1));
+    }
+
+    #[test]
+    fn what_took_the_place_of_a_file_is_neither_waited_for_nor_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (pipe, link, elsewhere) =
+            (directory.path().join("pipe"), directory.path().join("link"), directory.path().join("elsewhere"));
+        fs::write(&elsewhere, "0123456789").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert_eq!(read(&link, 10), (None, 1, 0, 1));
+        assert_eq!(read(&pipe, 10), (None, 1, 0, 1));
     }
 }
