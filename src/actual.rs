@@ -12,6 +12,7 @@ use crate::{
     run::RunReport,
 };
 
+pub mod checks;
 pub mod inventory;
 
 /// One observation of everything that the engine has. A clone shares the policies, as does the next observation with
@@ -49,6 +50,8 @@ pub struct ActualPolicy {
     pub running: Option<RestorePointId>,
     /// What was changed by hand in the objects that the engine made of it, in words.
     pub drift: Option<String>,
+    /// Its repositories whose newest check did not pass.
+    pub failed_checks: Vec<checks::FailedCheck>,
 }
 
 /// How a restore ended.

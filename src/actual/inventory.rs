@@ -198,6 +198,7 @@ fn policy(name: &PolicyName, entry: Entry<'_>, observed_at: Timestamp) -> Result
         last_success: None,
         running: None,
         drift: None,
+        failed_checks: Vec::new(),
     })
 }
 

@@ -13,7 +13,7 @@ use super::{
     run::asynchronous,
 };
 use crate::{
-    actual::{ActualPolicy, ActualState, inventory},
+    actual::{ActualPolicy, ActualState, checks, inventory},
     daemon::memory::{Memory, Waiting},
     engine::{
         Engine as _,
@@ -115,6 +115,7 @@ fn json(actual: &ActualState, waiting: &AllWaiting, now: Timestamp) -> serde_jso
                 "running": policy.running,
                 "lastRun": policy.last_run,
                 "lastSuccess": policy.last_success,
+                "failedChecks": policy.failed_checks,
                 "nextRun": next_run(policy, now),
                 "restorePoints": points.len(),
                 "remarks": remarks(name, points, now),
@@ -215,6 +216,9 @@ fn condition(policy: &ActualPolicy, waiting: Option<&Waiting>, now: Timestamp) -
     };
     if let Some(running) = &policy.running {
         return ("Running", format!("run {running} is under way"));
+    }
+    if let Some(message) = checks::message(&policy.failed_checks, &compiled.name) {
+        return ("Stalled", message);
     }
     match &policy.last_run {
         Some(run) if run.phase == Phase::Failed => ("Failed", run.message.clone()),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    actual::ActualPolicy,
+    actual::{ActualPolicy, checks},
     policy::{CompiledPolicy, document::DurationText},
     run::Phase,
 };
@@ -21,6 +21,8 @@ pub enum Trouble {
     Failed,
     /// It has not succeeded within its RPO.
     Silent,
+    /// A repository did not pass its newest check.
+    CheckFailed,
 }
 
 /// One thing to tell.
@@ -40,6 +42,9 @@ pub fn troubles(there: &ActualPolicy, seen_since: Timestamp, now: Timestamp) -> 
     let Some(compiled) = &there.compiled else { return found };
     if let Some(run) = there.last_run.as_ref().filter(|run| run.phase == Phase::Failed) {
         found.insert(Trouble::Failed, format!("run {} failed: {}", run.id, run.message));
+    }
+    if let Some(why) = checks::message(&there.failed_checks, &compiled.name) {
+        found.insert(Trouble::CheckFailed, why);
     }
     if let Some(rpo) = rpo(compiled).filter(|_| silent_after(there, seen_since).is_some_and(|at| now > at)) {
         let why = match there.last_success {

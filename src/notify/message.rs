@@ -15,6 +15,8 @@ pub fn line(policy: &PolicyName, news: &News) -> String {
         (Trouble::Failed, Some(why)) => format!("{policy} failed: {}", wording::plain_long(why)),
         (Trouble::Failed, None) => format!("{policy} succeeds again"),
         (Trouble::Silent, Some(why)) => format!("{policy} is silent: {}", wording::plain_long(why)),
+        (Trouble::CheckFailed, Some(why)) => format!("{policy} is stored badly: {}", wording::plain_long(why)),
+        (Trouble::CheckFailed, None) => format!("the repositories of {policy} pass their checks again"),
         (Trouble::Silent, None) => format!("{policy} is within its RPO again"),
     }
 }
@@ -25,6 +27,8 @@ pub fn document(policy: &PolicyName, news: &News, at: Timestamp) -> Value {
         (Trouble::Failed, Some(_)) => "failed",
         (Trouble::Silent, Some(_)) => "silent",
         (Trouble::Failed, None) => "succeeded",
+        (Trouble::CheckFailed, Some(_)) => "checkFailed",
+        (Trouble::CheckFailed, None) => "checkPassed",
         (Trouble::Silent, None) => "withinRpo",
     };
     json!({ "formatVersion": 1, "policy": policy.to_string(), "event": event, "message": line(policy, news), "at": at })

@@ -70,6 +70,7 @@ fn applied(desired: &DesiredState, points: &[RestorePoint]) -> ActualState {
         last_success: None,
         running: None,
         drift: None,
+        failed_checks: Vec::new(),
     };
     ActualState {
         observed_at: now(),

@@ -1,6 +1,6 @@
 //! Conditions: whether a policy does what its document asks for, in the manner of Kubernetes.
 //!
-//! Ready: the newest document is in force and the last run was good. Reconciling: it will be tried again by itself.
+//! Ready: the newest document is in force, and the last run and the newest checks were good. Reconciling: it will be tried again by itself.
 //! Stalled: a person must do something. Pure.
 
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::StatusInput;
 use crate::{
-    actual::RestoreReport,
+    actual::{RestoreReport, checks},
     plan::Refusal,
     policy::PolicyName,
     retention::remarks,
@@ -35,7 +35,7 @@ pub struct Condition {
 /// Which condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ConditionType {
-    /// The newest document is in force and the last run was good.
+    /// The newest document is in force, and the last run and the newest checks were good.
     Ready,
     /// It will be tried again by itself.
     Reconciling,
@@ -59,6 +59,8 @@ pub enum ConditionStatus {
 pub enum Health {
     /// The document is wrong, or could not be applied.
     Broken,
+    /// A repository did not pass its newest check.
+    Damaged,
     /// The last run failed.
     Failed,
     /// The clock went back behind its last run: nothing starts until that time comes again.
@@ -83,7 +85,9 @@ impl Health {
     /// Whether a person must look at it.
     pub fn needs_attention(self) -> bool {
         match self {
-            Self::Broken | Self::Failed | Self::Ahead | Self::Refused | Self::Held | Self::Unseen => true,
+            Self::Broken | Self::Damaged | Self::Failed | Self::Ahead | Self::Refused | Self::Held | Self::Unseen => {
+                true
+            }
             Self::Waiting | Self::Good | Self::Suspended | Self::Withdrawn => false,
         }
     }
@@ -123,6 +127,9 @@ fn judge_policy(input: &StatusInput<'_>, name: &PolicyName, last_run: Option<&Ru
             format!("The document is gone; the schedule stopped, {points} restore points stay."),
         );
     }
+    if let Some(message) = checks::message(&actual.failed_checks, name) {
+        return (Health::Damaged, message);
+    }
     if let Some(run) = last_run.filter(|run| run.phase == Phase::Failed) {
         return (Health::Failed, format!("Run {} failed: {}", run.id, run.message));
     }
@@ -157,6 +164,7 @@ pub fn conditions(health: Health, message: &str, before: &[Condition], now: Time
         Health::Refused => ("ApprovalNeeded", False, False, True),
         Health::Held => ("HeldBack", False, False, True),
         Health::Ahead => ("ClockWentBack", Unknown, False, True),
+        Health::Damaged => ("CheckFailed", False, False, True),
         Health::Failed => ("RunFailed", False, True, False),
         Health::Unseen => ("InventoryIncomplete", Unknown, True, False),
         Health::Waiting => ("NotRunYet", Unknown, True, False),

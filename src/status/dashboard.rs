@@ -203,6 +203,7 @@ fn table(page: &mut String, policies: &BTreeMap<PolicyName, Arc<PolicyStatus>>) 
             Health::Suspended => "suspended".to_owned(),
             Health::Withdrawn => "withdrawn".to_owned(),
             Health::Broken
+            | Health::Damaged
             | Health::Failed
             | Health::Ahead
             | Health::Refused
@@ -237,6 +238,7 @@ fn sorted(policies: &BTreeMap<PolicyName, Arc<PolicyStatus>>) -> Vec<&PolicyStat
 fn condition(health: Health) -> &'static str {
     match health {
         Health::Broken => "❌ Stalled",
+        Health::Damaged => "❌ Check failed",
         Health::Failed => "❌ Run failed",
         Health::Ahead => "⚠️ Clock went back",
         Health::Refused => "⚠️ Waits for consent",

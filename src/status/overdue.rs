@@ -15,6 +15,7 @@ pub fn overdue(input: &StatusInput<'_>, policy: &PolicyStatus) -> Option<String>
     match policy.health {
         Health::Suspended | Health::Withdrawn => return None,
         Health::Broken
+        | Health::Damaged
         | Health::Failed
         | Health::Ahead
         | Health::Refused

@@ -61,6 +61,7 @@ pub struct Metrics {
     last_success: PolicyGauge,
     restore_points: PolicyGauge,
     restore_point_bytes: PolicyGauge,
+    failed_checks: PolicyGauge,
     /// What the gauges of policies say. Those that are still the same are not touched: ten thousand are usual.
     observed: BTreeMap<PolicyName, Arc<ActualPolicy>>,
 }
@@ -94,6 +95,7 @@ impl Default for Metrics {
             last_success: Family::default(),
             restore_points: Family::default(),
             restore_point_bytes: Family::default(),
+            failed_checks: Family::default(),
             observed: BTreeMap::new(),
             registry: Registry::default(),
         };
@@ -157,6 +159,11 @@ impl Default for Metrics {
             "What restoring each restore point would write, summed up",
             Unit::Bytes,
             metrics.restore_point_bytes.clone(),
+        );
+        registry.register(
+            "failed_checks",
+            "Repositories of each policy that did not pass their newest check",
+            metrics.failed_checks.clone(),
         );
         metrics.registry = registry;
         metrics
@@ -244,6 +251,7 @@ impl Metrics {
             &self.last_success,
             &self.restore_points,
             &self.restore_point_bytes,
+            &self.failed_checks,
         ] {
             family.remove(&label);
         }
@@ -254,6 +262,7 @@ impl Metrics {
         self.restore_points.get_or_create(&label).set(policy.inventory.points.len() as f64);
         let bytes: u64 = policy.inventory.points.iter().map(|point| point.size_bytes).sum();
         self.restore_point_bytes.get_or_create(&label).set(bytes as f64);
+        self.failed_checks.get_or_create(&label).set(policy.failed_checks.len() as f64);
         if let Some(time) = policy.last_success {
             self.last_success.get_or_create(&label).set(time.as_second() as f64);
         }
@@ -308,6 +317,7 @@ mod tests {
             last_success: last_success.map(|time| time.parse().unwrap()),
             running: None,
             drift: None,
+            failed_checks: Vec::new(),
         })
     }
 

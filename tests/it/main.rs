@@ -3,6 +3,7 @@
 mod apply;
 mod bad_input;
 mod canaries;
+mod checks;
 mod daemon;
 mod deploy;
 mod documents;

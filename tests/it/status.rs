@@ -9,7 +9,7 @@ use std::{
 use expect_test::expect_file;
 use jiff::SignedDuration;
 use mainstay::{
-    actual::RestoreReport,
+    actual::{RestoreReport, checks::FailedCheck},
     git::writeback::{PublishOptions, Published, STATUS_BRANCH, publish_status},
     plan::{Action, Drift},
     restore_point::RestorePointId,
@@ -159,6 +159,31 @@ fn a_clock_that_went_back_is_said() {
     // A run by hand has no place in the schedule.
     world.policy("shop/nightly").last_run.as_mut().expect("a run").trigger = Trigger::Manual;
     assert!(!said(&world).contains("ClockWentBack"));
+}
+
+/// A run that succeeds does not make a repository whole that did not pass its check.
+#[test]
+fn a_repository_that_did_not_pass_its_check_needs_attention_until_it_does() {
+    let mut world = World::new();
+    world.policy("shop/nightly").failed_checks = vec![FailedCheck {
+        place: 1,
+        repository: "disk".to_owned(),
+        at: time("2026-11-21T05:00:00Z"),
+        problem: "pack 0123 is damaged (look at its storage)".to_owned(),
+        is_damaged: true,
+        read_data_percent: 5.0,
+    }];
+    let files = world.documents(&BTreeMap::new());
+    let status = text(&files, "status/shop/nightly.yaml");
+    for part in ["reason: CheckFailed", "--read-data 100%", "type: Stalled\n    status: 'True'"] {
+        assert!(status.contains(part), "{part}: {status}");
+    }
+    let dashboard = text(&files, "README.md");
+    for part in ["1 needs attention", "pack 0123 is damaged", "❌ Check failed"] {
+        assert!(dashboard.contains(part), "{part}: {dashboard}");
+    }
+    world.policy("shop/nightly").failed_checks.clear();
+    assert!(text(&world.documents(&files.write), "README.md").contains("nothing needs attention"));
 }
 
 #[test]

@@ -260,6 +260,7 @@ fn assume_applied(
                     last_success: None,
                     running: None,
                     drift: None,
+                    failed_checks: Vec::new(),
                 };
                 actual.policies.insert(name, Arc::new(there));
             }

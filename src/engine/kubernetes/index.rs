@@ -372,6 +372,7 @@ impl Index {
             last_success: points.as_ref().and_then(|points| points.last_success),
             running,
             drift,
+            failed_checks: points.as_ref().map_or_else(Vec::new, |points| points.failed_checks()),
         })
     }
 

@@ -10,14 +10,15 @@ use super::{
     site::{Site, SiteError},
 };
 use crate::{
+    actual::checks::{self, FailedCheck},
     engine::{
         local::{
             state::points::StoredPart,
             verifying::{Problem, Verified, percent},
         },
-        movers::Bounds,
+        movers::{Bounds, MoverError},
     },
-    mover::job::{Outcome, Task},
+    mover::job::{FailureKind, Outcome, Task},
     policy::PolicyName,
     restore_point::RestorePointId,
     status::ledger::EventKind,
@@ -58,11 +59,15 @@ pub async fn verify(
         let named = if only.is_some() { of_place } else { of_policy.clone() };
         let share = asked.map(str::to_owned).or(named);
         let lease = cleanup::maintenance(site, place, now, bounds).await?;
-        let task = Task::Check { read_data_percent: percent(share.as_deref()) };
+        let read_data_percent = percent(share.as_deref());
+        let task = Task::Check { read_data_percent };
         let outcome = site.job(place, task, bounds, |_| ()).await;
         if let Err(error) = lease.release().await {
             tracing::debug!("a lease was not given back; it ends with this pod: {error}");
         }
+        let is_damaged = matches!(&outcome, Err(error) if error.is(FailureKind::RepositoryDamaged));
+        // Who asked for the end knows that nothing was found.
+        let was_stopped = matches!(&outcome, Err(SiteError::Mover(MoverError::Stopped { .. })));
         let (read_bytes, problem) = match outcome {
             Ok(Outcome::Checked { read_bytes }) => (read_bytes, None),
             Ok(_) => (0, Some("the mover gave an answer to another question; update Mainstay".to_owned())),
@@ -77,14 +82,25 @@ pub async fn verify(
             .collect();
         let repository = place.repository.clone();
         let kind = EventKind::Verified { repository: repository.clone(), problem: problem.clone() };
+        let hint = "keep it as it is, look at its storage, and run the policy into another repository".to_owned();
+        let problem = problem.map(|what| Problem { what, hint, is_damaged });
+        let failed = problem.as_ref().map(|problem| FailedCheck {
+            place: place.id,
+            repository: repository.clone(),
+            at: now,
+            problem: problem.to_string(),
+            is_damaged,
+            read_data_percent,
+        });
         site.store
             .change_points(policy, |record| {
                 record.set_verified(&proven, now);
+                if !was_stopped {
+                    checks::note(&mut record.failed_checks, place.id, read_data_percent, failed.clone());
+                }
                 record.add_event(now, kind.clone());
             })
             .await?;
-        let hint = "keep it as it is, look at its storage, and run the policy into another repository".to_owned();
-        let problem = problem.map(|what| Problem { what, hint });
         results.push(Verified { repository, read_bytes, problem, points: proven });
     }
     match results.is_empty() {

@@ -16,6 +16,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{engine::EngineError, restore_point::MakerId};
 
+pub mod checks;
 pub mod events;
 pub mod journal;
 pub mod leases;
@@ -38,8 +39,9 @@ const BUSY: Duration = Duration::from_secs(30);
 /// How soon what SQLite does not wait for is tried again.
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 /// The version of the schema, in `user_version`. 2 added the table `changes`, with which nothing but an observation by a
-/// daemon has to do; 3 added what [`points::ADDED`] says, `past_runs` and `secret_variables`.
-const VERSION: i64 = 3;
+/// daemon has to do; 3 added what [`points::ADDED`] says, `past_runs` and `secret_variables`; 4 added what
+/// [`checks::ADDED`] says.
+const VERSION: i64 = 4;
 /// The note that says who this installation is, see [`MakerId`].
 const MAKER_NOTE: &str = "maker";
 
@@ -169,10 +171,7 @@ impl State {
         let open_error = |source: rusqlite::Error| StateError::Open { path: path.clone(), source: source.into() };
         if !path.exists() {
             let connection = Connection::open_in_memory().map_err(open_error)?;
-            connection
-                .execute_batch(SCHEMA)
-                .and_then(|()| connection.execute_batch(points::ADDED))
-                .map_err(open_error)?;
+            empty(&connection).map_err(open_error)?;
             connection.pragma_update(None, "query_only", true).map_err(open_error)?;
             return Ok(Self::looked_at(connection, directory));
         }
@@ -184,18 +183,18 @@ impl State {
         match state.version()? {
             VERSION => Ok(state),
             // An older one is brought up to date by the next process that writes. Until then it looks as if it were.
-            1..VERSION => {
-                state.connection().execute_batch(points::VIEW_OF_OLDER).map_err(open_error)?;
+            version @ 1..VERSION => {
+                if version < 3 {
+                    state.connection().execute_batch(points::VIEW_OF_OLDER).map_err(open_error)?;
+                }
+                state.connection().execute_batch(checks::VIEW_OF_OLDER).map_err(open_error)?;
                 Ok(state)
             }
             found if found > VERSION => Err(StateError::Newer { path, found }),
             // Just being made by another process: nothing is in it yet.
             _ => {
                 let connection = Connection::open_in_memory().map_err(open_error)?;
-                connection
-                    .execute_batch(SCHEMA)
-                    .and_then(|()| connection.execute_batch(points::ADDED))
-                    .map_err(open_error)?;
+                empty(&connection).map_err(open_error)?;
                 Ok(Self::looked_at(connection, directory))
             }
         }
@@ -242,6 +241,9 @@ impl State {
                     transaction.execute_batch(past::PAST_RUNS)?;
                     policies::add_secret_variables(transaction)?;
                 }
+                if version < 4 {
+                    transaction.execute_batch(checks::ADDED)?;
+                }
                 transaction.pragma_update(None, "user_version", VERSION.max(version))?;
                 Ok(())
             }),
@@ -277,6 +279,11 @@ impl State {
         transaction.commit().map_err(StateError::query(operation))?;
         Ok(result)
     }
+}
+
+/// Makes what a look at a state needs that holds nothing.
+fn empty(connection: &Connection) -> Result<(), rusqlite::Error> {
+    [SCHEMA, points::ADDED, checks::ADDED].iter().try_for_each(|statements| connection.execute_batch(statements))
 }
 
 /// Sets a database to write ahead. SQLite does not wait for others here, whatever `busy_timeout` says: of two who do this

@@ -11,6 +11,7 @@ use super::{
     runner,
 };
 use crate::{
+    actual::checks::FailedCheck,
     mover::job::{FailureKind, Outcome, Task},
     policy::PolicyName,
     restore_point::RestorePointId,
@@ -40,6 +41,8 @@ pub struct Problem {
     pub what: String,
     /// What to do.
     pub hint: String,
+    /// Whether damage was found; else nobody could look.
+    pub is_damaged: bool,
 }
 
 impl fmt::Display for Problem {
@@ -55,14 +58,15 @@ impl From<WorkError> for Problem {
                 // The usual hint is to verify the repository, which was just done.
                 let is_usual = failure.hint == FailureKind::RepositoryDamaged.hint();
                 let hint = if is_usual { DAMAGED.to_owned() } else { failure.hint };
-                Self { what: failure.message, hint }
+                Self { what: failure.message, hint, is_damaged: failure.kind == FailureKind::RepositoryDamaged }
             }
             WorkError::State(_)
             | WorkError::Repository(_)
             | WorkError::Mover(_)
             | WorkError::Busy { .. }
             | WorkError::Refused(_) => {
-                Self { what: error.chain(), hint: "nothing was proven; verify it again".to_owned() }
+                let hint = "nothing was proven; verify it again".to_owned();
+                Self { what: error.chain(), hint, is_damaged: false }
             }
         }
     }
@@ -95,6 +99,8 @@ pub async fn verify(
         let _lease = cleanup::maintenance(context, place, now, bounds).await?;
         let task = Task::Check { read_data_percent };
         let outcome = context.job(place, task, None, bounds, |word| hear(&place.repository, word)).await;
+        // Who asked for the end knows that nothing was found.
+        let was_stopped = matches!(&outcome, Err(WorkError::Mover(MoverError::Stopped { .. })));
         let (read_bytes, problem) = match outcome {
             Ok(Outcome::Checked { read_bytes }) => (read_bytes, None),
             Ok(_) => {
@@ -120,6 +126,17 @@ pub async fn verify(
             .collect();
         context.state.set_verified(policy, &proven, now)?;
         let repository = place.repository.clone();
+        if !was_stopped {
+            let failed = problem.as_ref().map(|problem| FailedCheck {
+                place: place.id,
+                repository: repository.clone(),
+                at: now,
+                problem: problem.to_string(),
+                is_damaged: problem.is_damaged,
+                read_data_percent,
+            });
+            context.state.note_check(policy, place.id, read_data_percent, failed)?;
+        }
         context.state.add_event(
             now,
             policy,

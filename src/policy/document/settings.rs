@@ -34,7 +34,8 @@ pub struct SettingsSpec {
     /// The forge that hosts the watched repository: plans appear on its change requests, and consent is given there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forge: Option<Forge>,
-    /// Who is told when a policy fails, when it has not succeeded within its RPO, and when it is well again.
+    /// Who is told when a policy fails, when it has not succeeded within its RPO, when a repository of it did not pass its
+    /// check, and when it is well again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notifications: Vec<Receiver>,
 }

@@ -62,6 +62,7 @@ fn actual() -> ActualState {
             last_success: None,
             running: None,
             drift: None,
+            failed_checks: Vec::new(),
         };
         (name.clone(), Arc::new(there))
     });

@@ -396,6 +396,7 @@ impl Engine for World {
                     last_success: store.last_success,
                     running: store.run.as_ref().map(|run| RestorePointId::from_time(run.scheduled)),
                     drift: None,
+                    failed_checks: Vec::new(),
                 }),
             );
         }

@@ -165,6 +165,7 @@ impl World {
             last_success: run_ended.map(|_| time("2026-11-21T02:01:23Z")),
             running: None,
             drift: None,
+            failed_checks: Vec::new(),
         };
         self.actual.policies.insert(name(policy_name), Arc::new(actual));
         self.desired.policies.insert(name(policy_name), policy);

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    actual::RestoreReport,
+    actual::{RestoreReport, checks::FailedCheck},
     engine::kubernetes::manifests::claim::ClaimShape,
     engine::local::{
         inventory::Merged,
@@ -61,6 +61,9 @@ pub struct PointsRecord {
     /// When a run last succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success: Option<Timestamp>,
+    /// The places whose newest check did not pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_checks: Vec<FailedCheck>,
     /// What was applied last of a policy that was withdrawn: cleanups of what it left go by its rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn: Option<Box<CompiledPolicy>>,
@@ -103,6 +106,7 @@ impl PointsRecord {
             running: None,
             last_run: None,
             last_success: None,
+            failed_checks: Vec::new(),
             withdrawn: None,
             events: Vec::new(),
         }
@@ -115,6 +119,14 @@ impl PointsRecord {
             complete: self.complete,
             points: self.points.iter().map(|stored| self.located(stored)).collect(),
         }
+    }
+
+    /// The checks that did not pass, of places that still matter: new restore points go there, or some are there.
+    pub fn failed_checks(&self) -> Vec<FailedCheck> {
+        let is_current = |place: i64| self.places.iter().any(|known| known.id == place && known.current);
+        let holds = |place: i64| self.points.iter().any(|point| point.parts.iter().any(|part| part.place == place));
+        let matters = |check: &&FailedCheck| is_current(check.place) || holds(check.place);
+        self.failed_checks.iter().filter(matters).cloned().collect()
     }
 
     /// A restore point whose parts say where they are.

@@ -6,7 +6,7 @@
 //! it. So what is kept here is what a first observation would find; the tests compare the two after every kind of write.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     path::Path,
     sync::{Arc, PoisonError},
@@ -15,9 +15,9 @@ use std::{
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, Statement, fallible_streaming_iterator::FallibleStreamingIterator as _, params};
 
-use super::{BUSY, FILE_NAME, State, StateError, decode, points, policies::policy_name, time};
+use super::{BUSY, FILE_NAME, State, StateError, checks, decode, points, policies::policy_name, time};
 use crate::{
-    actual::{ActualPolicy, ActualState, RestoreReport},
+    actual::{ActualPolicy, ActualState, RestoreReport, checks::FailedCheck},
     policy::{CompiledPolicy, PolicyName, document::RepositoryDocument},
     restore_point::{Inventory, RestorePoint, RestorePointId},
 };
@@ -206,7 +206,8 @@ fn read_policies(
     let mut inventories = Rows::of(&mut inventories, only)?;
     let mut points = select(&format!("policy, {}", points::COLUMNS), "points", "policy")?;
     let mut points = Rows::of(&mut points, only)?;
-    let mut statement = select("name, compiled, withdrawn, last_run, last_success, running", "policies", "name")?;
+    let columns = "name, compiled, withdrawn, last_run, last_success, running, failed_checks";
+    let mut statement = select(columns, "policies", "name")?;
     let mut rows = match only {
         Some(name) => statement.query(params![name]),
         None => statement.query([]),
@@ -247,10 +248,31 @@ fn read_policies(
             last_success: text(4).map_err(failed())?.map(time),
             running,
             drift: None,
+            failed_checks: failed_checks(connection, key, text(6).map_err(failed())?)?,
         };
         policies.push((policy_name(key)?, Arc::new(policy)));
     }
     Ok(policies)
+}
+
+/// The checks that did not pass, of places that still matter: new restore points go there, or some are there. What was left
+/// behind is not told for ever.
+fn failed_checks(connection: &Connection, policy: &str, text: Option<&str>) -> Result<Vec<FailedCheck>, StateError> {
+    let mut known = checks::parse(text, policy)?;
+    if known.is_empty() {
+        return Ok(known);
+    }
+    let failed = || StateError::query("observing checks");
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT id FROM places WHERE policy = ?1 AND current = 1 UNION \
+             SELECT json_extract(part.value, '$.place') FROM points, json_each(points.parts) AS part WHERE policy = ?1",
+        )
+        .map_err(failed())?;
+    let places = statement.query_map([policy], |row| row.get(0)).map_err(failed())?;
+    let places = places.collect::<Result<BTreeSet<i64>, _>>().map_err(failed())?;
+    known.retain(|check| places.contains(&check.place));
+    Ok(known)
 }
 
 /// A policy whose repositories are those that are known, where they say the same.

@@ -76,6 +76,17 @@ fn report(policy: &str, day: u32, phase: Phase) -> RunReport {
     }
 }
 
+fn failed_check(place: i64) -> FailedCheck {
+    FailedCheck {
+        place,
+        repository: "disk".to_owned(),
+        at: now(),
+        problem: "no".to_owned(),
+        is_damaged: true,
+        read_data_percent: 0.0,
+    }
+}
+
 fn restore(phase: Phase) -> RestoreReport {
     RestoreReport {
         restore_point: None,
@@ -120,6 +131,18 @@ fn every_write_of_another_process_is_seen() {
         ("unmark", |state| assert_eq!(state.unmark(&name("a"), &[id(1)]).unwrap().len(), 1)),
         ("hold", |state| assert!(state.set_held(&name("a"), &id(1), true, now()).unwrap())),
         ("verify", |state| state.set_verified(&name("a"), &[id(1)], now()).unwrap()),
+        ("a check fails", |state| {
+            let place = state.places(&name("a")).unwrap().remove(0).id;
+            state.note_check(&name("a"), place, 0.0, Some(failed_check(place))).unwrap();
+            assert_eq!(state.observe(now()).unwrap().policies[&name("a")].failed_checks, [failed_check(place)]);
+        }),
+        ("a check passes", |state| {
+            let place = state.places(&name("a")).unwrap().remove(0).id;
+            state.note_check(&name("a"), place, 0.0, None).unwrap();
+            // Of a place that holds nothing and gets nothing more.
+            state.note_check(&name("a"), place + 100, 0.0, Some(failed_check(place + 100))).unwrap();
+            assert_eq!(state.observe(now()).unwrap().policies[&name("a")].failed_checks, []);
+        }),
         ("remove points", |state| state.remove_points(&name("a"), &[id(2)], now()).unwrap()),
         ("withdraw", |state| state.withdraw_policy(&name("a")).unwrap()),
         ("withdraw the one without points", |state| state.withdraw_policy(&name("b")).unwrap()),
@@ -226,6 +249,7 @@ fn an_older_state_is_brought_up_to_date() {
     for trigger in triggers {
         hand.execute(&format!("DROP TRIGGER {trigger}"), []).unwrap();
     }
+    hand.execute_batch("ALTER TABLE policies DROP COLUMN failed_checks").unwrap();
     hand.execute_batch("ALTER TABLE points DROP COLUMN found; ALTER TABLE points DROP COLUMN missing_since").unwrap();
     hand.execute_batch(
         "DROP TABLE changes; DROP TABLE past_runs; DROP TABLE secret_variables; PRAGMA user_version = 1",
