@@ -17,7 +17,10 @@ use mainstay::{
         },
     },
     plan::losses::{Former, Losses, by_edit},
-    policy::{CompiledPolicy, PolicyName, document::SettingsSpec},
+    policy::{
+        CompiledPolicy, PolicyName,
+        document::{SettingsSpec, settings::Concurrency},
+    },
     restore_point::RestorePointId,
     status::ledger::EventKind,
 };
@@ -287,7 +290,8 @@ async fn work_with_a_schedule_of_its_own_is_started_when_it_is_due_and_all_of_it
     assert_eq!(ids(&host).await.len(), 2, "a cleanup that has its own time is not done after a run");
     let (sender, mut ended) = mpsc::channel(8);
     engine.tell_ended(sender);
-    let (now, settings) = (Timestamp::now(), SettingsSpec::default());
+    let settings = SettingsSpec { concurrency: Concurrency { runs: 4 }, ..SettingsSpec::default() };
+    let now = Timestamp::now();
     let first = engine.schedule_turn(now, &settings).unwrap();
     assert!(first.maintenance.is_empty() && first.next_due.is_some(), "{first:?}");
     let frozen = SettingsSpec { freeze: true, ..settings.clone() };

@@ -51,6 +51,8 @@ pub struct ScheduleTurn {
     pub ahead: Vec<(PolicyName, Timestamp)>,
     /// Runs that are due but wait for the concurrency budget.
     pub waiting: usize,
+    /// Work besides runs that is due but waits for its own budget.
+    pub maintenance_waiting: usize,
     /// When to look again; none: nothing is scheduled.
     pub next_due: Option<Timestamp>,
 }
@@ -65,7 +67,8 @@ struct Look {
     due: Option<DueRun>,
     ahead: Option<Timestamp>,
     skipped: Option<Timestamp>,
-    maintenance: Vec<String>,
+    /// Work besides runs that is due: since when, and what.
+    maintenance: Vec<(Timestamp, String)>,
 }
 
 /// A run that is due.
@@ -117,14 +120,14 @@ impl Scheduler {
         }
         let mut running = under_way.len();
         let budget = usize::try_from(settings.concurrency.runs.max(1)).unwrap_or(usize::MAX);
-        let mut due_now = Vec::new();
+        let (mut due_now, mut maintenance_due) = (Vec::new(), Vec::new());
         let mut awake = self.awake.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, stored) in awake.policies(&context.state, now)? {
             let mut look = Look::default();
             match &*stored {
                 Stored::Withdrawn { forget_at } => {
                     if let Some(at) = forget_at {
-                        self.maintain(context, &name, "cleanup", *at, now, &mut look)?;
+                        self.maintain(&name, "cleanup", *at, now, &mut look);
                     }
                 }
                 Stored::Scheduled { last_scheduled, timetable } => {
@@ -136,6 +139,7 @@ impl Scheduler {
                 Stored::Unreadable => {}
             }
             due_now.extend(look.due.take().map(|due| (due, name.clone())));
+            maintenance_due.extend(look.maintenance.drain(..).map(|(since, work)| (since, name.clone(), work)));
             turn.take(&name, &look);
             if let Some(until) = look.quiet_until(now) {
                 awake.rest(name, until);
@@ -161,6 +165,7 @@ impl Scheduler {
                 turn.look_again(now + TRY_AGAIN);
             }
         }
+        self.start_maintenance(context, maintenance_due, (budget, now), &mut turn)?;
         Ok(turn)
     }
 
@@ -287,38 +292,57 @@ impl Scheduler {
             match due(std::slice::from_ref(schedule), SignedDuration::ZERO, None, name, last, now) {
                 Due::NotYet { next } => look.again(next),
                 Due::Now { scheduled, .. } | Due::Skipped { scheduled, .. } => {
-                    self.maintain(context, name, work, scheduled, now, look)?;
+                    self.maintain(name, work, scheduled, now, look);
                 }
             }
         }
         Ok(())
     }
 
-    /// Starts work besides runs, once at a time.
-    fn maintain(
-        &self,
-        context: &Context,
-        name: &PolicyName,
-        work: &str,
-        scheduled: Timestamp,
-        now: Timestamp,
-        look: &mut Look,
-    ) -> Result<(), WorkError> {
+    /// Whether work besides runs is due that is not under way.
+    fn maintain(&self, name: &PolicyName, work: &str, scheduled: Timestamp, now: Timestamp, look: &mut Look) {
         if scheduled > now {
             look.again(scheduled);
-            return Ok(());
+            return;
         }
         look.has_work = true;
         let key = (name.clone(), work.to_owned());
         let under_way = self.maintenance_under_way.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&key);
-        if under_way {
-            return Ok(());
+        if !under_way {
+            look.maintenance.push((scheduled, key.1));
         }
-        context.state.set_turn(name, work, scheduled.max(now))?;
-        let arguments = ["run".to_owned(), name.to_string(), "--only".to_owned(), work.to_owned()];
-        match self.spawn(context, &arguments, name, Some(work)) {
-            Ok(_) => look.maintenance.push(key.1),
-            Err(error) => tracing::error!(policy = %name, work, "could not be started: {error}"),
+    }
+
+    /// Starts work besides runs that is due, as far as the budget goes: at four at night a thousand policies may ask for
+    /// a cleanup. What waits stays due, and the end of each child wakes the loop. `limits`: the budget, and now.
+    fn start_maintenance(
+        &self,
+        context: &Context,
+        mut due: Vec<(Timestamp, PolicyName, String)>,
+        limits: (usize, Timestamp),
+        turn: &mut ScheduleTurn,
+    ) -> Result<(), WorkError> {
+        let (budget, now) = limits;
+        due.sort();
+        let mut running = self.maintenance_under_way.lock().unwrap_or_else(PoisonError::into_inner).len();
+        for (_, name, work) in due {
+            if running >= budget {
+                turn.maintenance_waiting += 1;
+                continue;
+            }
+            let arguments = ["run".to_owned(), name.to_string(), "--only".to_owned(), work.clone()];
+            match self.spawn(context, &arguments, &name, Some(&work)) {
+                Ok(_) => {
+                    // Only now: what could not be started is still due.
+                    context.state.set_turn(&name, &work, now)?;
+                    running += 1;
+                    turn.maintenance.push((name, work));
+                }
+                Err(error) => {
+                    tracing::error!(policy = %name, work, "could not be started: {error}");
+                    turn.look_again(now + TRY_AGAIN);
+                }
+            }
         }
         Ok(())
     }
@@ -350,8 +374,14 @@ impl Scheduler {
         let (policy, under_way) = (policy.clone(), Arc::clone(&self.maintenance_under_way));
         let tell = self.teller();
         std::thread::spawn(move || {
-            let _ = child.wait();
+            let ended = child.wait();
             if let Some(key) = key {
+                // A run says how it ended in the state; what a check found is there, too.
+                if let Ok(status) = &ended
+                    && !status.success()
+                {
+                    tracing::warn!(policy = %key.0, work = key.1, "did not end well: {status}");
+                }
                 under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             }
             tell(policy);
@@ -374,8 +404,7 @@ impl Look {
 
 impl ScheduleTurn {
     fn take(&mut self, name: &PolicyName, look: &Look) {
-        let Look { again, has_work: _, due: _, ahead, skipped, maintenance } = look;
-        self.maintenance.extend(maintenance.iter().map(|work| (name.clone(), work.clone())));
+        let Look { again, has_work: _, due: _, ahead, skipped, maintenance: _ } = look;
         self.skipped.extend(skipped.map(|scheduled| (name.clone(), scheduled)));
         self.ahead.extend(ahead.map(|last_scheduled| (name.clone(), last_scheduled)));
         if let Some(again) = again {
@@ -410,3 +439,6 @@ fn announcement(policy: &CompiledPolicy, scheduled: Timestamp, catch_up: bool, n
         ..runner::first_report(policy, &request, now)
     }
 }
+
+#[cfg(test)]
+mod tests;

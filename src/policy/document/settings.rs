@@ -53,7 +53,8 @@ pub struct Safety {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Concurrency {
-    /// Runs at the same time; further ones wait. Default 2.
+    /// Runs at the same time; further ones wait. Besides them, as many cleanups, prunes and checks that have a schedule of
+    /// their own. Default 2.
     #[serde(default = "default_runs")]
     pub runs: u32,
 }
