@@ -29,6 +29,8 @@ pub struct DesiredState {
     pub restores: BTreeMap<PolicyName, Restore>,
     /// The settings, or their defaults.
     pub settings: SettingsSpec,
+    /// How many restore points could be lost without approval before these documents; none: nothing was applied before.
+    pub losses_in_force: Option<u32>,
     /// Where `freeze: true` stands; none: nowhere.
     pub frozen_by: Option<Location>,
     /// Policies whose documents are wrong, by the name that could still be read.
@@ -43,6 +45,13 @@ pub struct DesiredState {
 }
 
 impl DesiredState {
+    /// How many restore points may be lost without approval. A raise does not count for the edit that brings it: else
+    /// it would be consent to itself.
+    pub fn losses_allowed(&self) -> u32 {
+        let asked = self.settings.safety.losses;
+        self.losses_in_force.map_or(asked, |in_force| in_force.min(asked))
+    }
+
     /// Whether a policy that was last applied from `file` is frozen by findings.
     pub fn is_frozen(&self, policy: &PolicyName, file: &std::path::Path) -> bool {
         self.frozen_policies.contains(policy) || self.frozen_files.contains(file)

@@ -30,7 +30,8 @@ pub const MOST_WAITING: usize = 100;
 pub struct Memory {
     /// The commit that was applied last. A head that does not descend from it means a rewritten history.
     pub applied: Option<Revision>,
-    /// The settings that were in force, so that a freeze also holds while git cannot be read.
+    /// The settings that were in force, so that a freeze also holds while git cannot be read. A raise of `safety.losses`
+    /// is in them once nothing is left that it would let through.
     pub settings: SettingsSpec,
     /// Where `freeze: true` stands in the documents, for whoever is stopped by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,6 +78,12 @@ impl Memory {
     /// The file in a state directory.
     pub fn file(state_directory: &Path) -> PathBuf {
         state_directory.join(FILE_NAME)
+    }
+
+    /// How many restore points may be lost without approval, whatever the next commit says; none: nothing was applied
+    /// yet, and the first commit says it.
+    pub fn losses_in_force(&self) -> Option<u32> {
+        self.applied.as_ref().map(|_| self.settings.safety.losses)
     }
 
     /// Reads what the last turn left; nothing there is an empty memory.

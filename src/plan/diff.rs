@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::{
     Action, Approvals, Change, Drift, Effect, Plan, Reach, Reason, digest, fields,
     losses::{self, Former, Losses},
-    safety::{self, Needs, Proposal},
+    safety::{self, Limit, Needs, Proposal},
 };
 use crate::{
     actual::{ActualPolicy, ActualState},
@@ -384,7 +384,8 @@ impl<'a> Draft<'a> {
     fn finish(self, approvals: &Approvals) -> Plan {
         let Self { desired, actual, now, proposals, unchanged, drift, mut losses, reach, frozen } = self;
         let settings = &desired.settings;
-        let mut judgement = safety::judge(proposals, settings.safety.losses, settings.freeze, approvals);
+        let limit = Limit { losses: desired.losses_allowed(), asked: settings.safety.losses };
+        let mut judgement = safety::judge(proposals, limit, settings.freeze, approvals);
         let order = |change: &Change| (change.policy.clone(), change.action);
         judgement.changes.sort_by_key(order);
         judgement.refusals.sort_by_key(|refusal| order(&refusal.change));

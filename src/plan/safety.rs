@@ -28,6 +28,15 @@ pub enum Needs {
     Mending(String),
 }
 
+/// How many restore points all edits together may lose without approval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// The limit that counts.
+    pub losses: u32,
+    /// The one that is asked for; where it is greater, it does not count yet.
+    pub asked: u32,
+}
+
 /// What the rails made of all proposals.
 #[derive(Debug, Clone, Default)]
 pub struct Judgement {
@@ -39,12 +48,11 @@ pub struct Judgement {
     pub effects: BTreeSet<Effect>,
 }
 
-/// Sorts proposals into those that go ahead and those that are refused. `losses_allowed` is how many restore points
-/// all edits together may lose without approval; `frozen` refuses everything but restores, which are needed most when
-/// something is wrong, and which change no policy.
-pub fn judge(proposals: Vec<Proposal>, losses_allowed: u32, frozen: bool, approvals: &Approvals) -> Judgement {
+/// Sorts proposals into those that go ahead and those that are refused. `frozen` refuses everything but restores, which
+/// are needed most when something is wrong, and which change no policy.
+pub fn judge(proposals: Vec<Proposal>, limit: Limit, frozen: bool, approvals: &Approvals) -> Judgement {
     let mut judgement = Judgement::default();
-    let over_budget = |open: usize| open > losses_allowed as usize;
+    let over_budget = |open: usize| open > limit.losses as usize;
     let all_losses: usize = proposals.iter().map(|proposal| losses_of(&proposal.needs)).sum();
     for proposal in &proposals {
         match &proposal.needs {
@@ -78,7 +86,7 @@ pub fn judge(proposals: Vec<Proposal>, losses_allowed: u32, frozen: bool, approv
             Needs::Nothing => None,
             Needs::Mending(reason) => Some((reason, BTreeSet::new())),
             Needs::Budget(effects) => (approved.is_none() && over_budget(open_losses))
-                .then(|| (beyond_budget(&effects, open_losses, losses_allowed), effects)),
+                .then(|| (beyond_budget(&effects, open_losses, limit), effects)),
             Needs::Consent(effects, reason) => approved.is_none().then_some((reason, effects)),
         };
         match refused {
@@ -102,16 +110,21 @@ fn losses_of(needs: &Needs) -> usize {
     }
 }
 
-fn beyond_budget(effects: &BTreeSet<Effect>, open: usize, allowed: u32) -> String {
+fn beyond_budget(effects: &BTreeSet<Effect>, open: usize, limit: Limit) -> String {
     let points = match effects.len() {
         1 => "1 restore point".to_owned(),
         several => format!("{several} restore points"),
     };
-    if open == effects.len() {
-        format!("loses {points}; {allowed} may be lost without approval (safety.losses)")
-    } else {
-        format!("loses {points}, {open} with the other edits; {allowed} may be lost without approval (safety.losses)")
-    }
+    let together = match open == effects.len() {
+        true => String::new(),
+        false => format!(", {open} with the other edits"),
+    };
+    let Limit { losses, asked } = limit;
+    let held_back = match asked > losses {
+        true => format!("; the {asked} of this edit count once nothing waits for approval"),
+        false => String::new(),
+    };
+    format!("loses {points}{together}; {losses} may be lost without approval (safety.losses{held_back})")
 }
 
 impl Refusal {

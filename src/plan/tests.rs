@@ -7,7 +7,9 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Approvals, Digest, Effect, Plan, Reason, approval, diff, digest, markdown, saved, text, wording::View};
+use super::{
+    Approvals, Digest, Effect, Plan, Reason, approval, diff, digest, markdown, saved, text, used_up, wording::View,
+};
 use crate::{
     actual::{ActualPolicy, ActualState},
     desired::DesiredState,
@@ -297,6 +299,59 @@ fn what_may_be_lost_without_approval_was_approved_by_nobody() {
     desired.settings.safety.losses = 3;
     let plan = plan(&desired, &actual);
     assert_eq!((plan.changes.len(), plan.losses.len(), &plan.changes[0].approval), (1, 3, &None));
+}
+
+#[test]
+fn a_raise_of_the_limit_is_no_consent_to_what_came_with_it() {
+    let (mut desired, actual) = edit("retention: {keepDaily: 30}", "retention: {keepDaily: 7}", &points(10));
+    for (in_force, asked, refused) in [
+        (
+            Some(0),
+            100,
+            Some(
+                "0 may be lost without approval (safety.losses; the 100 of this edit count once nothing waits for approval)",
+            ),
+        ),
+        (Some(100), 0, Some("0 may be lost without approval (safety.losses)")),
+        (Some(2), 2, Some("2 may be lost without approval (safety.losses)")),
+        (Some(3), 100, None),
+        (None, 100, None),
+    ] {
+        (desired.losses_in_force, desired.settings.safety.losses) = (in_force, asked);
+        let plan = plan(&desired, &actual);
+        let reason = plan.refusals.first().map(|refusal| refusal.reason.as_str());
+        assert_eq!(
+            reason,
+            refused.map(|limit| format!("loses 3 restore points; {limit}")).as_deref(),
+            "{in_force:?} → {asked}"
+        );
+    }
+}
+
+#[test]
+fn a_raise_of_the_limit_counts_once_nothing_is_left_that_it_would_let_through() {
+    let (mut desired, actual) = edit("retention: {keepDaily: 30}", "retention: {keepDaily: 7}", &points(10));
+    let in_force = |desired: &DesiredState, plan: &Plan| {
+        used_up::Outcome { desired, plan, failed: &BTreeMap::new() }.losses_in_force()
+    };
+    (desired.losses_in_force, desired.settings.safety.losses) = (Some(0), 100);
+    let refused = plan(&desired, &actual);
+    assert_eq!(in_force(&desired, &refused), 0);
+    let failed = BTreeMap::from([(name("a"), "no room".to_owned())]);
+    let approvals = Approvals { effects: effects(&refused), digests: BTreeSet::new() };
+    let approved = diff::plan(&desired, &actual, &approvals, now());
+    assert_eq!(used_up::Outcome { desired: &desired, plan: &approved, failed: &failed }.losses_in_force(), 0);
+    assert_eq!(in_force(&desired, &approved), 100);
+    // A freeze or a broken document holds the loss back as well, and ends some day.
+    desired.settings.freeze = true;
+    assert_eq!(in_force(&desired, &plan(&desired, &actual)), 0);
+    desired.settings.freeze = false;
+    desired.frozen_policies.insert(name("a"));
+    assert_eq!(in_force(&desired, &plan(&desired, &actual)), 0);
+    // A lower limit counts at once, whatever is refused.
+    desired.frozen_policies.clear();
+    (desired.losses_in_force, desired.settings.safety.losses) = (Some(100), 2);
+    assert_eq!(in_force(&desired, &plan(&desired, &actual)), 2);
 }
 
 #[test]

@@ -106,6 +106,17 @@ impl UsedUp {
 }
 
 impl Outcome<'_> {
+    /// How many restore points may be lost without approval from now on. A raise is put off as long as there is a change
+    /// that was not carried out, for whatever reason: the raise would let it through later, and it may have come with it.
+    pub fn losses_in_force(&self) -> u32 {
+        let Self { desired, plan, failed } = self;
+        let is_refused = plan.refusals.iter().any(|refusal| refusal.change.action != Action::Restore);
+        match is_refused || !plan.frozen.is_empty() || !failed.is_empty() {
+            true => desired.losses_allowed(),
+            false => desired.settings.safety.losses,
+        }
+    }
+
     /// Whether consent to an effect may still be waited for: its policy or restore did not go through, or cannot
     /// be read.
     fn is_open(&self, is_restore: bool, name: &PolicyName) -> bool {

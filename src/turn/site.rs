@@ -254,6 +254,7 @@ impl Site {
             .collect();
         findings.extend(fetched.files.freeze(&mut desired));
         desired.revision = fetched.revision.clone();
+        desired.losses_in_force = self.memory.losses_in_force();
         // Settings that cannot be read now stay in force, above all a freeze and whose commits are believed. Any file that
         // cannot be read may be the one that holds them.
         let are_settings_unknown =
@@ -358,6 +359,7 @@ impl Site {
 
         let mut memory = self.memory.clone();
         memory.settings = desired.settings.clone();
+        memory.settings.safety.losses = outcome.losses_in_force();
         // Settings that cannot be read stay in force, and so does where they stood.
         if desired.frozen_by.is_some() || !desired.settings.freeze {
             memory.frozen_by.clone_from(&desired.frozen_by);

@@ -158,6 +158,44 @@ fn a_loss_waits_for_approval_and_a_revert_takes_it_back() {
 }
 
 #[test]
+fn a_commit_that_raises_the_limit_does_not_consent_to_its_own_losses() {
+    let host = Host::new();
+    let keep = |count: u32| format!("  retention: {{keepLast: {count}, keepDaily: 0, keepWeekly: 0, grace: 24h}}");
+    let settings = "apiVersion: mainstay.dev/v1alpha1\nkind: Settings\nmetadata: {name: settings}\nspec: {safety: \
+                    {losses: 100}}\n";
+    let commit = |count: u32| {
+        host.commit(&[("backup.yaml", &host.policy("nightly", &keep(count))), ("settings.backup.yaml", settings)])
+    };
+    host.commit_policy(&keep(3));
+    let _daemon = host.daemon();
+    host.wait_for_status("status/shop/nightly.yaml", "observedRevision");
+    (0..3).for_each(|_| host.run_by_hand());
+    let newest = host.points().pop().expect("a point");
+    host.wait_for_status("status/shop/nightly.yaml", &newest);
+
+    commit(1);
+    let dashboard = host.wait_for_dashboard("mainstay approve ");
+    assert!(dashboard.contains("the 100 of this edit count once nothing waits for approval"), "{dashboard}");
+    // The turns that follow have seen the raise before, and it holds back what came with it all the same.
+    let next = host.commit(&[("other.backup.yaml", &host.policy("other", ""))]);
+    host.wait_for_status("status/shop/other.yaml", &next);
+    let status = host.wait_for_status("status/shop/nightly.yaml", "ApprovalNeeded");
+    assert!(!status.contains("expiredSince"), "{status}");
+
+    host.good(&["approve", &digest(&dashboard)]);
+    host.wait_for_status("status/shop/nightly.yaml", "expiredSince");
+    // From now on it counts.
+    let back = commit(3);
+    host.wait_for_status("status/shop/nightly.yaml", &back);
+    commit(1);
+    let status = wait_for("the loss or a refusal", || {
+        host.status("status/shop/nightly.yaml")
+            .filter(|status| status.contains("ApprovalNeeded") || status.contains("expiredSince"))
+    });
+    assert!(status.contains("expiredSince") && !status.contains("ApprovalNeeded"), "{status}");
+}
+
+#[test]
 fn nothing_is_deleted_while_the_documents_cannot_be_known() {
     let host = Host::new();
     host.commit(&[("backups/backup.yaml", &(host.policy("nightly", "") + "---\n" + &host.store()))]);

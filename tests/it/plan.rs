@@ -186,6 +186,24 @@ fn an_approval_lifts_exactly_what_it_names() {
 }
 
 #[test]
+fn an_edit_that_raises_the_limit_is_judged_by_that_of_the_base() {
+    let world = tightened();
+    let settings = "apiVersion: mainstay.dev/v1alpha1\nkind: Settings\nmetadata: {name: settings}\nspec: {safety: \
+                    {losses: 3}}\n";
+    world.write("settings.backup.yaml", settings);
+    world.commit("more may be lost");
+    let (exit, both, _) = plan(&world, &["--detailed-exitcode"]);
+    assert_eq!(exit, 3, "{both}");
+    let reason = both["refused"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("the 3 of this edit count once nothing waits for approval"), "{reason}");
+    world.git(&["tag", "--force", "base"]);
+    world.write("backup.yaml", &documents("keepDaily: 4"));
+    world.commit("tighter");
+    let (exit, after, _) = plan(&world, &["--detailed-exitcode"]);
+    assert_eq!(exit, 2, "{after}");
+}
+
+#[test]
 fn approving_something_else_is_refused() {
     let world = tightened();
     let head = world.revision("HEAD");

@@ -28,6 +28,7 @@ use crate::{
     policy::{
         Policy,
         diagnostic::{self, Diagnostic, Severity},
+        document::SettingsSpec,
         load::{self, FileContent, Loaded, ParseCache},
     },
     restore_point::Inventory,
@@ -99,14 +100,19 @@ pub fn plan_under(arguments: &InputArguments, freeze: Freeze) -> Result<Planned,
     let mut documents = documents(arguments)?;
     let mut actual = actual(arguments, now)?;
     let cache = std::mem::take(&mut documents.cache);
-    let compared_with = match &arguments.base {
-        Some(base) => Some(assume_applied(arguments, base, cache, &mut actual)?),
+    let memory = memory(arguments)?;
+    let (compared_with, losses_in_force) = match &arguments.base {
+        Some(base) => {
+            let (compared_with, settings) = assume_applied(arguments, base, cache, &mut actual)?;
+            (Some(compared_with), Some(settings.safety.losses))
+        }
         None => {
             drop(cache);
-            unknown_rules(&actual)
+            (unknown_rules(&actual), memory.losses_in_force())
         }
     };
-    let approvals = approvals(arguments, documents.desired.revision.as_ref())?;
+    documents.desired.losses_in_force = losses_in_force;
+    let approvals = approvals(arguments, &memory, documents.desired.revision.as_ref())?;
     let is_frozen = documents.desired.settings.freeze;
     documents.desired.settings.freeze &= freeze == Freeze::Holds;
     let plan = diff::plan(&documents.desired, &actual, &approvals, now);
@@ -221,13 +227,14 @@ pub fn observe(state: &Path, now: Timestamp) -> Result<ActualState, Failure> {
     runtime.block_on(engine.observe(now)).map_err(|error| Failure::new(cannot()).caused_by(error))
 }
 
-/// Puts the documents of the base in the place of what was applied; says what is compared.
+/// Puts the documents of the base in the place of what was applied; says what is compared, and which settings were in
+/// force.
 fn assume_applied(
     arguments: &InputArguments,
     base: &str,
     mut cache: ParseCache,
     actual: &mut ActualState,
-) -> Result<String, Failure> {
+) -> Result<(String, SettingsSpec), Failure> {
     let watched = Watched::holding(&arguments.path)?;
     let revision = watched.resolve(base)?;
     let (before, _) = desired(&watched.files(&revision)?, arguments.state.engine.engine, &mut cache);
@@ -278,10 +285,11 @@ fn assume_applied(
         actual.restores.entry((restore.name.clone(), restore.content_hash())).or_insert(report);
     }
     let head = arguments.head.as_deref().map_or_else(|| "the directory".to_owned(), |head| format!("`{head}`"));
-    Ok(format!(
+    let compared = format!(
         "Compared: the documents of {head} with those of `{base}` ({}), as if these were applied.",
         revision.short()
-    ))
+    );
+    Ok((compared, before.settings))
 }
 
 /// Says so where nobody knows the rules that are in force.
@@ -294,24 +302,27 @@ fn unknown_rules(actual: &ActualState) -> Option<String> {
     })
 }
 
+/// What a daemon on this state has left: what it has carried out is used up. An offline plan knows of none.
+fn memory(arguments: &InputArguments) -> Result<Memory, Failure> {
+    if arguments.offline.is_some() {
+        return Ok(Memory::default());
+    }
+    match arguments.state.engine.engine {
+        EngineName::Local => {
+            let unknown = "cannot tell which approvals are used up";
+            let directory = arguments.state.directory()?;
+            let memory = Memory::load(&directory).map_err(|error| Failure::new(unknown).caused_by(error))?;
+            let forge = ForgeMemory::load_or(&directory, memory.forge.as_ref());
+            let forge = forge.map_err(|error| Failure::new(unknown).caused_by(error))?;
+            Ok(Memory { forge: Some(forge), ..memory })
+        }
+        EngineName::Kubernetes => asynchronous(async { last_turn(&store(&arguments.state.engine).await?).await }),
+    }
+}
+
 /// What was approved in the commits up to the revision that is planned, or up to HEAD for a directory.
-fn approvals(arguments: &InputArguments, revision: Option<&Revision>) -> Result<Approvals, Failure> {
-    // What a daemon on this state has carried out is used up. An offline plan knows of none.
-    let memory = match &arguments.offline {
-        Some(_) => Memory::default(),
-        None => match arguments.state.engine.engine {
-            EngineName::Local => {
-                let unknown = "cannot tell which approvals are used up";
-                let directory = arguments.state.directory()?;
-                let memory = Memory::load(&directory).map_err(|error| Failure::new(unknown).caused_by(error))?;
-                let forge = ForgeMemory::load_or(&directory, memory.forge.as_ref());
-                let forge = forge.map_err(|error| Failure::new(unknown).caused_by(error))?;
-                Memory { forge: Some(forge), ..memory }
-            }
-            EngineName::Kubernetes => asynchronous(async { last_turn(&store(&arguments.state.engine).await?).await })?,
-        },
-    };
-    let Memory { consented, used_up, settings, forge, .. } = &memory;
+fn approvals(arguments: &InputArguments, memory: &Memory, revision: Option<&Revision>) -> Result<Approvals, Failure> {
+    let Memory { consented, used_up, settings, forge, .. } = memory;
     let approvals = |watched: Watched, head: &Revision| {
         // What a look has judged, and not believed, counts here no more than in a turn.
         let judged = forge.as_ref().filter(|_| settings.forge.is_some());

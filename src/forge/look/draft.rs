@@ -76,8 +76,7 @@ impl<F: Forge> Eye<F> {
 
         let Memory { consented, used_up, settings, .. } = Memory::load(&self.state_directory)?;
         // A change request that raises what may be lost without approval cannot use that for itself.
-        let safety = &mut desired.settings.safety;
-        safety.losses = safety.losses.min(settings.safety.losses);
+        desired.losses_in_force = Some(settings.safety.losses);
         // What a fork's author writes into a commit message is no consent, neither here nor in what was merged before.
         let own = match request.is_fork {
             true => Vec::new(),

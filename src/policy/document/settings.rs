@@ -44,7 +44,10 @@ pub struct SettingsSpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Safety {
-    /// How many restore points one edit may lose without approval. Default 0.
+    /// How many restore points one edit may lose without approval. Default 0. A raise does not count for the commit that
+    /// brings it, nor as long as something is refused or could not be done; a lower number counts at once. What was in
+    /// force before is what the daemon remembers, also for `mainstay plan` and `mainstay apply` by hand, or what the
+    /// revision of `--base` says. Where no daemon has worked yet, the documents themselves say it.
     #[serde(default)]
     pub losses: u32,
 }
