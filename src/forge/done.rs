@@ -203,6 +203,7 @@ fn told(event: &Event, actual: &ActualState) -> Option<String> {
         EventKind::Applied { action: Action::Restore, .. }
         | EventKind::Approved { .. }
         | EventKind::RunEnded(_)
+        | EventKind::Skipped { .. }
         | EventKind::RestoreEnded(_)
         | EventKind::Expired { .. }
         | EventKind::Forgotten { .. }

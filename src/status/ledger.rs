@@ -50,6 +50,13 @@ pub enum EventKind {
     },
     /// A run ended.
     RunEnded(Box<RunReport>),
+    /// A scheduled time was given up, because its deadline had passed.
+    Skipped {
+        /// The latest time that was given up.
+        scheduled: Timestamp,
+        /// How many times passed without a run, this one included.
+        missed: u32,
+    },
     /// A restore ended.
     RestoreEnded(Box<RestoreReport>),
     /// Somebody consented on a change request to what it does to this policy.

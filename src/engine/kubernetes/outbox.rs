@@ -27,6 +27,7 @@ pub fn must_last(kind: &EventKind) -> bool {
         EventKind::LostByEdit { .. } | EventKind::Approved { .. } => true,
         EventKind::Applied { .. }
         | EventKind::RunEnded(_)
+        | EventKind::Skipped { .. }
         | EventKind::RestoreEnded(_)
         | EventKind::Expired { .. }
         | EventKind::TakenBack { .. }

@@ -207,10 +207,10 @@ impl Scheduler {
                     look.due = Some(DueRun { scheduled, catch_up, last_scheduled });
                 }
             }
-            Due::Skipped { scheduled, missed: _, next } => {
+            Due::Skipped { scheduled, missed, next } => {
                 look.has_work = true;
-                context.state.set_last_scheduled(name, scheduled)?;
-                tracing::warn!(policy = %name, %scheduled, "skipped: its deadline has passed");
+                context.state.skip_run(name, scheduled, missed, now)?;
+                tracing::warn!(policy = %name, %scheduled, missed, "skipped: its deadline has passed");
                 look.skipped = Some(scheduled);
                 look.again(next);
             }

@@ -1,4 +1,4 @@
-//! Work besides runs is started as far as its budget goes, and none of it is lost.
+//! What is due is started as far as its budget goes, none of it is lost, and what is given up is told.
 
 use std::{fs::OpenOptions, path::Path};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{engine::local::state::State, policy::document::settings::Concurrency};
+use crate::{engine::local::state::State, policy::document::settings::Concurrency, status::ledger::EventKind};
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -14,10 +14,11 @@ fn now() -> Timestamp {
     "2026-11-21T12:00:00Z".parse().unwrap()
 }
 
-fn compiled(name: &str) -> CompiledPolicy {
+fn compiled(name: &str, more: Value) -> CompiledPolicy {
     let document = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "mainstay.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
-    let spec = json!({"schedule": "0 1 1 1 *", "repositories": ["disk"], "cleanup": {"schedule": "0 4 * * *"},
+    let mut spec = json!({"schedule": "0 1 1 1 *", "repositories": ["disk"], "cleanup": {"schedule": "0 4 * * *"},
         "sources": [{"name": "files", "paths": ["/srv"]}]});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     serde_json::from_value(json!({
         "name": format!("shop/{name}"),
         "document": document("BackupPolicy", name, spec),
@@ -40,7 +41,7 @@ fn context(directory: &Path) -> Context {
     assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
     let state = State::open(&directory.join("state")).unwrap();
     for name in NAMES {
-        state.put_policy(&compiled(name), now()).unwrap();
+        state.put_policy(&compiled(name, json!({})), now()).unwrap();
     }
     Context { program, ..Context::new(Arc::new(state), None) }
 }
@@ -77,4 +78,22 @@ async fn work_besides_runs_waits_for_its_budget_and_is_done_once() {
         assert_eq!((names(&turn), turn.maintenance_waiting), (next.map(str::to_owned).into_iter().collect(), left));
         waiting.extend(names(&turn));
     }
+}
+
+/// Nobody reads the log of a daemon: that there is no restore point of a night stands in the ledger, once.
+#[test]
+fn a_time_that_is_given_up_is_told_once() {
+    let directory = TempDir::new().unwrap();
+    let state = State::open(directory.path()).unwrap();
+    let policy = compiled("a", json!({"schedule": "0 2 * * *", "timeZone": "UTC", "deadline": "2h", "cleanup": null}));
+    state.put_policy(&policy, now()).unwrap();
+    let context = Context::new(Arc::new(state), None);
+    let (scheduler, settings) = (Scheduler::default(), SettingsSpec::default());
+    let later = now() + SignedDuration::from_hours(72);
+    let scheduled: Timestamp = "2026-11-24T02:00:00Z".parse().unwrap();
+    assert_eq!(scheduler.turn(&context, later, &settings).unwrap().skipped, [(policy.name.clone(), scheduled)]);
+    assert_eq!(scheduler.turn(&context, later, &settings).unwrap().skipped, []);
+    let events = context.state.events(0).unwrap();
+    let kinds: Vec<&EventKind> = events.iter().map(|event| &event.kind).collect();
+    assert_eq!(kinds, [&EventKind::Skipped { scheduled, missed: 3 }]);
 }

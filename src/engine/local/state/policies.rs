@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
-use super::{State, StateError, decode, encode, places, time};
+use super::{State, StateError, decode, encode, events, places, time};
 use crate::{
     policy::{CompiledPolicy, PolicyName, PolicyNameError, secrets},
     restore_point::RestorePointId,
+    status::ledger::EventKind,
 };
 
 /// A policy as it is stored.
@@ -100,6 +101,29 @@ impl State {
                 params![scheduled.to_string(), policy.to_string()],
             )?;
             Ok(())
+        })
+    }
+}
+
+impl State {
+    /// Remembers that a scheduled time was given up, and says so. `missed`: how many times passed without a run, this one
+    /// included.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn skip_run(
+        &self,
+        policy: &PolicyName,
+        scheduled: Timestamp,
+        missed: u32,
+        now: Timestamp,
+    ) -> Result<(), StateError> {
+        self.write("giving up a scheduled time", |transaction| {
+            transaction.execute(
+                "UPDATE policies SET last_scheduled = ?1 WHERE name = ?2",
+                params![scheduled.to_string(), policy.to_string()],
+            )?;
+            events::add(transaction, now, policy, &EventKind::Skipped { scheduled, missed })
         })
     }
 }
