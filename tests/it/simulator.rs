@@ -63,6 +63,8 @@ fn worlds_keep_their_promises() {
             && totals.frozen > 0
             && totals.verified > 0
             && totals.within_limits > 0
+            && totals.restores > 0
+            && totals.held_back > 0
     );
 }
 
@@ -113,6 +115,10 @@ struct Totals {
     verified: usize,
     /// Edits that took no more than the settings let go without consent.
     within_limits: usize,
+    /// Restores that were carried out.
+    restores: usize,
+    /// Edits that brought a higher limit with them, and may not use it for themselves.
+    held_back: usize,
 }
 
 impl Totals {
@@ -131,6 +137,8 @@ impl Totals {
             frozen: count("Settings.freeze is true"),
             verified: count(": verified"),
             within_limits: count("within what may be lost"),
+            restores: count(" restore shop/"),
+            held_back: count("of this edit count once"),
         }
     }
 
@@ -148,6 +156,8 @@ impl Totals {
             frozen: self.frozen + other.frozen,
             verified: self.verified + other.verified,
             within_limits: self.within_limits + other.within_limits,
+            restores: self.restores + other.restores,
+            held_back: self.held_back + other.held_back,
         }
     }
 }

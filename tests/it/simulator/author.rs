@@ -80,7 +80,7 @@ impl Author {
         if tree.vanished && random.random_bool(0.5) {
             tree.vanished = false;
         }
-        let what = match random.random_range(0..21) {
+        let what = match random.random_range(0..23) {
             0..10 => {
                 let edited = tree.policies.get_mut(&name);
                 let Some(policy) = edited else { return };
@@ -108,11 +108,17 @@ impl Author {
                 tree.vanished = !tree.vanished;
                 "let files vanish or come back"
             }
-            19 => {
+            19..22 => {
                 // A freeze is lifted sooner than it is put on.
                 tree.settings.freeze = !tree.settings.freeze && random.random_bool(0.3);
                 tree.settings.safety.losses = if random.random_bool(0.5) { random.random_range(1..3) } else { 0 };
-                "edit the settings, not"
+                match tree.policies.get_mut(&name).filter(|_| random.random_bool(0.5)) {
+                    Some(policy) => {
+                        policy["spec"]["retention"] = retention(random);
+                        "edit the settings and the retention of"
+                    }
+                    None => "edit the settings, not",
+                }
             }
             _ => {
                 let path = random.random_bool(0.5).then(|| json!({"path": "/restored"}));
@@ -166,6 +172,11 @@ impl Author {
             files.insert(file(name.name()), restore.to_string());
         }
         Some(files)
+    }
+
+    /// Whether every document of the newest commit can be read.
+    pub fn is_readable(&self) -> bool {
+        !self.head().vanished && self.head().broken.is_empty()
     }
 
     /// The settings of the newest commit.

@@ -311,6 +311,14 @@ impl Branches {
         self.forget_turn(before);
     }
 
+    /// What may be lost without consent as the daemon remembers it; none: it applied no commit yet, and the first one
+    /// says by itself.
+    pub fn remembered_losses(&self) -> Option<usize> {
+        let memory: serde_json::Value = serde_json::from_slice(&std::fs::read(self.memory_file()).ok()?).ok()?;
+        let losses = memory["settings"]["safety"]["losses"].as_u64()? as usize;
+        memory["applied"].is_string().then_some(losses)
+    }
+
     /// Whether the head follows what the daemon says it applied last.
     pub fn follows_applied(&self) -> bool {
         let memory: Option<serde_json::Value> =

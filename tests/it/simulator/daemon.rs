@@ -6,7 +6,7 @@ use jiff::{SignedDuration, tz::TimeZone};
 use mainstay::{
     apply::apply,
     engine::Engine as _,
-    plan::diff,
+    plan::{diff, used_up::Outcome},
     policy::PolicyName,
     restore_point::RestorePointId,
     retention::{self, Sweep},
@@ -34,20 +34,31 @@ pub fn turn(world: &World, author: &Author) {
     RUNTIME.block_on(async {
         let now = world.state().now;
         let Ok(actual) = world.observe(now).await else { return };
-        let desired = author.desired();
+        let mut desired = author.desired();
+        desired.losses_in_force = world.state().losses_in_force.map(|losses| losses as u32);
         let plan = diff::plan(&desired, &actual, author.approvals(), now);
         {
             let mut state = world.state();
             state.frozen = desired.settings.freeze;
-            state.losses_allowed = desired.settings.safety.losses as usize;
+            state.limit_losses(desired.settings.safety.losses);
             state.taken.clear();
-            state.settings = desired.settings;
+            state.settings = desired.settings.clone();
             for refusal in &plan.refusals {
                 state.tell(format!("plan: refused {}: {}", refusal.change.policy, refusal.reason));
             }
             state.plan = Some(plan.clone());
         }
-        apply(&plan, world, now).await;
+        let applied = apply(&plan, world, now).await;
+        let mut state = world.state();
+        if !state.killed {
+            let outcome = Outcome { desired: &desired, plan: &plan, failed: &applied.failed };
+            let in_force = outcome.losses_in_force() as usize;
+            state.note_limit(desired.settings.safety.losses, &plan, &applied.failed);
+            let by_right = state.losses_in_force;
+            if by_right != Some(in_force) {
+                state.broke(format!("{in_force} may be lost from now on, by right {by_right:?}"));
+            }
+        }
     });
 }
 

@@ -12,7 +12,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
     author::Author,
-    branches::{Left, Trouble},
+    branches::{Branches, Left, Trouble},
     daemon::RUNTIME,
     world::{State, World},
 };
@@ -54,6 +54,16 @@ pub fn turn(world: &World, author: &Author) {
         let is_settled = is_settled(turn);
         state.open_consent.retain(|effect| !is_settled && is_held_back(turn, effect));
     }
+    let remembered = state.branches.as_ref().and_then(Branches::remembered_losses);
+    if let (Ok(turn), Some(remembered)) = (&result, remembered)
+        && end != End::Forgotten
+    {
+        match trouble.is_none() && author.is_readable() {
+            true => state.note_limit(author.settings().safety.losses, &turn.plan, &turn.applied.failed),
+            // Which settings the turn went by is its own affair: they are former ones.
+            false => state.losses_in_force = Some(remembered),
+        }
+    }
     judge_ledger(&mut state);
     if result.is_ok_and(|turn| turn.published.is_ok()) && !state.faulty {
         drop(state);
@@ -89,9 +99,12 @@ fn prepare(state: &mut State, author: &Author) -> (Option<Trouble>, Left) {
     state.asked = author.policies();
     // Of settings that cannot be read, the last ones stay in force.
     let is_readable = trouble.is_none() && author.documents().is_some();
-    let (freeze, losses) = (author.settings().freeze, author.settings().safety.losses as usize);
+    let (freeze, losses) = (author.settings().freeze, author.settings().safety.losses);
     state.frozen = freeze && (is_readable || state.frozen);
-    state.losses_allowed = if is_readable { losses } else { losses.max(state.losses_allowed) };
+    state.limit_losses(losses);
+    if let (false, Some(in_force)) = (is_readable, state.losses_in_force) {
+        state.losses_allowed = in_force;
+    }
     state.taken.clear();
     (trouble, before)
 }

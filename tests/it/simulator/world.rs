@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use mainstay::{
     actual::{ActualPolicy, ActualState, RestoreReport},
     engine::{Engine, EngineError, ScheduleTurn},
-    plan::{Effect, Plan},
+    plan::{Action, Effect, Plan},
     policy::{
         CompiledPolicy, EngineKind, PolicyName, Restore,
         document::{SettingsSpec, backup_policy::Deletion},
@@ -47,6 +47,8 @@ pub struct State {
     pub killed: bool,
     pub stores: BTreeMap<PolicyName, Store>,
     pub restores: BTreeMap<(PolicyName, String), RestoreReport>,
+    /// Those that the last observation told of: none of them is asked for again.
+    pub seen_restores: BTreeSet<(PolicyName, String)>,
     /// Runs that were ever started: by policy and scheduled time.
     pub started: BTreeSet<(PolicyName, Timestamp)>,
     /// What the author ever consented to.
@@ -69,6 +71,8 @@ pub struct State {
     pub frozen: bool,
     /// How many restore points the edits of this turn may take without consent.
     pub losses_allowed: usize,
+    /// How many they could take before it, as the last turn left it that was noted; none: none was.
+    pub losses_in_force: Option<usize>,
     /// Those that they took.
     pub taken: BTreeSet<Effect>,
     /// Why this turn must delete nothing.
@@ -193,6 +197,20 @@ impl State {
         }
     }
 
+    /// What may be lost without consent by a turn that is asked for this limit: a raise is no consent to itself.
+    pub fn limit_losses(&mut self, asked: u32) {
+        let asked = asked as usize;
+        self.losses_allowed = self.losses_in_force.map_or(asked, |in_force| in_force.min(asked));
+    }
+
+    /// A turn was noted: from now on its limit is in force, a raise only if the turn left nothing undone of a policy.
+    pub fn note_limit(&mut self, asked: u32, plan: &Plan, failed: &BTreeMap<PolicyName, String>) {
+        let is_undone = !plan.frozen.is_empty()
+            || !failed.is_empty()
+            || plan.refusals.iter().any(|refusal| refusal.change.action != Action::Restore);
+        self.losses_in_force = Some(if is_undone { self.losses_allowed } else { asked as usize });
+    }
+
     /// The judge of losses: they are consented to, or no more than may be lost without that.
     fn judge_loss(&mut self, effect: Effect) {
         if self.open_consent.contains(&effect) || !self.taken.insert(effect.clone()) {
@@ -243,6 +261,7 @@ impl World {
             killed: false,
             stores: BTreeMap::new(),
             restores: BTreeMap::new(),
+            seen_restores: BTreeSet::new(),
             started: BTreeSet::new(),
             consented: BTreeSet::new(),
             open_consent: BTreeSet::new(),
@@ -254,6 +273,7 @@ impl World {
             settings: SettingsSpec::default(),
             frozen: false,
             losses_allowed: 0,
+            losses_in_force: None,
             taken: BTreeSet::new(),
             no_deletion: None,
             asked: BTreeSet::new(),
@@ -369,6 +389,7 @@ impl World {
 impl Engine for World {
     async fn observe(&self, now: Timestamp) -> Result<ActualState, EngineError> {
         let mut state = self.state();
+        state.seen_restores.clear();
         if let Fault::Before | Fault::After = state.boundary("observe") {
             return Err(transient("observe".to_owned()));
         }
@@ -400,6 +421,7 @@ impl Engine for World {
                 }),
             );
         }
+        state.seen_restores = state.restores.keys().cloned().collect();
         Ok(ActualState {
             observed_at: now,
             complete,
@@ -482,8 +504,12 @@ impl Engine for World {
                 message: String::new(),
                 sources: Vec::new(),
             };
-            // A second start adopts the first.
-            state.restores.entry((restore.name.clone(), content)).or_insert(report);
+            let asked = (restore.name.clone(), content);
+            if state.seen_restores.contains(&asked) {
+                state.broke(format!("{}: restored again by a turn that has seen its report", restore.name));
+            }
+            // A second start by a turn that has not adopts the first.
+            state.restores.entry(asked).or_insert(report);
             state.tell(format!("restore {}", restore.name));
         })
     }
