@@ -7,14 +7,19 @@ use jiff::Timestamp;
 
 use super::{
     CommandResult, Exit, Failure,
-    engine::{EngineName, cluster, failure},
+    engine::{EngineName, cluster, failure, last_turn, store},
     frozen,
     plan::{inputs, print},
+    run::asynchronous,
 };
 use crate::{
     apply::{Applied, apply},
+    daemon::memory::Memory,
     engine::{Engine as _, local::LocalEngine},
-    plan::{Plan, saved, text},
+    plan::{
+        Plan, saved, text,
+        used_up::{Outcome, UsedUp},
+    },
 };
 
 /// The largest saved plan that is read.
@@ -77,12 +82,48 @@ pub fn execute(arguments: Arguments) -> CommandResult {
             Ok::<_, Failure>(applied)
         })?,
     };
+    note_consent(&inputs, &planned, &applied)?;
     report(&applied)?;
     Ok(match (view.errored || documents.is_wrong(), plan.refusals.is_empty()) {
         (true, _) => Exit::Documents,
         (false, false) => Exit::Refused,
         (false, true) => Exit::Success,
     })
+}
+
+/// Notes which consent was carried out, where a daemon's turn notes it too: consent holds once. Nothing but that changes
+/// in what a daemon has left, which may know other commits than this directory.
+fn note_consent(inputs: &inputs::InputArguments, planned: &inputs::Planned, applied: &Applied) -> Result<(), Failure> {
+    let inputs::Planned { plan, documents, approvals, consented_by, .. } = planned;
+    let Some(head) = consented_by.as_ref().filter(|_| !approvals.is_empty()) else { return Ok(()) };
+    let outcome = Outcome { desired: &documents.desired, plan, failed: &applied.failed };
+    let noted = |memory: &Memory| match memory.used_up.with(approvals, outcome, head) {
+        Some(used_up) => Memory { used_up, ..memory.clone() },
+        None => Memory { consented: Some(head.clone()), used_up: UsedUp::default(), ..memory.clone() },
+    };
+    let cannot = || {
+        Failure::new("it was carried out, but which consent is used up could not be noted")
+            .hint("until it is, the same approvals count once more; mend it and apply again")
+    };
+    match inputs.state.engine.engine {
+        EngineName::Local => {
+            let directory = inputs.state.directory()?;
+            // Read anew: a daemon may have ended a turn meanwhile.
+            let memory = Memory::load(&directory).map_err(|error| cannot().caused_by(error))?;
+            let noted = noted(&memory);
+            if noted == memory { Ok(()) } else { noted.save(&directory).map_err(|error| cannot().caused_by(error)) }
+        }
+        EngineName::Kubernetes => asynchronous(async {
+            let store = store(&inputs.state.engine).await?;
+            let memory = last_turn(&store).await?;
+            let noted = noted(&memory);
+            if noted == memory {
+                return Ok(());
+            }
+            let text = serde_json::to_string(&noted).map_err(|error| cannot().caused_by(error))?;
+            store.set_memory(&text).await.map_err(|error| cannot().caused_by(error))
+        }),
+    }
 }
 
 /// A saved plan is carried out as it was reviewed, or not at all.

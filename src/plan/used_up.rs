@@ -81,6 +81,12 @@ impl UsedUp {
         if plan.refusals.is_empty() && plan.frozen.is_empty() && failed.is_empty() {
             return None;
         }
+        self.with(approvals, outcome, head)
+    }
+
+    /// The same, one by one also where nothing is left to approve. None: it is too much to remember.
+    pub fn with(&self, approvals: &Approvals, outcome: Outcome<'_>, head: &Revision) -> Option<Self> {
+        let plan = outcome.plan;
         let refused: BTreeSet<(bool, &PolicyName)> = plan
             .refusals
             .iter()

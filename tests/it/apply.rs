@@ -1,7 +1,10 @@
 //! `plan --out FILE` and `apply --plan FILE` through the real binary: what was reviewed is what is carried out, or
 //! nothing is.
 
-use crate::plan::{self, World};
+use crate::{
+    daemon::host::Host,
+    plan::{self, World},
+};
 
 /// A policy, and the repository where it is `nightly`.
 fn documents(name: &str, retention: &str) -> String {
@@ -107,4 +110,31 @@ fn what_is_not_a_saved_plan_is_refused() {
     assert_eq!(exit, 1);
     assert!(errors.contains("this is not a plan that `mainstay plan --out` wrote"), "{errors}");
     assert_eq!(open_changes(&world), ["shop/nightly"]);
+}
+
+#[test]
+fn consent_is_used_up_by_what_is_applied_by_hand() {
+    let host = Host::new();
+    let keep = |count: u32| format!("  retention: {{keepLast: {count}, keepDaily: 0, keepWeekly: 0, grace: 24h}}");
+    host.commit_policy(&keep(2));
+    host.good(&["apply"]);
+    (0..2).for_each(|_| host.run_by_hand());
+    let refused = || {
+        let output = host.mainstay(&["apply"]);
+        assert!(!output.status.success(), "it lost something without consent");
+        let output = String::from_utf8(output.stdout).expect("a text");
+        let digest = output.split("mainstay approve ").nth(1).and_then(|rest| rest.get(..64)).expect("a digest");
+        digest.to_owned()
+    };
+    host.commit_policy(&keep(1));
+    host.good(&["approve", &refused()]);
+    host.good(&["apply"]);
+    host.commit_policy(&keep(2));
+    host.good(&["apply"]);
+
+    host.commit_policy(&keep(1));
+    let digest = refused();
+    // Consent that is given anew counts, though it is to the same.
+    host.good(&["approve", &digest]);
+    assert!(host.good(&["apply"]).contains("Applied: 1 change."));
 }

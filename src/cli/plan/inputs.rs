@@ -65,6 +65,10 @@ pub struct Planned {
     pub view: View,
     /// What the documents ask for.
     pub documents: Documents,
+    /// What was approved.
+    pub approvals: Approvals,
+    /// The newest commit that was listened to; none: there is no commit.
+    pub consented_by: Option<Revision>,
 }
 
 impl Planned {
@@ -112,14 +116,14 @@ pub fn plan_under(arguments: &InputArguments, freeze: Freeze) -> Result<Planned,
         }
     };
     documents.desired.losses_in_force = losses_in_force;
-    let approvals = approvals(arguments, &memory, documents.desired.revision.as_ref())?;
+    let (approvals, consented_by) = approvals(arguments, &memory, documents.desired.revision.as_ref())?;
     let is_frozen = documents.desired.settings.freeze;
     documents.desired.settings.freeze &= freeze == Freeze::Holds;
     let plan = diff::plan(&documents.desired, &actual, &approvals, now);
     documents.desired.settings.freeze = is_frozen;
     let approve_arguments = approve_arguments(arguments);
     let view = View { compared_with, approve_arguments, errored: documents.is_wrong() };
-    Ok(Planned { plan, view, documents })
+    Ok(Planned { plan, view, documents, approvals, consented_by })
 }
 
 /// Documents as they were read.
@@ -320,8 +324,12 @@ fn memory(arguments: &InputArguments) -> Result<Memory, Failure> {
     }
 }
 
-/// What was approved in the commits up to the revision that is planned, or up to HEAD for a directory.
-fn approvals(arguments: &InputArguments, memory: &Memory, revision: Option<&Revision>) -> Result<Approvals, Failure> {
+/// What was approved in the commits up to the revision that is planned, or up to HEAD for a directory; and that commit.
+fn approvals(
+    arguments: &InputArguments,
+    memory: &Memory,
+    revision: Option<&Revision>,
+) -> Result<(Approvals, Option<Revision>), Failure> {
     let Memory { consented, used_up, settings, forge, .. } = memory;
     let approvals = |watched: Watched, head: &Revision| {
         // What a look has judged, and not believed, counts here no more than in a turn.
@@ -335,14 +343,11 @@ fn approvals(arguments: &InputArguments, memory: &Memory, revision: Option<&Revi
             |commit: &Revision| judged.is_none_or(|judge| judge.trusted.contains(commit) || !is_judged(judge, commit));
         watched.approvals(head, consented.as_ref(), used_up, counts)
     };
-    match (Watched::holding(&arguments.path), revision) {
-        (Ok(watched), Some(revision)) => approvals(watched, revision),
-        (Ok(watched), None) => match watched.tip() {
-            Some(tip) => approvals(watched, &tip),
-            None => Ok(Approvals::default()),
-        },
-        // A directory outside of git has no commits, and so no approvals.
-        (Err(_), _) => Ok(Approvals::default()),
+    // A directory outside of git has no commits, and so no approvals.
+    let Ok(watched) = Watched::holding(&arguments.path) else { return Ok(Default::default()) };
+    match revision.cloned().or_else(|| watched.tip()) {
+        Some(head) => Ok((approvals(watched, &head)?, Some(head))),
+        None => Ok(Default::default()),
     }
 }
 
