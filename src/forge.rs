@@ -94,6 +94,13 @@ pub struct ChangeRequest {
     pub page: String,
 }
 
+impl ChangeRequest {
+    /// Whether it is from this branch of the repository itself.
+    fn is_of(&self, branch: &str) -> bool {
+        self.head_branch == branch && !self.is_fork
+    }
+}
+
 /// A comment on a change request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Comment {

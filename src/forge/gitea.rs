@@ -11,11 +11,14 @@ use super::{
     Account, ChangeRequest, Check, CheckState, Comment, Forge, ForgeError, Permission, Progress, Proposal, RECENT,
     RECENT_ENTRIES, Review, Verdict,
     http::{Client, Scheme, encoded, encoded_path},
-    shape::{RawComment, RawPermission, User, account},
+    shape::{RawComment, RawPermission, User, account, has_file},
     usage::Usage,
 };
 use crate::{git::Revision, secret::Secret};
 
+/// The statuses of answers to making what is there already; which of them depends on the version.
+const CONFLICT: u16 = 409;
+const UNPROCESSABLE: u16 = 422;
 /// Entries of a page.
 const PAGE_ENTRIES: usize = 50;
 
@@ -217,13 +220,32 @@ impl Forge for Gitea {
     async fn propose(&self, proposal: &Proposal) -> Result<ChangeRequest, ForgeError> {
         use base64::Engine as _;
         let Proposal { branch, base, path, content, title, body } = proposal;
-        let content = base64::engine::general_purpose::STANDARD.encode(content);
-        let file = json!({ "branch": base, "new_branch": branch, "content": content, "message": title });
+        let encoded_content = base64::engine::general_purpose::STANDARD.encode(content);
+        let file = json!({ "branch": base, "new_branch": branch, "content": encoded_content, "message": title });
         let at = self.path(&format!("/contents/{}", encoded_path(path)));
-        self.client.send::<Value>(&format!("writing {path} on {branch}"), Method::POST, &at, &file).await?;
+        let operation = format!("writing {path} on {branch}");
+        match self.client.send::<Value>(&operation, Method::POST, &at, &file).await {
+            Ok(_) => {}
+            // It is there: a call before this one got that far, or further.
+            Err(error @ ForgeError::Answer { status: CONFLICT | UNPROCESSABLE, .. }) => {
+                let at = format!("{at}?ref={}", encoded(branch));
+                if !has_file(&self.client, &operation, &at, content).await? {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
         let pull = json!({ "head": branch, "base": base, "title": title, "body": body });
         let operation = format!("opening a change request of {branch}");
-        Ok(self.client.send::<Pull>(&operation, Method::POST, &self.path("/pulls"), &pull).await?.into())
+        match self.client.send::<Pull>(&operation, Method::POST, &self.path("/pulls"), &pull).await {
+            Ok(pull) => Ok(pull.into()),
+            Err(error @ ForgeError::Answer { status: CONFLICT | UNPROCESSABLE, .. }) => {
+                let path = self.path(&format!("/pulls?state=open&limit={PAGE_ENTRIES}"));
+                let list = self.client.list::<Pull>(&operation, &path).await?;
+                list.entries.into_iter().map(ChangeRequest::from).find(|open| open.is_of(branch)).ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn take_usage(&self) -> Usage {

@@ -17,7 +17,7 @@ use super::{
     Account, Annotation, ChangeRequest, Check, CheckState, Comment, Forge, ForgeError, Permission, Progress, Proposal,
     RECENT, RECENT_ENTRIES, Review, Verdict,
     http::{Client, Scheme, encoded, encoded_path},
-    shape::{RawComment, RawPermission, User, account},
+    shape::{RawComment, RawPermission, User, account, has_file},
     usage::Usage,
 };
 use crate::{git::Revision, secret::Secret};
@@ -28,6 +28,8 @@ pub use app::App;
 
 /// The version of the interface.
 const HEADERS: [(&str, &str); 2] = [("accept", "application/vnd.github+json"), ("x-github-api-version", "2022-11-28")];
+/// The status of an answer to making what is there already.
+const EXISTS: u16 = 422;
 /// Entries of a page.
 const PAGE_ENTRIES: usize = 100;
 /// Annotations that one request may bring.
@@ -358,14 +360,35 @@ impl Forge for GitHub {
         let at = self.path(&format!("/git/ref/heads/{}", encoded_path(base)));
         let tip: Reference = self.client.get(&operation, &at).await?;
         let reference = json!({ "ref": format!("refs/heads/{branch}"), "sha": tip.object.sha });
-        self.client.send::<Value>(&operation, Method::POST, &self.path("/git/refs"), &reference).await?;
-        let content = base64::engine::general_purpose::STANDARD.encode(content);
-        let file = json!({ "branch": branch, "content": content, "message": title });
         let at = self.path(&format!("/contents/{}", encoded_path(path)));
-        self.client.send::<Value>(&operation, Method::PUT, &at, &file).await?;
+        let made = self.client.send::<Value>(&operation, Method::POST, &self.path("/git/refs"), &reference).await;
+        let is_written = match made {
+            Ok(_) => false,
+            // It is there: a call before this one got that far, or further.
+            Err(ForgeError::Answer { status: EXISTS, .. }) => {
+                let at = format!("{at}?ref={}", encoded(branch));
+                has_file(&self.client, &operation, &at, content).await?
+            }
+            Err(error) => return Err(error),
+        };
+        if !is_written {
+            let content = base64::engine::general_purpose::STANDARD.encode(content);
+            let file = json!({ "branch": branch, "content": content, "message": title });
+            self.client.send::<Value>(&operation, Method::PUT, &at, &file).await?;
+        }
         let pull = json!({ "head": branch, "base": base, "title": title, "body": body });
         let operation = format!("opening a change request of {branch}");
-        Ok(self.client.send::<Pull>(&operation, Method::POST, &self.path("/pulls"), &pull).await?.into())
+        match self.client.send::<Pull>(&operation, Method::POST, &self.path("/pulls"), &pull).await {
+            Ok(pull) => Ok(pull.into()),
+            Err(error @ ForgeError::Answer { status: EXISTS, .. }) => {
+                let owner = self.place.split('/').nth(2).unwrap_or_default();
+                let head = format!("{}:{}", encoded(owner), encoded(branch));
+                let path = self.path(&format!("/pulls?state=open&head={head}&per_page={PAGE_ENTRIES}"));
+                let list = self.client.list::<Pull>(&operation, &path).await?;
+                list.entries.into_iter().map(ChangeRequest::from).find(|open| open.is_of(branch)).ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn take_usage(&self) -> Usage {

@@ -12,6 +12,7 @@ use super::{
     Account, ChangeRequest, Check, CheckState, Comment, Forge, ForgeError, Permission, Progress, Proposal, RECENT,
     RECENT_ENTRIES, Review, Verdict,
     http::{Client, Scheme, encoded},
+    shape::has_file,
     usage::Usage,
 };
 use crate::{git::Revision, secret::Secret};
@@ -20,6 +21,9 @@ use crate::{git::Revision, secret::Secret};
 const MAINTAINER: u32 = 40;
 /// The access level from which one may look.
 const GUEST: u32 = 10;
+/// The statuses of answers to a branch that is there already, and to a change request that is.
+const BAD_REQUEST: u16 = 400;
+const CONFLICT: u16 = 409;
 /// Entries of a page.
 const PAGE_ENTRIES: usize = 100;
 /// A note's two times may differ by its own storage.
@@ -258,7 +262,17 @@ impl Forge for GitLab {
             "actions": [{ "action": "create", "file_path": path, "content": content }],
         });
         let operation = format!("writing {path} on {branch}");
-        self.client.send::<Value>(&operation, Method::POST, &self.path("/repository/commits"), &commit).await?;
+        match self.client.send::<Value>(&operation, Method::POST, &self.path("/repository/commits"), &commit).await {
+            Ok(_) => {}
+            // The branch is there: a call before this one got that far, or further.
+            Err(error @ ForgeError::Answer { status: BAD_REQUEST, .. }) => {
+                let at = self.path(&format!("/repository/files/{}?ref={}", encoded(path), encoded(branch)));
+                if !has_file(&self.client, &operation, &at, content).await? {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
         let request = json!({
             "source_branch": branch,
             "target_branch": base,
@@ -267,9 +281,17 @@ impl Forge for GitLab {
             "remove_source_branch": true,
         });
         let operation = format!("opening a change request of {branch}");
-        let opened =
-            self.client.send::<MergeRequest>(&operation, Method::POST, &self.path("/merge_requests"), &request).await?;
-        Ok(opened.into())
+        match self.client.send::<MergeRequest>(&operation, Method::POST, &self.path("/merge_requests"), &request).await
+        {
+            Ok(opened) => Ok(opened.into()),
+            Err(error @ ForgeError::Answer { status: CONFLICT, .. }) => {
+                let query = format!("state=opened&source_branch={}&per_page={PAGE_ENTRIES}", encoded(branch));
+                let path = self.path(&format!("/merge_requests?{query}"));
+                let list = self.client.list::<MergeRequest>(&operation, &path).await?;
+                list.entries.into_iter().map(ChangeRequest::from).find(|open| open.is_of(branch)).ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn take_usage(&self) -> Usage {

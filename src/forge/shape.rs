@@ -1,11 +1,11 @@
-//! What Gitea says in the shape that GitHub gave it.
+//! What forges say in the same shape: most of it GitHub gave them.
 //!
 //! A boundary format (JSON).
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{Account, Comment};
+use super::{Account, Comment, ForgeError, http::Client};
 
 /// An account.
 #[derive(Deserialize)]
@@ -40,5 +40,26 @@ impl From<RawComment> for Comment {
     fn from(comment: RawComment) -> Self {
         let RawComment { id, user, body, created_at, updated_at } = comment;
         Self { id, author: account(user), body, created_at, updated_at }
+    }
+}
+
+/// A file of a branch.
+#[derive(Deserialize)]
+struct RawFile {
+    /// In base64, in lines.
+    content: String,
+}
+
+/// Whether a branch has a file with this content, which a call before this one may have written.
+pub(super) async fn has_file(client: &Client, operation: &str, path: &str, content: &str) -> Result<bool, ForgeError> {
+    use base64::Engine as _;
+    match client.get::<RawFile>(operation, path).await {
+        Ok(file) => {
+            let text: String = file.content.split_whitespace().collect();
+            let found = base64::engine::general_purpose::STANDARD.decode(text);
+            Ok(found.is_ok_and(|found| found == content.as_bytes()))
+        }
+        Err(ForgeError::Missing { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }

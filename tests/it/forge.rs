@@ -29,6 +29,7 @@ mod scene;
 mod trust;
 mod whole;
 
+mod proposed;
 use published::{Answer, Server};
 
 const HEAD: &str = "1111111111111111111111111111111111111111";

@@ -9,10 +9,11 @@ use super::{Eye, LookError, document_path};
 use crate::{
     engine::Engine,
     forge::{
-        Account, ChangeRequest, Comment, Forge, ForgeError, Proposal,
+        Account, ChangeRequest, Comment, Forge, Proposal,
         command::{self, Command, RestoreOrder},
         consent::{self, Consent, Origin, Unfit, Way},
     },
+    git::Retry,
     plan::{Digest, markdown::code},
     policy::PolicyName,
 };
@@ -226,7 +227,8 @@ async fn propose<F: Forge>(
         Ok(opened) => {
             Ok(format!("change request {} has the restore; it is carried out when that is merged.", opened.number))
         }
-        Err(error @ (ForgeError::Unreachable { .. } | ForgeError::Limited { .. })) => Err(error.into()),
+        // The next call goes on with what this one made.
+        Err(error) if error.retry() == Retry::Later => Err(error.into()),
         Err(error) => Ok(format!("no change request could be opened: {}.", code(&crate::engine::chain(&error)))),
     }
 }

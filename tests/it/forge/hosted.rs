@@ -7,6 +7,15 @@ use serde_json::{Value, json};
 
 use super::published::{Answer, Asked};
 
+/// What a broken gateway does with a wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gateway {
+    /// Nothing.
+    LosesWish,
+    /// It passes it on, and loses the answer.
+    LosesAnswer,
+}
+
 /// What the server has.
 #[derive(Default)]
 pub struct Hosted {
@@ -22,6 +31,13 @@ pub struct Hosted {
     pub broken: BTreeSet<u64>,
     /// Whether it takes no comment.
     pub is_mute: bool,
+    /// Branches that were made, and files that were written there, in base64.
+    pub branches: BTreeSet<String>,
+    pub files: BTreeMap<String, Value>,
+    /// What becomes of the next wishes for a change request; none: they are fulfilled.
+    pub gateway: Vec<Gateway>,
+    /// Whether it takes no check.
+    pub is_strict: bool,
     /// Whether it cannot tell who brought a commit.
     pub is_lost: bool,
 }
@@ -83,14 +99,42 @@ pub fn answer(hosted: &mut Hosted, asked: &Asked) -> Answer {
             Answer::status(500, "internal error")
         }
         ["GET", "", "git", "ref", "heads", "main"] => Answer::json(json!({ "object": { "sha": "1".repeat(40) } })),
-        ["POST", "", "git", "refs"] | ["PUT", "", "contents", ..] => Answer::json(json!({})),
+        ["POST", "", "git", "refs"] => match hosted.branches.insert(asked.body["ref"].to_string()) {
+            true => Answer::json(json!({})),
+            false => Answer::status(422, "Reference already exists"),
+        },
+        ["PUT", "", "contents", ..] if hosted.files.contains_key(&words[3..].join("/")) => {
+            Answer::status(422, "Invalid request.\n\n\"sha\" wasn't supplied.")
+        }
+        ["PUT", "", "contents", path @ ..] => {
+            hosted.files.insert(path.join("/"), asked.body["content"].clone());
+            Answer::json(json!({}))
+        }
+        ["GET", "", "contents", path @ ..] => match hosted.files.get(&path.join("/")) {
+            Some(content) => Answer::json(json!({ "encoding": "base64", "content": content })),
+            None => Answer::status(404, "Not Found"),
+        },
+        ["POST", "", "pulls"] if hosted.gateway.first() == Some(&Gateway::LosesWish) => {
+            hosted.gateway.remove(0);
+            Answer::status(502, "bad gateway")
+        }
         ["POST", "", "pulls"] => {
+            let is_same = |pull: &Value| pull["state"] == "open" && pull["head"]["ref"] == asked.body["head"];
+            if hosted.pulls.values().any(is_same) {
+                return Answer::status(422, "Validation Failed");
+            }
             let number = hosted.pulls.keys().max().copied().unwrap_or_default() + 1;
             let mut pull = pull(number, &Revision("1".repeat(40)));
             pull["user"] = json!({ "id": 9, "login": "mainstay" });
             pull["head"]["ref"] = asked.body["head"].clone();
             hosted.pulls.insert(number, pull.clone());
-            Answer::json(pull)
+            match hosted.gateway.is_empty() {
+                true => Answer::json(pull),
+                false => {
+                    hosted.gateway.remove(0);
+                    Answer::status(502, "bad gateway")
+                }
+            }
         }
         ["GET", "", "pulls", id] => Answer::json(hosted.pulls[&number(id)].clone()),
         ["GET", "", "commits", _, "pulls"] if hosted.is_lost => Answer::status(500, "internal error"),
@@ -122,6 +166,7 @@ pub fn answer(hosted: &mut Hosted, asked: &Asked) -> Answer {
         ["GET", "", "collaborators", name, "permission"] => {
             Answer::json(json!({ "permission": if *name == "eve" { "read" } else { "write" } }))
         }
+        ["POST", "", "statuses", _] if hosted.is_strict => Answer::status(403, "Forbidden"),
         ["POST", "", "statuses", sha] => {
             hosted.statuses.push(((*sha).to_owned(), asked.body.clone()));
             Answer::json(json!({}))
