@@ -99,6 +99,14 @@ pub fn done(
         _ if tracked.is_cut => {
             (CheckState::Success, "merged", format!("too much to be listed here; {STATUS_BRANCH} tells what was done"))
         }
+        _ if tracked.is_unknown && is_any_held => (
+            CheckState::Failure,
+            "merged",
+            format!("it was merged before it was planned; {STATUS_BRANCH} tells what is held back"),
+        ),
+        _ if tracked.is_unknown => {
+            (CheckState::Success, "merged", "it was merged before it was planned; nothing is held back".to_owned())
+        }
         (0, 0, 0) if rows.is_empty() => (CheckState::Success, "merged", "nothing to apply".to_owned()),
         (0, 0, 0) => (CheckState::Success, "applied", format!("{} applied", policies(rows.len()))),
         (0, 0, pending) => (CheckState::Pending, "being applied", format!("{} on the way", policies(pending))),

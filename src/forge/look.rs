@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod answers;
+mod brought;
 mod draft;
 mod ended;
 mod judged;
@@ -324,6 +325,10 @@ impl<F: Forge> Eye<F> {
         self.save()
     }
 
+        if tracked.planned.is_none() {
+            // If it is merged before it can be planned, what happened before it came is none of its doing.
+            tracked.sequence = sequence;
+        }
     fn tracked(&mut self, number: u64) -> &mut Tracked {
         self.memory.requests.entry(number).or_default()
     }

@@ -83,6 +83,12 @@ pub struct Tracked {
     pub is_cut: bool,
     /// Policies that its plan changes, and how.
     pub policies: BTreeMap<PolicyName, Action>,
+    /// The head that those are of; none: no plan of it could be made.
+    pub policies_of: Option<Revision>,
+    /// The head that was too large to be fetched.
+    pub too_large: Option<Revision>,
+    /// Whether nobody can tell which policies the merge changed.
+    pub is_unknown: bool,
     /// The newest event when it was planned last.
     pub sequence: u64,
     /// Whether it comes from another repository.

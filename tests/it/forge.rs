@@ -31,6 +31,7 @@ mod whole;
 
 mod proposed;
 use published::{Answer, Server};
+mod pushed;
 
 const HEAD: &str = "1111111111111111111111111111111111111111";
 

@@ -90,6 +90,7 @@ impl<F: Forge> Eye<F> {
             unapproved.refusals.iter().flat_map(|refusal| refusal.effects.iter().cloned()).collect();
 
         let tracked = self.tracked(request.number);
+        (tracked.policies_of, tracked.is_unknown) = (Some(request.head.clone()), false);
         tracked.policies = unapproved
             .changes
             .iter()

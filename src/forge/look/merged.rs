@@ -71,7 +71,13 @@ impl<F: Forge> Eye<F> {
                 answers::answer(self, engine, number, asked, now).await?;
                 let merged = Merged { commit: commit.clone(), seen_at: now, is_recorded: false };
                 if let Some(tracked) = self.memory.requests.get_mut(&number) {
+                let is_planned = self.tracked(number).policies_of.as_ref() == Some(&request.head);
+                let brought = if is_planned { None } else { Some(block_in_place(|| self.brought(&request, commit))?) };
                     tracked.merged = Some(merged);
+                    if let Some(brought) = brought {
+                        tracked.is_unknown = brought.is_none();
+                        tracked.policies = brought.unwrap_or_default();
+                    }
                 }
                 self.has_ended(number, now);
             }

@@ -77,7 +77,12 @@ impl Scene {
     }
 
     pub async fn look_at(&mut self, now: Timestamp) -> Looked {
-        let report = TurnReport { revision: Some(self.documents.head()), ..TurnReport::default() };
+        self.look_after(TurnReport::default(), now).await
+    }
+
+    /// A look after a turn of the newest commit that came to this.
+    pub async fn look_after(&mut self, report: TurnReport, now: Timestamp) -> Looked {
+        let report = TurnReport { revision: Some(self.documents.head()), ..report };
         self.eye.look(&self.engine, &report, now).await.expect("a look")
     }
 
