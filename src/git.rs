@@ -219,6 +219,16 @@ pub enum GitError {
         #[source]
         source: git2::Error,
     },
+    /// The other side sends more than is taken.
+    #[error("{url} sends more than {} MiB for {what}; take large files out of its history", limit_bytes >> 20)]
+    TransferTooLarge {
+        /// Address, without secrets.
+        url: String,
+        /// The references that were asked for.
+        what: String,
+        /// The limit.
+        limit_bytes: usize,
+    },
     /// The cache of a remote repository cannot be written.
     #[error("cannot use {} to keep a copy of the repository; check its permissions and free space", path.display())]
     Cache {
@@ -266,6 +276,7 @@ impl GitError {
             | Self::HostKeyUnknown { .. }
             | Self::HostKeyChanged { .. }
             | Self::CertificateInvalid { .. }
+            | Self::TransferTooLarge { .. }
             | Self::Cache { .. }
             | Self::Watch { .. }
             | Self::Read { .. } => Retry::AfterRepair,
@@ -289,6 +300,7 @@ impl GitError {
             Self::HostKeyChanged { .. } => "HostKeyChanged",
             Self::CertificateInvalid { .. } => "CertificateInvalid",
             Self::Unreachable { .. } => "Unreachable",
+            Self::TransferTooLarge { .. } => "TransferTooLarge",
             Self::Cache { .. } => "CacheUnusable",
             Self::Watch { .. } => "WatchFailed",
             Self::Read { .. } => "RepositoryDamaged",

@@ -66,6 +66,8 @@ pub struct Eye<F> {
     pub checkout: CheckoutOptions,
     /// Where the memories of turns and looks are.
     pub state_directory: PathBuf,
+    /// How much one fetch of change requests may bring, which is usually [`crate::git::remote::FOREIGN_BYTES`].
+    pub foreign_bytes: usize,
     /// Which engine the documents are for.
     pub engine_kind: EngineKind,
     /// Files that were parsed by the last plan: most of them are the same in the next.
@@ -80,6 +82,15 @@ pub struct Eye<F> {
     pub permissions: BTreeMap<String, Permission>,
     /// Merged change requests whose consent the turn with this number did not know: a later one settles them.
     pub unsettled: BTreeMap<u64, u64>,
+}
+
+/// What a fetch brought of a change request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Head {
+    /// This commit.
+    There(Revision),
+    /// Nothing: it is larger than what is fetched.
+    TooLarge,
 }
 
 /// What a look came to.
@@ -214,12 +225,15 @@ impl<F: Forge> Eye<F> {
         let due: Vec<ChangeRequest> =
             self.open.iter().filter(|request| self.is_due(request, base, newest_sequence, now)).cloned().collect();
         if !due.is_empty() {
-            let references = self.fetch(&due)?;
-            let actual = engine.observe(now).await?;
-            for request in &due {
-                looked.is_settling |= now.duration_since(request.updated_at) < SETTLING;
-                let result = self.look_at(engine, request, base, &references, &actual, newest_sequence, now).await;
-                troubles.note(&format!("change request {}", request.number), result)?;
+            // Where they cannot be had, what was merged and consented to does not wait for them.
+            let fetched = self.fetch(&due);
+            if let Some(heads) = troubles.note("the commits of change requests", fetched)? {
+                let actual = engine.observe(now).await?;
+                for request in &due {
+                    looked.is_settling |= now.duration_since(request.updated_at) < SETTLING;
+                    let result = self.look_at(engine, request, base, &heads, &actual, newest_sequence, now).await;
+                    troubles.note(&format!("change request {}", request.number), result)?;
+                }
             }
         }
         looked.has_consent = self.record_consent(engine, report, now).await? || judged == Judged::Trusted;
@@ -245,42 +259,53 @@ impl<F: Forge> Eye<F> {
     }
 
     /// Brings the branch and these heads into our mirror. A local repository has them, if anything has.
-    fn fetch(&self, requests: &[ChangeRequest]) -> Result<BTreeMap<u64, Revision>, LookError> {
+    fn fetch(&self, requests: &[ChangeRequest]) -> Result<BTreeMap<u64, Head>, LookError> {
         let checkout = block_in_place(|| Checkout::open(self.checkout.clone()))?;
         let Some(remote) = checkout.remote() else {
-            return Ok(requests.iter().map(|request| (request.number, request.head.clone())).collect());
+            let there = requests.iter().map(|request| (request.number, Head::There(request.head.clone())));
+            return Ok(there.collect());
         };
-        let mut names = vec![(
-            format!("refs/heads/{}", self.checkout.branch),
-            format!("refs/mainstay/base/{}", self.checkout.branch),
-        )];
-        names.extend(
-            requests.iter().map(|request| (self.forge.head_reference(request.number), local_reference(request.number))),
-        );
-        let there = block_in_place(|| match remote.fetch_references(checkout.repository(), &names) {
-            Err(error) if requests.len() > 1 && error.retry() == Retry::AfterRepair => {
+        let branch = &self.checkout.branch;
+        let base = (format!("refs/heads/{branch}"), format!("refs/mainstay/base/{branch}"));
+        let name =
+            |request: &ChangeRequest| (self.forge.head_reference(request.number), local_reference(request.number));
+        let fetch = |names: &[(String, String)]| {
+            block_in_place(|| remote.fetch_references(checkout.repository(), names, self.foreign_bytes))
+        };
+        let known = |number: &u64| self.memory.requests.get(number).and_then(|tracked| tracked.too_large.as_ref());
+        let (too_large, wanted): (Vec<_>, Vec<_>) =
+            requests.iter().partition(|request| known(&request.number) == Some(&request.head));
+        let mut heads: BTreeMap<u64, Head> =
+            too_large.into_iter().map(|request| (request.number, Head::TooLarge)).collect();
+        let head = |request: &ChangeRequest, there: &BTreeMap<String, git2::Oid>| {
+            there.get(&self.forge.head_reference(request.number)).map(|tip| Head::There(Revision::from(*tip)))
+        };
+        let all: Vec<(String, String)> =
+            [base.clone()].into_iter().chain(wanted.iter().map(|request| name(request))).collect();
+        match fetch(&all) {
+            Ok(there) => {
+                heads.extend(wanted.iter().filter_map(|request| Some((request.number, head(request, &there)?))));
+            }
+            Err(error) if !wanted.is_empty() && error.retry() == Retry::AfterRepair => {
                 // One that cannot be had, because it is too large for instance, must not hold up the others.
                 tracing::warn!(reason = crate::engine::chain(&error), "change requests are fetched one by one");
-                let mut there = BTreeMap::new();
-                for name in &names {
-                    match remote.fetch_references(checkout.repository(), std::slice::from_ref(name)) {
-                        Ok(found) => there.extend(found),
+                fetch(&[base])?;
+                for request in wanted {
+                    match fetch(&[name(request)]) {
+                        Ok(there) => heads.extend(head(request, &there).map(|head| (request.number, head))),
                         Err(error) => {
-                            tracing::warn!(reference = name.0, reason = crate::engine::chain(&error), "not fetched")
+                            let number = request.number;
+                            tracing::warn!(request = number, reason = crate::engine::chain(&error), "not fetched");
+                            if matches!(error, GitError::TransferTooLarge { .. }) {
+                                heads.insert(number, Head::TooLarge);
+                            }
                         }
                     }
                 }
-                Ok(there)
             }
-            result => result,
-        })?;
-        Ok(requests
-            .iter()
-            .filter_map(|request| {
-                let tip = there.get(&self.forge.head_reference(request.number))?;
-                Some((request.number, Revision::from(*tip)))
-            })
-            .collect())
+            Err(error) => return Err(error.into()),
+        }
+        Ok(heads)
     }
 
     /// Reads, plans, says and answers one change request.
@@ -290,7 +315,7 @@ impl<F: Forge> Eye<F> {
         engine: &E,
         request: &ChangeRequest,
         base: &Revision,
-        references: &BTreeMap<u64, Revision>,
+        heads: &BTreeMap<u64, Head>,
         actual: &ActualState,
         sequence: u64,
         now: Timestamp,
@@ -300,19 +325,33 @@ impl<F: Forge> Eye<F> {
         (tracked.is_fork, tracked.page) = (request.is_fork, request.page.clone());
         // It was merged, and is open again.
         tracked.merged = None;
+        if tracked.planned.is_none() {
+            // If it is merged before it can be planned, what happened before it came is none of its doing.
+            tracked.sequence = sequence;
+        }
         let is_new_head = tracked.planned.as_ref().is_none_or(|planned| planned.head != request.head);
         if is_new_head {
             let summary = "being planned".to_owned();
             let check = Check { name: PLAN_CHECK, state: CheckState::Pending, summary, annotations: Vec::new() };
             self.set_check(number, &request.head, check).await?;
         }
-        if references.get(&number) != Some(&request.head) {
+        let is_too_large = match heads.get(&number) {
+            Some(Head::TooLarge) => true,
+            Some(Head::There(head)) if *head == request.head => false,
             // It was pushed to since the list was made: the next list shows that.
-            return Ok(());
-        }
+            Some(Head::There(_)) | None => return Ok(()),
+        };
+        // It is not brought half of the way at each look.
+        self.tracked(number).too_large = is_too_large.then(|| request.head.clone());
         let is_read_anew = self.tracked(number).read_at != Some(request.updated_at);
         let asked = if is_read_anew { Some(self.read(request).await?) } else { None };
-        let drafted = block_in_place(|| self.draft(request, base, actual, is_new_head, now))?;
+        let drafted = match is_too_large {
+            true => Drafted::Impossible(format!(
+                "its commits have more than {} MiB; take large files out of them, for instance with `git rebase`",
+                self.foreign_bytes >> 20
+            )),
+            false => block_in_place(|| self.draft(request, base, actual, is_new_head, now))?,
+        };
         self.say(request, drafted).await?;
         let tracked = self.tracked(number);
         tracked.planned = Some(Planned { head: request.head.clone(), base: base.clone(), at: now });
@@ -325,10 +364,6 @@ impl<F: Forge> Eye<F> {
         self.save()
     }
 
-        if tracked.planned.is_none() {
-            // If it is merged before it can be planned, what happened before it came is none of its doing.
-            tracked.sequence = sequence;
-        }
     fn tracked(&mut self, number: u64) -> &mut Tracked {
         self.memory.requests.entry(number).or_default()
     }

@@ -309,6 +309,7 @@ fn eye<E, F>(place: &Place<E>, settings: &Forge, forge: F) -> Result<Eye<F>, Loo
         rules: settings.approval,
         checkout: CheckoutOptions { cache_directory, ..checkout.clone() },
         state_directory: state_directory.clone(),
+        foreign_bytes: crate::git::remote::FOREIGN_BYTES,
         engine_kind: *engine_kind,
         cache: Default::default(),
         open: Vec::new(),

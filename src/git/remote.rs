@@ -5,7 +5,7 @@
 //! caller that must not hang bounds the call itself.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::BTreeMap,
     path::{Path, PathBuf},
     rc::Rc,
@@ -123,11 +123,12 @@ impl Remote {
     /// Gives where they are over there; one that is not there is left out.
     ///
     /// # Errors
-    /// The remote cannot be used, or sends more than [`FOREIGN_BYTES`].
+    /// The remote cannot be used, or sends more than `most_bytes`, which are usually [`FOREIGN_BYTES`].
     pub fn fetch_references(
         &self,
         mirror: &Repository,
         names: &[(String, String)],
+        most_bytes: usize,
     ) -> Result<BTreeMap<String, git2::Oid>, GitError> {
         let session = Session::new(self)?;
         let fail = |error| session.explain(self, error);
@@ -149,11 +150,23 @@ impl Remote {
         }
         let mut callbacks = session.callbacks();
         let end = session.timed_out_at;
-        callbacks.transfer_progress(move |progress| Instant::now() < end && progress.received_bytes() <= FOREIGN_BYTES);
+        let is_too_large = Rc::new(Cell::new(false));
+        let seen = Rc::clone(&is_too_large);
+        callbacks.transfer_progress(move |progress| {
+            seen.set(progress.received_bytes() > most_bytes);
+            Instant::now() < end && !seen.get()
+        });
         let mut options = FetchOptions::new();
         options.remote_callbacks(callbacks).proxy_options(proxy()).download_tags(git2::AutotagOption::None);
         let refspecs: Vec<String> = moved.iter().map(|(name, local)| format!("+{name}:{local}")).collect();
-        connection.remote().download(&refspecs, Some(&mut options)).map_err(fail)?;
+        connection.remote().download(&refspecs, Some(&mut options)).map_err(|error| match is_too_large.get() {
+            // Tried again it would be as large.
+            true => {
+                let what = moved.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+                GitError::TransferTooLarge { url: self.place(), what, limit_bytes: most_bytes }
+            }
+            false => fail(error),
+        })?;
         for (name, local) in moved {
             if let Some(tip) = there.get(name) {
                 mirror

@@ -26,6 +26,7 @@ mod look;
 mod picture;
 pub mod published;
 mod scene;
+mod large;
 mod trust;
 mod whole;
 

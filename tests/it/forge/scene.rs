@@ -52,6 +52,7 @@ impl Scene {
             rules: Default::default(),
             checkout: documents.options(""),
             state_directory: state.path().to_owned(),
+            foreign_bytes: 1 << 20,
             engine_kind: EngineKind::Local,
             cache: Default::default(),
             open: Vec::new(),
