@@ -160,6 +160,12 @@ impl From<Note> for Comment {
     }
 }
 
+/// An approval has no number. Each person has one at most, and takes it back to give another: its time in milliseconds
+/// tells it from those before, and the end of the account's number from those of others at that time.
+fn review_id(author: &Account, at: Timestamp) -> u64 {
+    at.as_millisecond().unsigned_abs() * 1000 + author.id % 1000
+}
+
 impl Forge for GitLab {
     async fn own_account(&self) -> Result<Account, ForgeError> {
         Ok(self.client.get::<User>("asking who we are", "/user").await?.into())
@@ -218,8 +224,8 @@ impl Forge for GitLab {
         let approvals: Approvals = self.client.get(&operation, &path).await?;
         let reviews = approvals.approved_by.into_iter().filter_map(|Approval { user, approved_at }| {
             let author = Account::from(user);
-            // An approval has no number; each person has one at most.
-            Some(Review { id: author.id, author, verdict: Verdict::Approved, commit: None, at: approved_at? })
+            let at = approved_at?;
+            Some(Review { id: review_id(&author, at), author, verdict: Verdict::Approved, commit: None, at })
         });
         Ok(reviews.collect())
     }

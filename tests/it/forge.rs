@@ -2,6 +2,7 @@
 //! here), and looks that must stay cheap. The live tests have a real Gitea.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     process::Command,
     sync::{
         Arc, Mutex,
@@ -12,8 +13,11 @@ use std::{
 use jiff::Timestamp;
 use mainstay::{
     forge::{
-        Account, Check, CheckState, Forge, ForgeError, PLAN_CHECK, Permission, Progress, Proposal, Verdict,
-        github::GitHub, gitlab::GitLab,
+        Account, ChangeRequest, Check, CheckState, Forge, ForgeError, PLAN_CHECK, Permission, Progress, Proposal,
+        Review, Verdict,
+        consent::{Origin, Shown, Way, by_reviews},
+        github::GitHub,
+        gitlab::GitLab,
     },
     git::Revision,
     secret::Secret,
@@ -22,17 +26,17 @@ use serde_json::{Value, json};
 
 mod ci;
 mod hosted;
+mod large;
 mod look;
 mod picture;
+mod proposed;
 pub mod published;
+mod pushed;
 mod scene;
-mod large;
 mod trust;
 mod whole;
 
-mod proposed;
 use published::{Answer, Server};
-mod pushed;
 
 const HEAD: &str = "1111111111111111111111111111111111111111";
 
@@ -394,4 +398,47 @@ async fn gitlab_is_spoken_to_as_it_publishes() {
     assert_eq!(seen, ["pending", "failed"]);
     forge.propose(&proposal()).await.expect("a request");
     assert_eq!(forge.head_reference(3), "refs/merge-requests/3/head");
+}
+
+/// GitLab has one approval of each person: one that a push made worthless is taken back, and given anew.
+#[tokio::test]
+async fn an_approval_on_gitlab_that_is_given_anew_counts_anew() {
+    let given: Arc<Mutex<&str>> = Arc::new(Mutex::new("2026-11-21T10:00:02Z"));
+    let known = Arc::clone(&given);
+    let server = Server::start(move |asked| match asked.line().split("backups").last() {
+        Some("/merge_requests/3/approvals") => Answer::json(json!({ "approved_by": [
+            { "user": { "id": 8, "username": "bob" }, "approved_at": *known.lock().expect("no panic") },
+        ] })),
+        _ => Answer::status(500, &format!("not published: {}", asked.line())),
+    })
+    .await;
+    let forge = gitlab(&server);
+    let author = Account { name: "ada".to_owned(), id: 7 };
+    let request = ChangeRequest {
+        number: 3,
+        author: author.clone(),
+        head: Revision(HEAD.to_owned()),
+        head_branch: "edit".to_owned(),
+        base_branch: "main".to_owned(),
+        is_fork: false,
+        progress: Progress::Open,
+        updated_at: Timestamp::UNIX_EPOCH,
+        page: String::new(),
+    };
+    let shown = [Shown {
+        head: request.head.clone(),
+        effects: BTreeSet::from(["lose shop/nightly 1".parse().expect("an effect")]),
+        at: Timestamp::UNIX_EPOCH,
+    }];
+    let permissions = BTreeMap::from([("bob".to_owned(), Permission::Write)]);
+    let count = |reviews: &[Review], void: &BTreeSet<Way>| {
+        let origin = Origin { author: &author, asked_by: None };
+        by_reviews(reviews, origin, &shown, &permissions, void).len()
+    };
+    let first = forge.reviews(&request).await.expect("approvals");
+    assert_eq!(count(&first, &BTreeSet::new()), 1);
+    let void = first.iter().map(|review| Way::Review(review.id)).collect();
+    assert_eq!(count(&forge.reviews(&request).await.expect("approvals"), &void), 0, "it is still the same one");
+    *given.lock().expect("no panic") = "2026-11-21T10:05:00Z";
+    assert_eq!(count(&forge.reviews(&request).await.expect("approvals"), &void), 1, "given anew");
 }
