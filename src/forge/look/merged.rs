@@ -11,7 +11,8 @@ use crate::{
     daemon::memory::Memory,
     engine::Engine,
     forge::{
-        APPLY_CHECK, Check, CheckState, Forge, ForgeError, Progress, consent,
+        APPLY_CHECK, Check, CheckState, Forge, ForgeError, Progress,
+        consent::{self, Consent},
         done::{self, TurnReport},
         memory::{Merged, Tracked},
     },
@@ -70,14 +71,14 @@ impl<F: Forge> Eye<F> {
                 let asked = self.read(&request).await?;
                 answers::answer(self, engine, number, asked, now).await?;
                 let merged = Merged { commit: commit.clone(), seen_at: now, is_recorded: false };
-                if let Some(tracked) = self.memory.requests.get_mut(&number) {
                 let is_planned = self.tracked(number).policies_of.as_ref() == Some(&request.head);
                 let brought = if is_planned { None } else { Some(block_in_place(|| self.brought(&request, commit))?) };
-                    tracked.merged = Some(merged);
+                if let Some(tracked) = self.memory.requests.get_mut(&number) {
                     if let Some(brought) = brought {
                         tracked.is_unknown = brought.is_none();
                         tracked.policies = brought.unwrap_or_default();
                     }
+                    tracked.merged = Some(merged);
                 }
                 self.has_ended(number, now);
             }
@@ -107,32 +108,52 @@ impl<F: Forge> Eye<F> {
         let numbers: Vec<u64> = self.memory.requests.keys().copied().collect();
         for number in numbers {
             let tracked = self.tracked(number);
-            let Some(merged) = tracked.merged.as_mut().filter(|merged| !merged.is_recorded) else { continue };
-            merged.is_recorded = true;
-            let consents = tracked.consents.clone();
-            // Once written it counts, whatever happens next: it is saved before anybody is told.
-            self.save()?;
-            if consents.is_empty() {
+            if tracked.merged.as_ref().is_none_or(|merged| merged.is_recorded) {
                 continue;
             }
-            is_news = true;
-            self.unsettled.insert(number, report.number);
-            let effects = consent::effects(&consents);
-            let by = consent::names(&consents);
-            let mut policies: BTreeMap<_, BTreeSet<Effect>> = BTreeMap::new();
-            for effect in effects {
-                let policy = match &effect {
-                    Effect::Lose { policy, .. } => policy.clone(),
-                    Effect::RestoreInPlace { restore, .. } => restore.clone(),
-                };
-                policies.entry(policy).or_default().insert(effect);
+            let (consents, sequence) = (tracked.consents.clone(), tracked.sequence);
+            // Once written it counts, whatever happens next: it is saved before anybody is told.
+            self.save()?;
+            if !consents.is_empty() {
+                is_news = true;
+                self.unsettled.insert(number, report.number);
+                self.record(engine, number, &consents, sequence, now).await?;
             }
-            for (policy, effects) in policies {
-                let kind = EventKind::Approved { digest: digest::of(&effects), by: by.clone(), request: number };
+            // Only now: what could not be written is written by the next look.
+            if let Some(merged) = &mut self.tracked(number).merged {
+                merged.is_recorded = true;
+            }
+            self.save()?;
+        }
+        Ok(is_news)
+    }
+
+    /// Writes down who consented to what, as far as the look before did not get to it. `sequence` is older than that.
+    async fn record<E: Engine>(
+        &self,
+        engine: &E,
+        number: u64,
+        consents: &[Consent],
+        sequence: u64,
+        now: Timestamp,
+    ) -> Result<(), LookError> {
+        let by = consent::names(consents);
+        let mut policies: BTreeMap<_, BTreeSet<Effect>> = BTreeMap::new();
+        for effect in consent::effects(consents) {
+            let policy = match &effect {
+                Effect::Lose { policy, .. } => policy.clone(),
+                Effect::RestoreInPlace { restore, .. } => restore.clone(),
+            };
+            policies.entry(policy).or_default().insert(effect);
+        }
+        let known = engine.history(sequence).await?;
+        for (policy, effects) in policies {
+            let kind = EventKind::Approved { digest: digest::of(&effects), by: by.clone(), request: number };
+            if !known.iter().any(|event| event.policy == policy && event.kind == kind) {
                 engine.record(&policy, kind, now).await?;
             }
         }
-        Ok(is_news)
+        Ok(())
     }
 
     /// Says what was done of change requests that were merged.

@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use mainstay::{
+    engine::Engine as _,
     forge::{
         consent::{Consent, Way},
+        done::TurnReport,
         memory::{ForgeMemory, Merged, Tracked},
     },
     git::Revision,
     plan::{approval, digest, used_up::UsedUp},
+    status::ledger::EventKind,
 };
 use serde_json::json;
 
@@ -225,4 +228,33 @@ async fn what_a_fork_asks_for_is_planned_and_nothing_of_it_is_carried_out() {
     assert!(scene.comment(1).contains("shop/evil") && !scene.comment(1).contains("canary"), "{}", scene.comment(1));
     assert!(!touched.exists(), "something was carried out");
     assert!(elsewhere.lines().is_empty(), "somebody else was asked");
+}
+
+/// The ledger has each approval once, whatever goes wrong while it is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_that_could_not_be_written_down_is_written_by_the_next_look_and_never_twice() {
+    let mut scene = Scene::new().await;
+    let commit = scene.documents.commit(&[("docs.txt", "x")], "merged");
+    let mut memory = ForgeMemory { place: scene.eye.place.clone(), ..merged(&commit) };
+    let not_recorded = |memory: &mut ForgeMemory| {
+        let tracked = memory.requests.get_mut(&1).expect("it is there");
+        tracked.merged.as_mut().expect("it was merged").is_recorded = false;
+    };
+    not_recorded(&mut memory);
+    scene.eye.memory = memory;
+    let database = rusqlite::Connection::open(scene.state.path().join("state.sqlite")).expect("the state");
+    let full = "CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'full'); END";
+    database.execute_batch(full).expect("a trigger");
+    let report = TurnReport { revision: Some(scene.documents.head()), ..TurnReport::default() };
+    scene.eye.look(&scene.engine, &report, Timestamp::now()).await.expect_err("it cannot be written");
+    database.execute_batch("DROP TRIGGER full").expect("a trigger");
+    // What a daemon finds that was killed then, and one that was killed right after it was written.
+    for _ in 0..2 {
+        scene.eye.memory = ForgeMemory::load(scene.state.path()).expect("a memory");
+        not_recorded(&mut scene.eye.memory);
+        assert!(scene.look().await.has_consent);
+        let events = scene.engine.history(0).await.expect("events");
+        let approved = events.iter().filter(|event| matches!(event.kind, EventKind::Approved { request: 1, .. }));
+        assert_eq!(approved.count(), 1, "{events:#?}");
+    }
 }
