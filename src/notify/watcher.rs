@@ -16,7 +16,9 @@ use crate::{
     actual::ActualState,
     engine::Engine,
     policy::{PolicyName, document::settings::Receiver},
+    restore_point::RestorePointId,
     run::Phase,
+    secret::Secret,
     status::ledger::{Event, EventKind},
 };
 
@@ -211,12 +213,6 @@ async fn ping(
     let (client, address) = (send::client()?, send::secret("the address of a receiver", &hook.url)?);
     let known = *told.sequence.get_or_insert(newest);
     let mut count = 0;
-    for (name, there) in actual.policies.iter().filter(|(name, _)| wants(receiver, name)) {
-        let Some(run) = there.running.as_ref().filter(|run| told.started.get(name) != Some(*run)) else { continue };
-        send::ping(&client, &address, "/start", format!("{name} {run}")).await?;
-        told.started.insert(name.clone(), run.clone());
-    }
-    told.started.retain(|name, _| actual.policies.contains_key(name));
     for event in events.iter().filter(|event| event.sequence > known) {
         if let EventKind::RunEnded(run) = &event.kind
             && wants(receiver, &run.policy)
@@ -225,12 +221,37 @@ async fn ping(
                 return Ok(());
             }
             count += 1;
+            // One that began and ended between two looks.
+            start(&client, &address, told, &run.policy, &run.id).await?;
             let ending = if run.phase == Phase::Succeeded { "" } else { "/fail" };
             let message = crate::plan::wording::plain_long(&run.message);
             send::ping(&client, &address, ending, format!("{} {}: {message}", run.policy, run.id)).await?;
         }
         told.sequence = Some(event.sequence);
     }
+    // After the ends: what is under way now began after what has ended.
+    for (name, there) in actual.policies.iter().filter(|(name, _)| wants(receiver, name)) {
+        if let Some(run) = &there.running {
+            start(&client, &address, told, name, run).await?;
+        }
+    }
+    told.started.retain(|name, _| actual.policies.contains_key(name));
+    Ok(())
+}
+
+/// Pings the start of a run, once.
+async fn start(
+    client: &reqwest::Client,
+    address: &Secret,
+    told: &mut Told,
+    policy: &PolicyName,
+    run: &RestorePointId,
+) -> Result<(), SendError> {
+    if told.started.get(policy) == Some(run) {
+        return Ok(());
+    }
+    send::ping(client, address, "/start", format!("{policy} {run}")).await?;
+    told.started.insert(policy.clone(), run.clone());
     Ok(())
 }
 

@@ -191,3 +191,21 @@ fn a_receiver_that_does_not_answer_is_told_later() {
         posts.iter().any(|(path, body)| path.starts_with("/webhook") && body["event"] == "failed").then_some(())
     });
 }
+
+/// A run that is over before anybody looks has a start all the same, and it comes before its end.
+#[test]
+fn each_run_is_pinged_from_its_start_to_its_end() {
+    let told = Told::new(|_| Answer::json(Value::Null));
+    let _daemon = told.host.daemon();
+    let pings = || -> Vec<String> {
+        let posts = told.posts().into_iter();
+        posts.filter_map(|(path, _)| path.strip_prefix("/ping/canary-7f3d").map(str::to_owned)).collect()
+    };
+    wait_for("three pings of a success", || {
+        told.host.mainstay(&["run", "shop/nightly"]);
+        (pings().iter().filter(|ping| ping.is_empty()).count() >= 3).then_some(())
+    });
+    for pair in pings().chunks_exact(2) {
+        assert_eq!(pair, ["/start", ""], "{:?}", pings());
+    }
+}
