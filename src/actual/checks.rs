@@ -1,4 +1,5 @@
-//! Checks of repositories that did not pass: what was found, and what proves that it is mended.
+//! Checks of repositories that found damage, and what proves that it is mended. One that could not be carried out says
+//! nothing about its repository, and is none of these.
 //!
 //! Pure. A boundary format (JSON in the engine's state).
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::PolicyName;
 
-/// The newest check of a repository that did not pass. It stays until a check passes that looks where this one looked.
+/// The newest check of a repository that found damage. It stays until a check passes that looks where this one looked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FailedCheck {
@@ -19,8 +20,6 @@ pub struct FailedCheck {
     pub at: Timestamp,
     /// What is wrong, and what to do.
     pub problem: String,
-    /// Whether damage was found; else the check could not be carried out.
-    pub is_damaged: bool,
     /// Share of the data that was to be read back.
     pub read_data_percent: f64,
 }
@@ -29,24 +28,20 @@ impl FailedCheck {
     /// The share of the data that a check must read back to prove that nothing of this is left. Which share was read is
     /// left to chance, so only all of it is sure to hold what was damaged.
     fn proof_percent(&self) -> f64 {
-        if self.is_damaged && self.read_data_percent > 0.0 { 100.0 } else { 0.0 }
+        if self.read_data_percent > 0.0 { 100.0 } else { 0.0 }
     }
 
     /// What was found and what to do, in sentences.
     pub fn message(&self, policy: &PolicyName) -> String {
-        let Self { place: _, repository, at, problem, is_damaged, read_data_percent: _ } = self;
+        let Self { place: _, repository, at, problem, read_data_percent: _ } = self;
         let at = at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M UTC");
-        let (what, then) = match is_damaged {
-            true => ("did not pass its check of", "Once it is mended"),
-            false => ("could not be checked at", "Then"),
-        };
         let share = match self.proof_percent() {
             0.0 => String::new(),
             percent => format!(" --read-data {percent}%"),
         };
         format!(
-            "Repository {repository} {what} {at}: {problem}. {then}: `mainstay verify {policy} --repository \
-             {repository}{share}`"
+            "Repository {repository} did not pass its check of {at}: {problem}. Once it is mended: `mainstay verify {policy} \
+             --repository {repository}{share}`"
         )
     }
 }
@@ -63,12 +58,10 @@ pub fn note(known: &mut Vec<FailedCheck>, place: i64, read_data_percent: f64, fa
     match (failed, before) {
         (None, _) => known.retain(|check| check.place != place || check.proof_percent() > read_data_percent),
         (Some(failed), None) => known.push(failed),
-        // That nobody could look does not mend what was found damaged.
-        (Some(failed), Some(before)) if known[before].is_damaged && !failed.is_damaged => {}
         (Some(failed), Some(before)) => {
             let known = &mut known[before];
-            let read_data_percent = if known.is_damaged { known.read_data_percent } else { 0.0 };
-            *known = FailedCheck { read_data_percent: failed.read_data_percent.max(read_data_percent), ..failed };
+            let read_data_percent = failed.read_data_percent.max(known.read_data_percent);
+            *known = FailedCheck { read_data_percent, ..failed };
         }
     }
 }
@@ -77,13 +70,12 @@ pub fn note(known: &mut Vec<FailedCheck>, place: i64, read_data_percent: f64, fa
 mod tests {
     use super::*;
 
-    fn check(is_damaged: bool, read_data_percent: f64) -> FailedCheck {
+    fn check(read_data_percent: f64) -> FailedCheck {
         FailedCheck {
             place: 1,
             repository: "disk".to_owned(),
             at: "2026-11-22T05:00:00Z".parse().unwrap(),
             problem: "no (mend it)".to_owned(),
-            is_damaged,
             read_data_percent,
         }
     }
@@ -91,31 +83,23 @@ mod tests {
     /// What was found by reading data is not proven mended by a check that reads less.
     #[test]
     fn only_a_check_that_looks_there_clears_what_another_found() {
-        // Damage, read share; then the shares of checks that pass; whether it is cleared.
-        for (is_damaged, found_by, passed, is_cleared) in [
-            (true, 100.0, 0.0, false),
-            (true, 5.0, 5.0, false),
-            (true, 5.0, 100.0, true),
-            (true, 0.0, 0.0, true),
-            (false, 100.0, 0.0, true),
-        ] {
-            let mut known = vec![FailedCheck { place: 2, ..check(true, 100.0) }];
-            note(&mut known, 1, found_by, Some(check(is_damaged, found_by)));
+        // The share that it read; that of a check that passes; whether it is cleared.
+        for (found_by, passed, is_cleared) in
+            [(100.0, 0.0, false), (5.0, 5.0, false), (5.0, 100.0, true), (0.0, 0.0, true)]
+        {
+            let mut known = vec![FailedCheck { place: 2, ..check(100.0) }];
+            note(&mut known, 1, found_by, Some(check(found_by)));
             note(&mut known, 1, passed, None);
-            assert_eq!(known.len(), 2 - usize::from(is_cleared), "{is_damaged} by {found_by}%, then {passed}%");
+            assert_eq!(known.len(), 2 - usize::from(is_cleared), "by {found_by}%, then {passed}%");
         }
     }
 
     #[test]
-    fn damage_stays_known_when_a_later_check_fails_otherwise() {
+    fn damage_that_was_read_stays_known_when_a_later_check_reads_less() {
         let mut known = Vec::new();
-        note(&mut known, 1, 100.0, Some(check(false, 100.0)));
-        note(&mut known, 1, 0.0, Some(check(true, 0.0)));
-        assert_eq!(known, [check(true, 0.0)]);
-        note(&mut known, 1, 100.0, Some(check(true, 100.0)));
-        note(&mut known, 1, 0.0, Some(check(true, 0.0)));
-        note(&mut known, 1, 0.0, Some(check(false, 0.0)));
-        assert_eq!(known, [check(true, 100.0)]);
+        note(&mut known, 1, 100.0, Some(check(100.0)));
+        note(&mut known, 1, 0.0, Some(check(0.0)));
+        assert_eq!(known, [check(100.0)]);
         let policy = PolicyName::new("shop", "nightly");
         assert_eq!(
             message(&known, &policy).unwrap(),

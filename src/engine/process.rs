@@ -242,9 +242,10 @@ pub async fn execute(
     let program = arguments.first().cloned().unwrap_or_default();
     let not_started = |source| ProgramError::NotStarted { program: program.clone(), source };
     // A file and not a pipe: a service that the program starts keeps its output open, and must neither keep us waiting
-    // nor die when nobody reads any more. In memory: a workload is started again also where no temporary file can be made.
-    let output = rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC).map_err(|error| not_started(error.into()))?;
-    let output = fs::File::from(output);
+    // nor die when nobody reads any more. In memory where no temporary file can be made: a workload is started again there,
+    // too.
+    let in_memory = |_| rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC).map(fs::File::from);
+    let output = tempfile::tempfile().or_else(in_memory).map_err(|error| not_started(error.into()))?;
     let mut command = tokio::process::Command::new(&program);
     for variable in confidential.variables() {
         command.env_remove(variable);

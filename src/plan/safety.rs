@@ -121,7 +121,7 @@ fn beyond_budget(effects: &BTreeSet<Effect>, open: usize, limit: Limit) -> Strin
     };
     let Limit { losses, asked } = limit;
     let held_back = match asked > losses {
-        true => format!("; the {asked} of this edit count once nothing waits for approval"),
+        true => format!("; the {asked} of this edit count once nothing is held back"),
         false => String::new(),
     };
     format!("loses {points}{together}; {losses} may be lost without approval (safety.losses{held_back})")

@@ -309,7 +309,7 @@ fn a_raise_of_the_limit_is_no_consent_to_what_came_with_it() {
             Some(0),
             100,
             Some(
-                "0 may be lost without approval (safety.losses; the 100 of this edit count once nothing waits for approval)",
+                "0 may be lost without approval (safety.losses; the 100 of this edit count once nothing is held back)",
             ),
         ),
         (Some(100), 0, Some("0 may be lost without approval (safety.losses)")),

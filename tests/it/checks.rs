@@ -126,6 +126,12 @@ async fn so_do_a_verification_after_a_run_and_one_by_hand() {
     good(host.mainstay(&VERIFY));
     is_ready(&host);
 
+    // That it cannot be looked at says nothing about it.
+    fs::rename(host.path("disk"), host.path("away")).unwrap();
+    bad(host.mainstay(&VERIFY));
+    is_ready(&host);
+    fs::rename(host.path("away"), host.path("disk")).unwrap();
+
     pack.damage();
     bad(host.mainstay(&VERIFY));
     is_stalled(&host);

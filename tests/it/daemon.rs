@@ -175,7 +175,7 @@ fn a_commit_that_raises_the_limit_does_not_consent_to_its_own_losses() {
 
     commit(1);
     let dashboard = host.wait_for_dashboard("mainstay approve ");
-    assert!(dashboard.contains("the 100 of this edit count once nothing waits for approval"), "{dashboard}");
+    assert!(dashboard.contains("the 100 of this edit count once nothing is held back"), "{dashboard}");
     // The turns that follow have seen the raise before, and it holds back what came with it all the same.
     let next = host.commit(&[("other.backup.yaml", &host.policy("other", ""))]);
     host.wait_for_status("status/shop/other.yaml", &next);

@@ -195,7 +195,7 @@ fn an_edit_that_raises_the_limit_is_judged_by_that_of_the_base() {
     let (exit, both, _) = plan(&world, &["--detailed-exitcode"]);
     assert_eq!(exit, 3, "{both}");
     let reason = both["refused"][0]["reason"].as_str().unwrap();
-    assert!(reason.contains("the 3 of this edit count once nothing waits for approval"), "{reason}");
+    assert!(reason.contains("the 3 of this edit count once nothing is held back"), "{reason}");
     world.git(&["tag", "--force", "base"]);
     world.write("backup.yaml", &documents("keepDaily: 4"));
     world.commit("tighter");

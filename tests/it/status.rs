@@ -170,7 +170,6 @@ fn a_repository_that_did_not_pass_its_check_needs_attention_until_it_does() {
         repository: "disk".to_owned(),
         at: time("2026-11-21T05:00:00Z"),
         problem: "pack 0123 is damaged (look at its storage)".to_owned(),
-        is_damaged: true,
         read_data_percent: 5.0,
     }];
     let files = world.documents(&BTreeMap::new());

@@ -462,7 +462,7 @@ fn a_webhook_wakes_and_proves_itself() {
     let (number, head) = site.propose_to_keep("more", 6);
     let opened = Instant::now();
     site.wait_for_comment(number, &["keepLast 5 → 6"]);
-    gitea.wait_for_check(&head, "mainstay/plan", "success", "1 to update");
+    gitea.wait_for_check(&head, "mainstay/plan", "success", "1 change");
     // Seconds are promised; a busy machine gets some more.
     assert!(opened.elapsed() < Duration::from_secs(15), "the plan took {:?}", opened.elapsed());
     let commit = gitea.merge("ada", number, "merge");
@@ -540,10 +540,12 @@ fn a_bot_that_lost_its_rights_says_so_and_makes_up_for_it() {
         plan.status.success().then_some(())
     });
     site.world.good(&["run", "shop/nightly"]);
-    wait_for("both refusals in the log", 60, || {
-        let log = site.log();
-        (log.contains("cannot publish the status") && log.contains("lacks a right")).then_some(())
-    });
+    let end = Instant::now() + Duration::from_secs(60);
+    let said = |words: &str| site.log().contains(words);
+    while !said("refuses commits on `mainstay/status`") {
+        assert!(Instant::now() < end, "waited in vain for the refusal in: {}", site.log());
+        std::thread::sleep(Duration::from_millis(50)); // the pause of a poll
+    }
     site.ada.git(&["fetch", "-q", "origin"]);
     assert_eq!(site.ada.git(&["rev-parse", "origin/mainstay/status"]), published);
 

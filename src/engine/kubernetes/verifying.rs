@@ -16,7 +16,7 @@ use crate::{
             state::points::StoredPart,
             verifying::{Problem, Verified, percent},
         },
-        movers::{Bounds, MoverError},
+        movers::Bounds,
     },
     mover::job::{FailureKind, Outcome, Task},
     policy::PolicyName,
@@ -66,8 +66,6 @@ pub async fn verify(
             tracing::debug!("a lease was not given back; it ends with this pod: {error}");
         }
         let is_damaged = matches!(&outcome, Err(error) if error.is(FailureKind::RepositoryDamaged));
-        // Who asked for the end knows that nothing was found.
-        let was_stopped = matches!(&outcome, Err(SiteError::Mover(MoverError::Stopped { .. })));
         let (read_bytes, problem) = match outcome {
             Ok(Outcome::Checked { read_bytes }) => (read_bytes, None),
             Ok(_) => (0, Some("the mover gave an answer to another question; update Mainstay".to_owned())),
@@ -89,13 +87,13 @@ pub async fn verify(
             repository: repository.clone(),
             at: now,
             problem: problem.to_string(),
-            is_damaged,
             read_data_percent,
         });
         site.store
             .change_points(policy, |record| {
                 record.set_verified(&proven, now);
-                if !was_stopped {
+                // One that could not be carried out says nothing about the repository.
+                if failed.is_none() || is_damaged {
                     checks::note(&mut record.failed_checks, place.id, read_data_percent, failed.clone());
                 }
                 record.add_event(now, kind.clone());

@@ -166,6 +166,12 @@ impl Scheduler {
             }
         }
         self.start_maintenance(context, maintenance_due, (budget, now), &mut turn)?;
+        if turn.maintenance_waiting > 0 {
+            tracing::debug!(
+                waiting = turn.maintenance_waiting,
+                "cleanups and checks wait for others to end (concurrency.runs)"
+            );
+        }
         Ok(turn)
     }
 
@@ -331,15 +337,20 @@ impl Scheduler {
                 continue;
             }
             let arguments = ["run".to_owned(), name.to_string(), "--only".to_owned(), work.clone()];
+            // First: where nothing can be written, nothing may be started, again and again.
+            let before = context.state.last_turn(&name, &work)?;
+            context.state.set_turn(&name, &work, now)?;
             match self.spawn(context, &arguments, &name, Some(&work)) {
                 Ok(_) => {
-                    // Only now: what could not be started is still due.
-                    context.state.set_turn(&name, &work, now)?;
                     running += 1;
                     turn.maintenance.push((name, work));
                 }
                 Err(error) => {
                     tracing::error!(policy = %name, work, "could not be started: {error}");
+                    // It is still due.
+                    if let Some(before) = before {
+                        context.state.set_turn(&name, &work, before)?;
+                    }
                     turn.look_again(now + TRY_AGAIN);
                 }
             }

@@ -99,8 +99,6 @@ pub async fn verify(
         let _lease = cleanup::maintenance(context, place, now, bounds).await?;
         let task = Task::Check { read_data_percent };
         let outcome = context.job(place, task, None, bounds, |word| hear(&place.repository, word)).await;
-        // Who asked for the end knows that nothing was found.
-        let was_stopped = matches!(&outcome, Err(WorkError::Mover(MoverError::Stopped { .. })));
         let (read_bytes, problem) = match outcome {
             Ok(Outcome::Checked { read_bytes }) => (read_bytes, None),
             Ok(_) => {
@@ -126,13 +124,13 @@ pub async fn verify(
             .collect();
         context.state.set_verified(policy, &proven, now)?;
         let repository = place.repository.clone();
-        if !was_stopped {
+        // One that could not be carried out says nothing about the repository: it is in the history, and tried again.
+        if problem.as_ref().is_none_or(|problem| problem.is_damaged) {
             let failed = problem.as_ref().map(|problem| FailedCheck {
                 place: place.id,
                 repository: repository.clone(),
                 at: now,
                 problem: problem.to_string(),
-                is_damaged: problem.is_damaged,
                 read_data_percent,
             });
             context.state.note_check(policy, place.id, read_data_percent, failed)?;

@@ -77,14 +77,7 @@ fn report(policy: &str, day: u32, phase: Phase) -> RunReport {
 }
 
 fn failed_check(place: i64) -> FailedCheck {
-    FailedCheck {
-        place,
-        repository: "disk".to_owned(),
-        at: now(),
-        problem: "no".to_owned(),
-        is_damaged: true,
-        read_data_percent: 0.0,
-    }
+    FailedCheck { place, repository: "disk".to_owned(), at: now(), problem: "no".to_owned(), read_data_percent: 0.0 }
 }
 
 fn restore(phase: Phase) -> RestoreReport {
