@@ -531,7 +531,15 @@ fn a_bot_that_lost_its_rights_says_so_and_makes_up_for_it() {
     };
     may("read");
     let published = site.ada.git(&["rev-parse", "origin/mainstay/status"]);
+    let refused = |words: &str| {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !site.log().contains(words) {
+            assert!(Instant::now() < end, "waited in vain for `{words}` in: {}", site.log());
+            std::thread::sleep(Duration::from_millis(50)); // the pause of a poll
+        }
+    };
     let (number, head) = site.propose_to_keep("more", 6);
+    refused("lacks a right");
     // It is applied, run and kept all the same; what cannot be told is said where it can be.
     let commit = gitea.merge("ada", number, "merge");
     wait_for("the merge to be applied", 60, || {
@@ -540,12 +548,7 @@ fn a_bot_that_lost_its_rights_says_so_and_makes_up_for_it() {
         plan.status.success().then_some(())
     });
     site.world.good(&["run", "shop/nightly"]);
-    let end = Instant::now() + Duration::from_secs(60);
-    let said = |words: &str| site.log().contains(words);
-    while !said("refuses commits on `mainstay/status`") {
-        assert!(Instant::now() < end, "waited in vain for the refusal in: {}", site.log());
-        std::thread::sleep(Duration::from_millis(50)); // the pause of a poll
-    }
+    refused("refuses commits on `mainstay/status`");
     site.ada.git(&["fetch", "-q", "origin"]);
     assert_eq!(site.ada.git(&["rev-parse", "origin/mainstay/status"]), published);
 
