@@ -82,8 +82,10 @@ pub fn execute(arguments: Arguments) -> CommandResult {
             Ok::<_, Failure>(applied)
         })?,
     };
-    note_consent(&inputs, &planned, &applied)?;
+    let noted = note_consent(&inputs, &planned, &applied);
+    // What failed comes first, whatever else went wrong.
     report(&applied)?;
+    noted?;
     Ok(match (view.errored || documents.is_wrong(), plan.refusals.is_empty()) {
         (true, _) => Exit::Documents,
         (false, false) => Exit::Refused,
